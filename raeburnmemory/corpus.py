@@ -58,6 +58,7 @@ _COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "times": (np.float64, math.nan),  # seconds since 1970
     "expires": (np.float64, math.inf),
 }
+_SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
 _DATE = re.compile(
@@ -110,6 +111,7 @@ class Corpus:
         self._members: dict[int, list[int]] = {}  # of each session, in order
         self.answers: dict[int, list[int]] = {}  # of each prompt, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
+        self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
         self._n = 0
         self._room = {name: np.full(16, empty, kind) for name, (kind, empty) in _COLUMNS.items()}
         self._cut()
@@ -137,10 +139,17 @@ class Corpus:
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the node at each of *rows*, -1 where this namespace has none."""
-        if not self._n:
+        if not self._n or not len(rows):
             return np.full(len(rows), -1)
-        at = np.minimum(np.searchsorted(self.rows, rows), self._n - 1)
-        return np.where((self.rows[at] == rows) & (self.kinds[at] >= 0), at, -1)
+        if len(rows) * _SOME < self._n or self.rows[-1] > _SPARSE * self._n:
+            at = np.minimum(np.searchsorted(self.rows, rows), self._n - 1)
+            return np.where((self.rows[at] == rows) & (self.kinds[at] >= 0), at, -1)
+        if self._table_of != self.version:
+            self._table = np.full(int(self.rows[-1]) + 2, -1)  # the last place is for rows beyond
+            there = np.flatnonzero(self.kinds >= 0)
+            self._table[self.rows[there]] = there
+            self._table_of = self.version
+        return self._table[np.minimum(rows, len(self._table) - 1)]
 
     def members(self, session: int) -> list[int]:
         """Return what was said in a session, in order."""

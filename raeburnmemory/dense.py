@@ -26,6 +26,7 @@ from .embed import (
     same_model,
 )
 from .errors import DimensionMismatch, EmbedderMismatch, EmbeddingsMissing, InvalidInput, ModelUnavailable
+from .field_index import FieldIndex
 from .hits import Hit, Hits
 from .index import index_name, open_index
 from .lock import Mutex
@@ -57,7 +58,6 @@ _SAMPLE = 2048  # vectors per field from which a mean is taken
 _COMMON = 0.75  # the share of the mean's direction that is taken out of a question
 _FEW = 20  # texts
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
-_SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
 
 
 class Dense:
@@ -73,7 +73,7 @@ class Dense:
         else:
             self.index_name = index_name(index)
             self._new_index = partial(open_index, self.index_name)
-        self._indexes: dict[str, _Cached] = {}
+        self._indexes: dict[str, FieldIndex] = {}
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
@@ -249,12 +249,12 @@ class Dense:
         """Return the index of *field*, up to date with the store."""
         return self._cached(field).index
 
-    def _cached(self, field: str, version: int | None = None) -> _Cached:
+    def _cached(self, field: str, version: int | None = None) -> FieldIndex:
         """Return the index of *field*, at *version* of the store: asking for that costs something, so ask once."""
         with self._lock:
             cached = self._indexes.get(field)
             if cached is None:
-                cached = self._indexes[field] = _Cached(self._store, field, self._new_index)
+                cached = self._indexes[field] = FieldIndex(self._store, field, self._new_index)
             cached.catch_up(self._store.version() if version is None else version)
             return cached
 
@@ -354,8 +354,24 @@ class Dense:
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
             return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages) for cached in found))
 
+    def scan(
+        self, query: NDArray[np.float32], namespace: str, version: int, *, passages: bool
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]] | None:
+        """Compare *query* with every vector of *namespace*: for each field the node rows and the cosines, in float32.
+
+        *version* is that of the store, here and below: asking for it costs something, so ask once.
+
+        With *passages* those of the parts of long texts, else those of whole texts. Vectors of other namespaces may be
+        among them. None if an index cannot do that: then ask for the `nearest`.
+        """
+        with self._lock:
+            found = [self._cached(field + PASSAGES if passages else field, version) for field in EMBEDDED]
+            if not all(cached.scannable for cached in found):
+                return None
+            return [cached.scan(query, namespace) for cached in found if len(cached.index)]
+
     def cosines(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64]
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the cosines of the nodes at *rows* (ascending): of whole texts, and of their nearest passages.
 
@@ -364,7 +380,6 @@ class Dense:
         found = []
         wide = query.astype(np.float64)
         with self._lock:
-            version = self._store.version()
             for ending in ("", PASSAGES):
                 values = np.full(len(rows), np.nan, np.float32)
                 for field in EMBEDDED:
@@ -379,7 +394,7 @@ class Dense:
 
     def _nearest_in(
         self,
-        cached: _Cached,
+        cached: FieldIndex,
         query: NDArray[np.float32],
         k: int,
         namespace: str,
@@ -398,14 +413,13 @@ class Dense:
             wanted *= 2  # several of them are passages of one text
         return _NOTHING
 
-    def contrasted(self, query: NDArray[np.float32], namespace: str) -> NDArray[np.float32]:
+    def contrasted(self, query: NDArray[np.float32], namespace: str, version: int) -> NDArray[np.float32]:
         """Return *query* with less of what all texts of *namespace* have in common.
 
         What a whole conversation is about tells its parts not apart: most of the direction of the mean vector is
         taken out. Mu and Viswanath, "All-but-the-Top" (2018), do the like to word vectors.
         """
         with self._lock:
-            version = self._store.version()
             if self._centres.get(namespace, (-1,))[0] != version:
                 self._centres[namespace] = (version, *self._centre(namespace, version))
             _, centre, count = self._centres[namespace]
@@ -463,97 +477,6 @@ def _merged(*found: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[NDAr
     rows, scores = rows[order], scores[order]
     first = np.sort(np.unique(rows, return_index=True)[1])
     return rows[first], scores[first]
-
-
-class _Cached:
-    """One index and what it knows: which slots belong to which node rows, at which version of the store."""
-
-    def __init__(self, store: Store, field: str, fresh: Callable[[int], VectorIndex]) -> None:
-        self._store, self._field, self._fresh = store, field, fresh
-        self.index = fresh(1)
-        self.slots = np.empty(0, np.int64)
-        self._rows = np.empty(0, np.int64)
-        self._version = -1
-        self._unsaved = 0
-        self._allowed: dict[str, tuple[int, NDArray[np.int64] | None]] = {}
-
-    def catch_up(self, version: int) -> None:
-        """Bring the index to the version of the store, which was *version* a moment ago."""
-        if version == self._version:
-            return
-        if self._version < 0:
-            self._load()
-        changes = self._store.vectors(self._field, self._version)
-        if changes.reset:
-            self.slots, self._rows = np.empty(0, np.int64), np.empty(0, np.int64)
-            self.index = self._fresh(self.index.dim)
-        elif len(changes.removed):
-            self.index.remove(changes.removed)
-            keep = ~np.isin(self.slots, changes.removed)
-            self.slots, self._rows = self.slots[keep], self._rows[keep]
-            self._unsaved += len(changes.removed)
-        new_slots, new_rows = [self.slots], [self._rows]
-        known = int(self.slots[-1]) if len(self.slots) else -1
-        for block in changes.blocks:
-            if not len(self.index) and self.index.dim != block.values.shape[1]:
-                self.index = self._fresh(block.values.shape[1])
-            self.index.add(block.slots, block.values)
-            new_slots.append(block.slots[block.slots > known])
-            new_rows.append(block.rows[block.slots > known])
-            self._unsaved += len(block.slots)
-        self.slots, self._rows = np.concatenate(new_slots), np.concatenate(new_rows)
-        self._version = changes.version
-
-    def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the node row of each of *slots*, -1 for one that is gone."""
-        if not len(self.slots):
-            return np.full(len(slots), -1)
-        at = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
-        return np.where(self.slots[at] == slots, self._rows[at], -1)
-
-    def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the nodes at *rows*."""
-        return self.slots[np.isin(self._rows, rows)]
-
-    def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""
-        at = np.minimum(np.searchsorted(rows, self._rows), len(rows) - 1)
-        mine = np.flatnonzero(rows[at] == self._rows)
-        return self.slots[mine], at[mine]
-
-    def slots_of(self, namespace: str) -> NDArray[np.int64] | None:
-        """Return the slots of *namespace*, None if that is all of them."""
-        version, allowed = self._allowed.get(namespace, (-1, None))
-        if version != self._version:
-            if self._store.namespaces() == [namespace]:
-                allowed = None
-            else:
-                allowed = self.slots[np.isin(self._rows, self._store.rows(Where(namespace)))]
-            self._allowed[namespace] = (self._version, allowed)
-        return allowed
-
-    def _stamp(self) -> dict[str, object]:
-        return {"store": self._store.id, "field": self._field}
-
-    def _load(self) -> None:
-        path, record = self._store.cache_path(self._field), self._store.meta("embedder")
-        if path is None or not isinstance(record, dict) or not os.path.exists(path):
-            return
-        index = self._fresh(record["dim"])
-        stamp = index.load(path, self._stamp())
-        version = stamp.get("version") if stamp else None
-        if isinstance(version, int) and stamp and stamp.get("mark") == self._store.mark(version) is not None:
-            self.index, self._version = index, version
-            # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
-            self.slots, self._rows = self._store.vector_slots(self._field)
-
-    def save(self) -> None:
-        """Save the index if it changed enough since it was loaded."""
-        path = self._store.cache_path(self._field)
-        if path is not None and self._unsaved > max(_SAVE_AFTER, len(self.slots) // 10):
-            mark = self._store.mark(self._version)
-            self.index.save(path, {**self._stamp(), "version": self._version, "mark": mark})
-            self._unsaved = 0
 
 
 def describe(embedder: Embedder, *, named: bool) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .passages import EMBEDDED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Numbers = NDArray[Any]
 
-__all__ = ["DENSE", "FORM", "GRAPH", "LEGS", "LEXICAL", "TIME", "Evidence", "scaled"]
+__all__ = ["DENSE", "FORM", "GRAPH", "LEGS", "LEXICAL", "TIME", "Evidence"]
 
 DENSE, LEXICAL, GRAPH, TIME, FORM = "dense", "lexical", "graph", "time", "form"
 LEGS = (DENSE, LEXICAL, GRAPH, TIME, FORM)
@@ -59,6 +61,8 @@ class Evidence:
         self.nearest: Numbers = np.empty(0, np.int64)  # by meaning
         self._candidates: NDArray[np.int64] | None = None
         self.words = self.exact_words = self.held = self.session = np.zeros(n, np.float32)
+        self.texts: Numbers = np.empty(0, np.int64)  # that hold words of the question
+        self.counts = np.empty((0, 0), np.float32)  # how often each of its words stands in each of these
         if question is not None:
             self._look_for(question, related)
 
@@ -70,31 +74,38 @@ class Evidence:
     def _look_for(self, question: Question, related: RelatedWords) -> None:
         """Fill in what the words say; all words at once, because numpy costs by the call."""
         corpus, index = self.corpus, self.corpus.words
-        n, mean = len(corpus), index.total / max(index.held, 1)
+        mean = index.total / max(index.held, 1)
         lengths = index.lengths().astype(np.float32)
         about_memory = set(index.words.of(_ABOUT_MEMORY))
         share = np.array([_META if word in about_memory else 1.0 for word in question.words], np.float32)
         weights = question.idf.astype(np.float32) * share
 
-        counts = np.zeros((len(weights), n), np.float32)  # of each word of the question in each text
-        for row, term in zip(counts, question.terms, strict=True):
-            texts, often = index.postings(term)
-            row[texts] = often
-        some = np.flatnonzero(counts.any(axis=0))
-        own = counts[:, some]
-        self.exact_words = self._bm25(own, some, weights, lengths, mean, _LONG)
-        self.held = np.zeros(n, np.float32)
-        self.held[some] = weights @ (own > 0) / max(float(weights.sum()), 1e-9)
-        self._look_in_sessions(own, some, share, lengths)
+        own = [(at, term, 1.0) for at, term in enumerate(question.terms) if term >= 0]
+        near = [
+            (at, term, closeness)
+            for at, (some, mine) in enumerate(zip(related.of(question.written), question.terms, strict=True))
+            for term, closeness in some
+            if term != mine
+        ]
+        texts, often, sizes = index.postings_of([term for _, term, _ in (*own, *near)])
+        numbers, place = _joined(texts, len(corpus))
+        rows = np.repeat(np.array([at for at, *_ in (*own, *near)], np.int64), sizes)
+        cells = rows * len(numbers) + place[texts]  # of a table (words, texts): how often each stands in each
+        counts = np.zeros(len(weights) * len(numbers), np.float32)
+        mine = int(sizes[: len(own)].sum())
+        counts[cells[:mine]] = often[:mine]
+        table = counts.reshape(len(weights), len(numbers))
+        held = np.flatnonzero(table.any(axis=0))
+        self.texts, self.counts = numbers[held], table[:, held]
+        self.exact_words = self._bm25(self.counts, self.texts, weights, lengths, mean, _LONG)
+        self.held = np.zeros(len(corpus), np.float32)
+        self.held[self.texts] = weights @ (self.counts > 0) / max(float(weights.sum()), 1e-9)
+        self._look_in_sessions(self.counts, self.texts, share, lengths)
 
         # Of a text that holds several words related to one of the question's, the best one counts.
-        for row, near, mine in zip(counts, related.of(question.written), question.terms, strict=True):
-            for term, closeness in near:
-                if term != mine:
-                    texts, often = index.postings(term)
-                    row[texts] = np.maximum(row[texts], np.float32(closeness) * often)
-        some = np.flatnonzero(counts.any(axis=0))
-        self.words = self._bm25(counts[:, some], some, weights, lengths, mean, _SHORT)
+        closeness = np.repeat(np.array([close for *_, close in near], np.float32), sizes[len(own) :])
+        np.maximum.at(counts, cells[mine:], closeness * often[mine:])
+        self.words = self._bm25(table, numbers, weights, lengths, mean, _SHORT)
 
     def _bm25(
         self,
@@ -118,13 +129,13 @@ class Evidence:
         inside = sessions >= 0
         said = np.bincount(sessions[inside], lengths[inside], n)
         held = int(np.count_nonzero(said))
-        members = sessions[texts]
-        numbers, at = np.unique(members[members >= 0], return_inverse=True)
+        numbers, at = _joined(sessions[texts], n)
         if not len(numbers):
             return
-        often = np.zeros((len(share), len(numbers)), np.float32)
-        for place, mine in enumerate(counts[:, members >= 0]):
-            often[place] = np.bincount(at, mine, len(numbers))
+        word, text = np.nonzero(counts * (sessions[texts] >= 0))
+        cells = word * len(numbers) + at[sessions[texts[text]]]
+        often = np.bincount(cells, counts[word, text], len(share) * len(numbers)).astype(np.float32)
+        often = often.reshape(len(share), len(numbers))
         spread = np.count_nonzero(often, axis=1)  # sessions that hold the word
         rarity = np.log1p((held - spread + 0.5) / (spread + 0.5)).astype(np.float32) * share
         # The mean is that of the sessions, not of all texts.
@@ -138,43 +149,51 @@ class Evidence:
             self._candidates = self._choose()
         return self._candidates
 
+    def find_nearest(self) -> None:
+        """Note the nearest texts of each kind, as wholes and by their passages."""
+        there = np.zeros(len(self.corpus), np.bool_)
+        for cosines in (self.whole, self.passage):
+            known = np.flatnonzero(self.allowed & ~np.isnan(cosines))
+            values, kinds = cosines[known], self.corpus.kinds[known]
+            for kind in EMBEDDED:
+                some = np.flatnonzero(kinds == self.corpus.code(kind))
+                there[_top(known[some], values[some], self.pool)] = True
+        self.nearest = np.flatnonzero(there)
+
     def _choose(self) -> NDArray[np.int64]:
-        found = [self.nearest]
+        corpus = self.corpus
+        there = np.zeros(len(corpus) + 1, np.bool_)  # the last place is that of -1, nobody
+        there[self.nearest] = True
         for scores in (self.words, self.exact_words):
             some = np.flatnonzero((scores > 0) & self.allowed)
-            if len(some) > self.pool:
-                some = some[np.argpartition(-scores[some], self.pool)[: self.pool]]
-            found.append(some)
+            there[_top(some, scores[some], self.pool)] = True
         if self.spans:
-            timely = np.flatnonzero((self.timely() > 0) & self.allowed)
-            found.append(timely[-self.pool :])
-        numbers = np.unique(np.concatenate(found)).astype(np.int64)
+            there[np.flatnonzero((self.timely() > 0) & self.allowed)[-self.pool :]] = True
         if GRAPH in self.legs:
-            corpus = self.corpus
-            columns = (corpus.previous, corpus.following, corpus.asked, corpus.answer, corpus.newer)
-            linked = [other for number in self._best(numbers) for other, _ in corpus.linked.get(number, ())]
-            numbers = np.unique(np.concatenate([numbers, *(column[numbers] for column in columns), linked])).astype(
-                np.int64
-            )
-            numbers = numbers[numbers >= 0]
-            newest = np.empty(0, np.int64)
-            while len(numbers) != len(newest):  # along chains of what supersedes
-                newest, newer = numbers, corpus.newer[numbers]
-                numbers = np.union1d(numbers, newer[newer >= 0]).astype(np.int64)
-        return np.asarray(numbers[self.allowed[numbers]])
+            numbers = np.flatnonzero(there[:-1])
+            if corpus.linked:
+                there[[other for number in self._best(numbers) for other, _ in corpus.linked.get(number, ())]] = True
+            for column in (corpus.previous, corpus.following, corpus.asked, corpus.answer, corpus.newer):
+                there[column[numbers]] = True
+            there[-1] = False
+            newest: Numbers = np.flatnonzero(there)
+            while len(newest):  # along chains of what supersedes
+                newer = corpus.newer[newest]
+                newest = newer[~there[newer] & (newer >= 0)]
+                there[newest] = True
+        return np.flatnonzero(there[:-1] & self.allowed)
 
     def _best(self, numbers: Numbers) -> list[int]:
-        scores = scaled(self.words, self.allowed)[numbers] + np.nan_to_num(self.cosines[numbers])
+        scores = self.scaled(self.words)[numbers] + np.nan_to_num(self.cosines[numbers])
         return [int(number) for number in numbers[np.argsort(-scores, kind="stable")[:_TOP]]]
 
     def to_compare(self) -> NDArray[np.int64]:
-        """Return the nodes whose cosines the ranking asks for and nobody knows yet, ascending."""
+        """Return the nodes whose cosines the ranking asks for, ascending."""
         numbers, corpus = self.candidates(), self.corpus
         wanted = np.zeros(len(corpus) + 1, np.bool_)  # the last place is that of -1, nobody
         for some in (numbers, corpus.previous[numbers], corpus.following[numbers], corpus.answer[numbers]):
             wanted[some] = True
-        wanted[-1] = False
-        return np.flatnonzero(wanted[:-1] & np.isnan(self.whole))
+        return np.flatnonzero(wanted[:-1])
 
     def timely(self) -> Floats:
         """Return how well the time of each node fits the times that the question names."""
@@ -187,14 +206,40 @@ class Evidence:
                 fit = np.maximum(fit, np.where((times >= end) & (times < end + _WEEK), 0.5, 0.0).astype(np.float32))
         return fit
 
+    # --- on one scale -------------------------------------------------------------------------------------------
+
+    def scaled(self, values: Floats) -> Floats:
+        """Return *values* over the best of those allowed, at most 1."""
+        best = float(values.max(where=self.allowed, initial=0.0))
+        return np.minimum(values * np.float32(1 / best), np.float32(1)) if best > 0 else np.zeros_like(values)
+
+    def near(self) -> Floats:
+        """Return how near each node is: half as a whole, half by its nearest passage, each over the best one."""
+        zero = np.float32(0)
+        whole, passage = (self.scaled(np.fmax(cosines, zero)) for cosines in (self.whole, self.cosines))
+        return np.asarray((whole + passage) * np.float32(0.5), np.float32)
+
     # --- for hits -----------------------------------------------------------------------------------------------
 
-    def share(self, number: int) -> float | None:
-        """Return the share of the question's words that a node holds, by idf."""
-        return None if self.question is None else round(min(float(self.held[number]), 1.0), 6)
+    def shares(self, numbers: Numbers) -> list[float | None]:
+        """Return the share of the question's words that each of some nodes holds, by idf."""
+        if self.question is None:
+            return [None] * len(numbers)
+        return np.minimum(self.held[numbers].astype(np.float64), 1).round(6).tolist()  # type: ignore[no-any-return]
 
 
-def scaled(values: Floats, allowed: NDArray[np.bool_]) -> Floats:
-    """Return *values* over the best of those *allowed*, at most 1."""
-    best = float(values[allowed].max(initial=0.0))
-    return np.minimum(values / best, 1).astype(np.float32) if best > 0 else np.zeros_like(values)
+def _joined(some: Numbers, n: int) -> tuple[Numbers, Numbers]:
+    """Return all numbers (below *n*, none below 0) among *some*, ascending and once, and at each its place there."""
+    there = np.zeros(n + 1, np.bool_)  # the last place is that of -1, nobody
+    there[some] = True
+    numbers = np.flatnonzero(there[:n])
+    place = np.zeros(n, np.int32)
+    place[numbers] = np.arange(len(numbers), dtype=np.int32)
+    return numbers, place
+
+
+def _top(numbers: Numbers, values: Floats, pool: int) -> Numbers:
+    """Return those of *numbers* with the *pool* greatest values, and all that equal the last of them."""
+    if len(numbers) <= pool:
+        return numbers
+    return np.asarray(numbers[values >= np.partition(values, len(values) - pool)[len(values) - pool]])

@@ -17,7 +17,7 @@ import numpy as np
 
 from .corpus import ANSWER, ASKS, DATED, NAMED, STANDING
 from .errors import InvalidInput
-from .evidence import DENSE, FORM, GRAPH, LEXICAL, TIME, Evidence, scaled
+from .evidence import DENSE, FORM, GRAPH, LEXICAL, TIME, Evidence
 from .hits import Step, Why
 from .nodes import RESPONDED_WITH
 from .records import shown
@@ -254,10 +254,10 @@ def total_of(weights: Mapping[str, float], *, timed: bool) -> float:
 
 def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats]:
     """Return every observation of the candidates, from 0 to 1."""
-    corpus, allowed = evidence.corpus, evidence.allowed
+    corpus = evidence.corpus
     flags = corpus.flags
-    meaning = _near(evidence)
-    words, exact_words = scaled(evidence.words, allowed), scaled(evidence.exact_words, allowed)
+    meaning = evidence.near()
+    words, exact_words = evidence.scaled(evidence.words), evidence.scaled(evidence.exact_words)
 
     def of(values: Floats, column: NDArray[np.int32], which: NDArray[np.bool_] | None = None) -> Floats:
         there = column >= 0 if which is None else (column >= 0) & which[column]
@@ -281,7 +281,7 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
         "before": of(words, before),
         "next_meaning": of(meaning, corpus.following[numbers]),
         "session_words": np.where(chat, of(best_exact, sessions), of(best_words, sessions)),
-        "session": of(scaled(evidence.session, np.ones_like(allowed)), sessions),
+        "session": of(evidence.session / max(float(evidence.session.max(initial=0)), 1e-9), sessions),
         "answer_meaning": of(meaning, answer),
         "answer_words": of(exact_words, answer),
         "question": asks[numbers].astype(np.float32),
@@ -289,7 +289,7 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
         "first": ((sessions >= 0) & (previous < 0)).astype(np.float32),
     }
     if evidence.question is not None:
-        observed["pairs"] = _pairs(evidence.question, corpus, numbers)
+        observed["pairs"] = _pairs(evidence, evidence.question, numbers)
         observed["name"] = _named(evidence, numbers)
     if _ASKS_WHEN.search(evidence.query):
         observed["date"] = ((mine & DATED) != 0).astype(np.float32)
@@ -302,16 +302,6 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     return observed
 
 
-def _near(evidence: Evidence) -> Floats:
-    """Return how near each node is: half as a whole, half by its nearest passage, each over the best one."""
-    whole, passage = (scaled(_known(one), evidence.allowed) for one in (evidence.whole, evidence.cosines))
-    return np.asarray((whole + passage) / 2, np.float32)
-
-
-def _known(cosines: Floats) -> Floats:
-    return np.maximum(np.nan_to_num(cosines), 0)
-
-
 def _best_of(corpus: Corpus, values: Floats) -> Floats:
     """Return, at the number of each session, the best of the values of what was said there."""
     found = np.zeros(len(values), np.float32)
@@ -320,27 +310,28 @@ def _best_of(corpus: Corpus, values: Floats) -> Floats:
     return found
 
 
-def _pairs(question: Question, corpus: Corpus, numbers: NDArray[np.int64]) -> Floats:
+def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -> Floats:
     """Return the share of the question's pairs of neighbouring words that stand side by side in each text."""
-    found = np.zeros(len(numbers), np.float32)
-    pairs = [
-        (question.terms[one], question.terms[two], min(question.idf[one], question.idf[two]))
-        for one, two in question.pairs
-        if question.terms[one] >= 0 and question.terms[two] >= 0
-    ]
-    total = sum(weight for *_, weight in pairs)
-    if not pairs or total <= 0:
-        return found
-    for one, two, weight in pairs:
-        held = np.zeros(len(corpus), np.int8)
-        for term in (one, two):
-            held[corpus.words.postings(term)[0]] += 1
-        for place in np.flatnonzero(held[numbers] == 2).tolist():
-            stream = corpus.words.stream_of(int(numbers[place]))
-            left, right = stream[:-1], stream[1:]
-            if (((left == one) & (right == two)) | ((left == two) & (right == one))).any():
-                found[place] += weight / total
-    return found
+    corpus, m = evidence.corpus, len(question.terms)
+    worth = np.zeros((m, m))
+    for one, two in question.pairs:
+        if question.terms[one] >= 0 and question.terms[two] >= 0:
+            worth[min(one, two), max(one, two)] += min(question.idf[one], question.idf[two])
+    total = float(worth.sum())
+    if total <= 0:
+        return np.zeros(len(numbers), np.float32)
+    several = np.zeros(len(corpus), np.bool_)
+    several[evidence.texts[np.count_nonzero(evidence.counts, axis=0) > 1]] = True
+    places = np.flatnonzero(several[numbers])
+    stream, owners = corpus.words.streams_of(numbers[places])
+    asked = np.full(len(corpus.words.written), -1, np.int64)
+    asked[[term for term in question.terms if term >= 0]] = [at for at, term in enumerate(question.terms) if term >= 0]
+    words = asked[stream]
+    at = np.flatnonzero((words[:-1] >= 0) & (words[1:] >= 0) & (owners[:-1] == owners[1:]))
+    low, high = np.minimum(words[at], words[at + 1]), np.maximum(words[at], words[at + 1])
+    sides = np.unique((owners[at] * m + low) * m + high)  # a pair counts once in a text
+    found = np.bincount(places[sides // (m * m)], worth.ravel()[sides % (m * m)] / total, len(numbers))
+    return found.astype(np.float32)
 
 
 def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
@@ -378,6 +369,8 @@ class Ranking:
 
     def sink(self, newer: Numbers) -> None:
         """Put what is superseded below what supersedes it, and that where the best of the older ones was."""
+        if not (newer >= 0).any():
+            return
         places = {number: place for place, number in enumerate(self.numbers.tolist())}
         above = {
             place: places[int(newer[place])]
@@ -433,60 +426,69 @@ class Ranking:
         legs = np.array([amounts[[one.leg == name for one in about]].sum(axis=0) for name in names]).round(6)
         words: list[list[str]] = [[] for _ in places]
         if evidence.question is not None:
-            for term, written in zip(evidence.question.terms, evidence.question.written, strict=True):
-                held = np.zeros(len(corpus), np.bool_)  # a table is looked up faster than a list is searched
-                held[corpus.words.postings(term)[0]] = True
-                for place in np.flatnonzero(held[numbers]).tolist():
-                    words[place].append(written)
-        steps: list[dict[tuple[str, int], float]] = [{} for _ in places]
-        linked = "linked" in self.parts
-        support = np.maximum(_near(evidence), scaled(evidence.words, evidence.allowed)) if linked else None
-        for (_, _, relation), row in zip(about, amounts, strict=True):
-            if relation is not None:
-                for place in np.flatnonzero(np.abs(row) >= _MENTIONED).tolist():
-                    over, other = relation, -1
-                    if support is not None and relation == "linked":
-                        links = corpus.linked[int(numbers[place])]
-                        other, over = max(links, key=lambda link: float(support[link[0]]))
-                    else:
-                        other = _neighbour(corpus, int(numbers[place]), relation)
-                    if other >= 0:
-                        mine = steps[place]
-                        mine[over, other] = mine.get((over, other), 0.0) + float(row[place])
+            columns = np.searchsorted(evidence.texts, numbers)
+            for place, (number, column) in enumerate(zip(numbers.tolist(), columns.tolist(), strict=True)):
+                if column < len(evidence.texts) and evidence.texts[column] == number:
+                    held = np.flatnonzero(evidence.counts[:, column]).tolist()
+                    words[place] = [evidence.question.written[at] for at in held]
+        support = self._support(about, np.where(np.abs(amounts) >= _MENTIONED, amounts, 0.0), evidence, numbers)
         return [
             Why(dict(zip(names, row, strict=True)), tuple(found), _path(corpus, around))
-            for row, found, around in zip(legs.T.tolist(), words, steps, strict=True)
+            for row, found, around in zip(legs.T.tolist(), words, support, strict=True)
         ]
 
+    def _support(
+        self, about: Sequence[_Observed], amounts: NDArray[np.float64], evidence: Evidence, numbers: Numbers
+    ) -> list[list[tuple[float, str, int]]]:
+        """Return for each of some candidates how much came over which relation from which node."""
+        corpus = evidence.corpus
+        found: list[list[tuple[float, str, int]]] = [[] for _ in numbers]
+        for relation in dict.fromkeys(one.relation for one in about if one.relation is not None):
+            given = amounts[[one.relation == relation for one in about]].sum(axis=0).tolist()
+            if not any(given):
+                continue
+            if relation == "linked":
+                near = np.maximum(evidence.near(), evidence.scaled(evidence.words))
+                for place, (amount, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
+                    if amount:
+                        other, over = max(corpus.linked[number], key=lambda link: float(near[link[0]]))
+                        found[place].append((amount, over, other))
+                continue
+            others = _neighbours(corpus, numbers, relation)
+            for place, (amount, other) in enumerate(zip(given, others, strict=True)):
+                if amount and other >= 0:
+                    found[place].append((amount, relation, other))
+        return found
 
-def _path(corpus: Corpus, steps: Mapping[tuple[str, int], float]) -> tuple[Step, ...]:
+
+def _path(corpus: Corpus, support: Sequence[tuple[float, str, int]]) -> tuple[Step, ...]:
     """Return the support of a hit, most first."""
-    path = [Step(relation, corpus.ids[other], round(amount, 6)) for (relation, other), amount in steps.items()]
-    return tuple(sorted(path, key=lambda step: -abs(step.amount)))
+    steps = sorted(support, key=lambda step: -abs(step[0]))
+    return tuple(Step(relation, corpus.ids[other], round(amount, 6)) for amount, relation, other in steps)
 
 
 _OTHERS = {"supersedes": _Observed(GRAPH, 1, "supersedes"), "recency": _Observed(TIME, 1)}
 
 
-def _neighbour(corpus: Corpus, number: int, relation: str) -> int:
-    """Return the node that supports another one over *relation*, -1 if there is none."""
+def _neighbours(corpus: Corpus, numbers: Numbers, relation: str) -> list[int]:
+    """Return the nodes that support others over *relation*, -1 for none."""
     if relation == "before previous":
-        previous = int(corpus.previous[number])
-        return int(corpus.previous[previous]) if previous >= 0 else -1
+        previous = corpus.previous[numbers]
+        return np.where(previous >= 0, corpus.previous[previous], -1).tolist()  # type: ignore[no-any-return]
     if relation == "supersedes":
-        newer = int(corpus.newer[number])
-        return (
-            newer
-            if newer >= 0
-            else next((o for o, _ in corpus.linked.get(number, ()) if corpus.newer[o] == number), -1)
-        )
+        return [
+            int(corpus.newer[number])
+            if corpus.newer[number] >= 0
+            else next((other for other, _ in corpus.linked.get(number, ()) if corpus.newer[other] == number), -1)
+            for number in numbers.tolist()
+        ]
     columns = {
         "previous": corpus.previous,
         "next": corpus.following,
         "session": corpus.sessions,
         RESPONDED_WITH: corpus.answer,
     }
-    return int(columns[relation][number])
+    return columns[relation][numbers].tolist()  # type: ignore[no-any-return]
 
 
 def resemblance(corpus: Corpus, numbers: NDArray[np.int64]) -> NDArray[np.float64]:

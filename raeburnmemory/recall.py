@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recall", "Wanted"]
 
-_POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
+_POOL = 100  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
 _AGES = 1_000_000_000  # days; longer than anything lasted
 _SAME = 0.9  # resemblance from which two texts are near-copies
@@ -279,24 +279,30 @@ class Recall:
             self._related = RelatedWords(corpus.words)  # the corpus was read anew
         evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool)
         if vector is not None:
-            self._look(evidence, self._dense.contrasted(vector, self._namespace), skipped)
+            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), skipped)
         return evidence
 
     def _look(self, evidence: Evidence, vector: NDArray[np.float32], skipped: dict[str, str]) -> None:
-        """Fill in the cosines: of the nearest texts, and of those that the ranking is going to compare."""
-        corpus, allowed = self._corpus, evidence.allowed
-        everybody = bool(allowed[(corpus.flags & TEXT) != 0].all())
-        among = None if everybody else corpus.rows[allowed]
-        looked = []
+        """Fill in the cosines: of all texts, or of the nearest and of those that the ranking is going to compare."""
+        corpus, allowed, mine, version = self._corpus, evidence.allowed, self._namespace, self._corpus.version
+        scanned = True
         for passages, cosines in ((False, evidence.whole), (True, evidence.passage)):
-            rows, found = self._dense.nearest(vector, evidence.pool, self._namespace, passages=passages, among=among)
-            numbers = corpus.numbers(rows)
-            known = numbers >= 0
-            cosines[numbers[known]] = found[known]
-            looked.append(numbers[known])
-        evidence.nearest = np.unique(np.concatenate(looked))
-        others = evidence.to_compare()
-        evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others])
+            found = self._dense.scan(vector, mine, version, passages=passages)
+            if found is None:
+                scanned = False
+                among = None if allowed[(corpus.flags & TEXT) != 0].all() else corpus.rows[allowed]
+                found = [self._dense.nearest(vector, evidence.pool, mine, passages=passages, among=among)]
+            for rows, scores in found:
+                numbers = corpus.numbers(rows)
+                known = numbers >= 0  # not of another namespace, nor newer than the corpus
+                if known.all():
+                    np.fmax.at(cosines, numbers, scores)
+                else:
+                    np.fmax.at(cosines, numbers[known], scores[known])
+        evidence.find_nearest()
+        if not scanned:
+            others = evidence.to_compare()
+            evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others], version)
         lacking = [
             kind
             for kind in EMBEDDED
@@ -309,7 +315,8 @@ class Recall:
     def _compare(self, evidence: Evidence, vector: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
         """Note the cosines of some nodes with the question itself."""
         numbers = np.sort(numbers)
-        evidence.similar[numbers] = np.fmax(*self._dense.cosines(vector, self._corpus.rows[numbers]))
+        corpus = self._corpus
+        evidence.similar[numbers] = np.fmax(*self._dense.cosines(vector, corpus.rows[numbers], corpus.version))
 
     # --- the best of them ---------------------------------------------------------------------------------------
 
@@ -343,34 +350,36 @@ class Recall:
     def _hits(
         self, ranking: Ranking, evidence: Evidence, chosen: list[int], folded: Mapping[int, list[int]]
     ) -> list[Hit]:
-        corpus = self._corpus
-        numbers = ranking.numbers[chosen].tolist()
-        around = {number: self._around(number) for number in numbers}
-        wanted = {*numbers, *(one for prompt, answers in around.values() for one in (prompt, *answers) if one >= 0)}
-        wanted |= {int(corpus.agents[number]) for number in numbers if corpus.agents[number] >= 0}
-        rows = {number: int(corpus.rows[number]) for number in wanted}
+        corpus, places = self._corpus, ranking.numbers[chosen]
+        numbers, agents, sessions = (one.tolist() for one in (places, corpus.agents[places], corpus.sessions[places]))
+        around = [self._around(number) for number in numbers]
+        wanted = {*numbers, *(one for prompt, answers in around for one in (prompt, *answers)), *agents} - {-1}
+        rows = dict(zip(wanted, corpus.rows[list(wanted)].tolist(), strict=True))
         nodes = self._store.at_rows(list(rows.values()))
         found = {number: nodes[row] for number, row in rows.items() if row in nodes}
         reasons = ranking.whys(chosen, evidence)
-        similarity = evidence.similar[numbers].tolist()
+        scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
+        similarity = evidence.similar[places].astype(np.float64).round(6).tolist()
+        shares = evidence.shares(places)
         hits = []
-        for at, (place, number) in enumerate(zip(chosen, numbers, strict=True)):
-            if number not in found:
+        for at, number in enumerate(numbers):
+            node = found.get(number)
+            if node is None:
                 continue  # it expired this moment
-            prompt, answers = around[number]
+            prompt, answers = around[at]
             hits.append(
                 Hit(
-                    found[number],
-                    round(min(max(float(ranking.scores[place]), 0.0), 1.0), 6),
-                    None if math.isnan(similarity[at]) else round(similarity[at], 6),
-                    evidence.share(number),
+                    node,
+                    scores[at],
+                    None if math.isnan(similarity[at]) else similarity[at],
+                    shares[at],
                     reasons[at],
-                    _named(found[number], found.get(int(corpus.agents[number]))),
-                    corpus.ids[corpus.sessions[number]] if corpus.sessions[number] >= 0 else None,
+                    _named(node, found.get(agents[at])),
+                    corpus.ids[sessions[at]] if sessions[at] >= 0 else None,
                     Exchange(found.get(prompt), tuple(found[one] for one in answers if one in found))
-                    if found[number].kind in {PROMPT, RESPONSE}
+                    if node.kind in {PROMPT, RESPONSE}
                     else None,
-                    tuple(corpus.ids[ranking.numbers[other]] for other in folded.get(place, ())),
+                    tuple(corpus.ids[ranking.numbers[other]] for other in folded.get(chosen[at], ())),
                 )
             )
         return hits

@@ -44,6 +44,25 @@ def test_name_and_protocol(backend):
         open_index(backend, 0)
 
 
+@pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 3), (3000, 384)])
+def test_a_scan_compares_everything_and_equal_rows_equally(backend, count, dim):
+    index = open_index(backend, dim)
+    query = unit_rows(1, dim, 7)[0]
+    assert [len(part) for part in index.scan(query)] == [0, 0]
+    rows = unit_rows(count, dim, 6)
+    rows[count // 2 :: 5] = rows[0]
+    slots = np.arange(count) * 3 + 1
+    index.add(slots, rows)
+    gone = slots[1 : count // 2 : 2]
+    index.remove(gone)
+    left = np.isin(slots, gone, invert=True)
+    found, scores = index.scan(query)
+    assert found.tolist() == slots[left].tolist()
+    assert scores.dtype == np.float32
+    assert scores == pytest.approx(rows[left].astype(np.float64) @ query.astype(np.float64), abs=1e-6)
+    assert len(set(scores[(rows[left] == rows[0]).all(axis=1)].tolist())) == 1
+
+
 def test_both_give_the_same_hits_bit_for_bit():
     need("faiss")
     rows = unit_rows(20_000, 384, 31)

@@ -32,6 +32,7 @@ FLOORS = {
     "when": 3.0,
     "live_graph": 3.0,
     "provenance": 3.05,  # checks what it is asked for
+    "field_index": 3.05,  # one index, kept up with the store
     "dense": 3.1,  # the meeting of embedder, index and store
     "corpus": 3.1,
     "filters": 3.1,  # checks conditions as records checks data
@@ -62,6 +63,7 @@ THIRD_PARTY = {
     "cli": {"typer"},
     "_terminal": {"typer"},
     "dense": {"numpy"},
+    "field_index": {"numpy"},
     "writer": {"numpy"},
     "flat_vectors": {"numpy"},
     "embed/adapters": {"numpy"},

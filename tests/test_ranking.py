@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import datetime, timedelta, timezone
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -509,3 +511,22 @@ def test_related_words_are_the_nearest_ones(texts, asked):
             at = [term for term, _ in near]
             assert cosines[at] == pytest.approx(np.array(best), abs=1e-5)
             assert len(set(at)) == len(at)
+
+
+def test_in_a_large_vocabulary_hardly_any_related_word_is_overlooked():
+    index, embedder = LexicalIndex("none"), BuiltinEmbedder()
+    words = sorted({word for text in topics.values() for word in re.findall("[a-z]{3,}", text)})
+    index.put(0, " ".join(words))
+    assert len(index.written) > 3000
+    asked = index.written[::50]
+    vectors = embedder.embed(index.written)
+    found, expected = 0.0, 0.0
+    for word, near in zip(asked, RelatedWords(index).of(asked), strict=True):
+        cosines = vectors @ embedder.embed([word])[0]
+        best = np.sort(cosines)[::-1][: MOST + 1]
+        expected += float((best[best >= LEAST] - LEAST).sum())
+        found += sum(weight for _, weight in near) * (1 - LEAST)
+        assert cosines[[term for term, _ in near]] == pytest.approx(
+            [w * (1 - LEAST) + LEAST for _, w in near], abs=1e-5
+        )
+    assert 0.99 * expected <= found <= 1.0001 * expected

@@ -20,6 +20,7 @@ from outside import Fake, fake, run
 from raeburnmemory import MemoryGraph
 from raeburnmemory._optional import installed
 from raeburnmemory.errors import InvalidInput, MemoryGraphError, MissingDependency
+from raeburnmemory.index import open_index
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.passages import spans
 
@@ -304,11 +305,29 @@ CONDITIONS = [
 ]
 
 
+class Distant:
+    """An index that finds what is nearest and gives it out, but cannot compare everything: as one elsewhere."""
+
+    name = "distant"
+
+    def __init__(self, dim):
+        self.dim, self.index = dim, open_index("exact", dim)
+        for call in ("add", "remove", "search", "get", "save", "load"):
+            setattr(self, call, getattr(self.index, call))
+
+    def __len__(self):
+        return len(self.index)
+
+    @property
+    def ntotal(self):
+        return len(self)
+
+
 @pytest.fixture(scope="module")
 def alike(tmp_path_factory):
-    """Five memories that hold the same: in every kind of store, with every index."""
+    """Memories that hold the same: in every kind of store, with every kind of index."""
     folder = tmp_path_factory.mktemp("alike")
-    places = [(":memory:", "exact"), (folder / "m.json", "exact"), (folder / "m.db", "exact")]
+    places = [(":memory:", "exact"), (folder / "m.json", "exact"), (folder / "m.db", "exact"), (":memory:", Distant)]
     if installed("faiss"):
         places += [(":memory:", "faiss"), (folder / "faiss.db", "faiss")]
     memories = [MemoryGraph(path, "builtin", vector_backend=index) for path, index in places]

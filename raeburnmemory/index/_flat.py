@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DimensionMismatch, InvalidInput
-from ._arrays import ascending, compact, floats, grown, integers, longest, near, scores, slack_for
+from ._arrays import ascending, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
 from ._file import read_cache, write_cache
 
 if TYPE_CHECKING:
@@ -162,6 +162,14 @@ class FlatIndex(ABC):
         values = scores(self._table(), query, found)
         order = np.argsort(-values, kind="stable")[:k]  # found ascends, so that stable means by slot
         return self._slots[found[order]], values[order]
+
+    def scan(self, vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all slots, ascending, and the score of each in float32: equal rows score equally wherever they are.
+
+        Both belong to the caller until the next change. The last digits may differ from those of `search`.
+        """
+        self._settle()
+        return self._slots[: self._count], by_rows(self._table(), floats(vector))
 
     def get(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of those of *slots* (ascending) that are present, in their order (n, dim)."""

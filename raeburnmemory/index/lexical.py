@@ -15,6 +15,8 @@ import numpy as np
 from ._words import Words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["LexicalIndex", "Question"]
@@ -136,6 +138,15 @@ class LexicalIndex:
         # Copies, because an array that is looked at from elsewhere cannot grow.
         return np.array(self._texts[term], np.int32), np.array(self._counts[term], np.int32)
 
+    def postings_of(self, terms: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+        """Return the `postings` of several words one after the other, and how many there are of each."""
+        # The views are gone when this returns.
+        texts, counts = (
+            np.concatenate([np.empty(0, np.int32), *(np.frombuffer(lists[term], np.int32) for term in terms)])
+            for lists in (self._texts, self._counts)
+        )
+        return texts, counts, np.array([len(self._texts[term]) for term in terms], np.int64)
+
     def lengths(self) -> NDArray[np.int32]:
         """Return how many words each text has."""
         return np.array(self._lengths, np.int32)
@@ -144,6 +155,14 @@ class LexicalIndex:
         """Return the words of one text, by their numbers, in their order."""
         start = self._starts[number]
         return np.array(self._stream[start : start + self._lengths[number]], np.int32)
+
+    def streams_of(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the words of several texts, one text after the other, and of each word the place of its text."""
+        starts, lengths = np.array(self._starts, np.int64)[numbers], self.lengths()[numbers]
+        owners = np.repeat(np.arange(len(numbers)), lengths)
+        before = np.cumsum(lengths) - lengths
+        # A view that is gone at the end of this line: while it is there, the stream cannot grow.
+        return np.frombuffer(self._stream, np.int32)[np.arange(len(owners)) + (starts - before)[owners]], owners
 
     def term(self, word: str) -> int:
         """Return the number of a word, ready as `Words` makes it; -1 if no text ever held it."""

@@ -1,0 +1,146 @@
+"""The index of one field of vectors, and whose vectors they are: kept up with the store, saved when it pays."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+
+from .nodes import Where
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from .index import VectorIndex
+    from .store import Store
+
+__all__ = ["FieldIndex"]
+
+_SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
+_GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
+
+
+class _Scanned(Protocol):
+    """An index that can compare a query with all it holds; one that lives elsewhere, or skips most, cannot."""
+
+    def scan(self, vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return all slots and their scores in float32; equal rows score equally."""
+
+
+class FieldIndex:
+    """One index and what it knows: which slots belong to which node rows, at which version of the store.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, store: Store, field: str, fresh: Callable[[int], VectorIndex]) -> None:
+        self._store, self._field, self._fresh = store, field, fresh
+        self.index = fresh(1)
+        self.slots = np.empty(0, np.int64)
+        self._rows = np.empty(0, np.int64)
+        self._version = -1
+        self._order: NDArray[np.int64] | None = None  # of the rows, once somebody asked
+        self._in_step = -1  # the version at which the index has the slots that are known here
+        self._unsaved = 0
+        self._allowed: dict[str, tuple[int, NDArray[np.int64] | None]] = {}
+
+    def catch_up(self, version: int) -> None:
+        """Bring the index to the version of the store, which was *version* a moment ago."""
+        if version == self._version:
+            return
+        if self._version < 0:
+            self._load()
+        changes = self._store.vectors(self._field, self._version)
+        if changes.reset:
+            self.slots, self._rows = np.empty(0, np.int64), np.empty(0, np.int64)
+            self.index = self._fresh(self.index.dim)
+        elif len(changes.removed):
+            self.index.remove(changes.removed)
+            keep = ~np.isin(self.slots, changes.removed)
+            self.slots, self._rows = self.slots[keep], self._rows[keep]
+            self._unsaved += len(changes.removed)
+        new_slots, new_rows = [self.slots], [self._rows]
+        known = int(self.slots[-1]) if len(self.slots) else -1
+        for block in changes.blocks:
+            if not len(self.index) and self.index.dim != block.values.shape[1]:
+                self.index = self._fresh(block.values.shape[1])
+            self.index.add(block.slots, block.values)
+            new_slots.append(block.slots[block.slots > known])
+            new_rows.append(block.rows[block.slots > known])
+            self._unsaved += len(block.slots)
+        self.slots, self._rows = np.concatenate(new_slots), np.concatenate(new_rows)
+        self._order, self._version = None, changes.version
+
+    def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the node row of each of *slots*, -1 for one that is gone."""
+        if not len(self.slots):
+            return np.full(len(slots), -1)
+        at = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
+        return np.where(self.slots[at] == slots, self._rows[at], -1)
+
+    def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of the nodes at *rows*."""
+        return self.slots[np.isin(self._rows, rows)]
+
+    def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""
+        if self._order is None:
+            self._order = np.argsort(self._rows, kind="stable")
+        low = np.searchsorted(self._rows, rows, "left", sorter=self._order)
+        sizes = np.searchsorted(self._rows, rows, "right", sorter=self._order) - low
+        at = np.repeat(np.arange(len(rows)), sizes)
+        positions = self._order[np.arange(len(at)) + (low - np.cumsum(sizes) + sizes)[at]]
+        ascending = np.argsort(positions)
+        return self.slots[positions[ascending]], at[ascending]
+
+    def slots_of(self, namespace: str) -> NDArray[np.int64] | None:
+        """Return the slots of *namespace*, None if that is all of them."""
+        version, allowed = self._allowed.get(namespace, (-1, None))
+        if version != self._version:
+            if self._store.namespaces() == [namespace]:
+                allowed = None
+            else:
+                allowed = self.slots[np.isin(self._rows, self._store.rows(Where(namespace)))]
+            self._allowed[namespace] = (self._version, allowed)
+        return allowed
+
+    @property
+    def scannable(self) -> bool:
+        """Whether `scan` can be asked."""
+        return hasattr(self.index, "scan")
+
+    def scan(self, query: NDArray[np.float32], namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return node rows and the scores of their vectors, of all of *namespace* and perhaps of others."""
+        allowed = self.slots_of(namespace)
+        if allowed is not None and len(allowed) * _GATHER < len(self.slots):
+            return self.rows_of(allowed), np.einsum("ij,j->i", self.index.get(allowed), query)
+        slots, scores = cast("_Scanned", self.index).scan(query)
+        if self._in_step != self._version and np.array_equal(slots, self.slots):
+            self._in_step = self._version
+        return self._rows if self._in_step == self._version else self.rows_of(slots), scores
+
+    def _stamp(self) -> dict[str, object]:
+        return {"store": self._store.id, "field": self._field}
+
+    def _load(self) -> None:
+        path, record = self._store.cache_path(self._field), self._store.meta("embedder")
+        if path is None or not isinstance(record, dict) or not os.path.exists(path):
+            return
+        index = self._fresh(record["dim"])
+        stamp = index.load(path, self._stamp())
+        version = stamp.get("version") if stamp else None
+        if isinstance(version, int) and stamp and stamp.get("mark") == self._store.mark(version) is not None:
+            self.index, self._version = index, version
+            # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
+            self.slots, self._rows = self._store.vector_slots(self._field)
+
+    def save(self) -> None:
+        """Save the index if it changed enough since it was loaded."""
+        path = self._store.cache_path(self._field)
+        if path is not None and self._unsaved > max(_SAVE_AFTER, len(self.slots) // 10):
+            mark = self._store.mark(self._version)
+            self.index.save(path, {**self._stamp(), "version": self._version, "mark": mark})
+            self._unsaved = 0
