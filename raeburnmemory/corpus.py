@@ -112,6 +112,7 @@ class Corpus:
         self.answers: dict[int, list[int]] = {}  # of each prompt, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
+        self._said, self._said_at = np.empty(0, np.float32), -1
         self._n = 0
         self._room = {name: np.full(16, empty, kind) for name, (kind, empty) in _COLUMNS.items()}
         self._cut()
@@ -154,6 +155,14 @@ class Corpus:
     def members(self, session: int) -> list[int]:
         """Return what was said in a session, in order."""
         return self._members.get(session, [])
+
+    def said(self) -> NDArray[np.float32]:
+        """Return, at the number of each session, how many words were said there."""
+        if self._said_at != self.version:
+            inside = self.sessions >= 0
+            said = np.bincount(self.sessions[inside], self.words.lengths()[inside], self._n)
+            self._said, self._said_at = said.astype(np.float32), self.version
+        return self._said
 
     def alive(self, now: float) -> NDArray[np.bool_]:
         """Tell of every node whether it is there, has a text and has not expired."""

@@ -100,7 +100,7 @@ class Evidence:
         self.exact_words = self._bm25(self.counts, self.texts, weights, lengths, mean, _LONG)
         self.held = np.zeros(len(corpus), np.float32)
         self.held[self.texts] = weights @ (self.counts > 0) / max(float(weights.sum()), 1e-9)
-        self._look_in_sessions(self.counts, self.texts, share, lengths)
+        self._look_in_sessions(self.counts, self.texts, share)
 
         # Of a text that holds several words related to one of the question's, the best one counts.
         closeness = np.repeat(np.array([close for *_, close in near], np.float32), sizes[len(own) :])
@@ -123,11 +123,10 @@ class Evidence:
         found[texts] = (weights * np.float32(k1 + 1)) @ (counts / (counts + slow))
         return found
 
-    def _look_in_sessions(self, counts: Floats, texts: Numbers, share: Floats, lengths: Floats) -> None:
+    def _look_in_sessions(self, counts: Floats, texts: Numbers, share: Floats) -> None:
         """Fill in BM25 of every session as one text, from how often each word stands in each of *texts*."""
         sessions, n = self.corpus.sessions, len(self.corpus)
-        inside = sessions >= 0
-        said = np.bincount(sessions[inside], lengths[inside], n)
+        said = self.corpus.said()
         held = int(np.count_nonzero(said))
         numbers, at = _joined(sessions[texts], n)
         if not len(numbers):
@@ -139,7 +138,7 @@ class Evidence:
         spread = np.count_nonzero(often, axis=1)  # sessions that hold the word
         rarity = np.log1p((held - spread + 0.5) / (spread + 0.5)).astype(np.float32) * share
         # The mean is that of the sessions, not of all texts.
-        self.session = self._bm25(often, numbers, rarity, said.astype(np.float32), float(said.sum()) / held, _SESSION)
+        self.session = self._bm25(often, numbers, rarity, said, float(said.sum(dtype=np.float64)) / held, _SESSION)
 
     # --- who is compared ----------------------------------------------------------------------------------------
 

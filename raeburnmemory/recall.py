@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recall", "Wanted"]
 
-_POOL = 100  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
+_POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
 _AGES = 1_000_000_000  # days; longer than anything lasted
 _SAME = 0.9  # resemblance from which two texts are near-copies
@@ -293,24 +293,31 @@ class Recall:
                 among = None if allowed[(corpus.flags & TEXT) != 0].all() else corpus.rows[allowed]
                 found = [self._dense.nearest(vector, evidence.pool, mine, passages=passages, among=among)]
             for rows, scores in found:
-                numbers = corpus.numbers(rows)
-                known = numbers >= 0  # not of another namespace, nor newer than the corpus
-                if known.all():
-                    np.fmax.at(cosines, numbers, scores)
-                else:
-                    np.fmax.at(cosines, numbers[known], scores[known])
+                self._note(cosines, rows, scores, several=passages)
         evidence.find_nearest()
         if not scanned:
             others = evidence.to_compare()
             evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others], version)
-        lacking = [
-            kind
-            for kind in EMBEDDED
-            if (texts := allowed & (corpus.kinds == corpus.code(kind))).any()
-            and not np.isfinite(evidence.cosines[texts]).any()
-        ]
+        known = np.isfinite(evidence.cosines)
+        there, having = (
+            np.bincount(corpus.kinds[some], minlength=len(corpus.names)) for some in (allowed, allowed & known)
+        )
+        lacking = [kind for kind in EMBEDDED if (code := corpus.code(kind)) >= 0 and there[code] and not having[code]]
         if lacking and len(lacking) < len(EMBEDDED):
             skipped.update({f"{DENSE} ({kind})": f"no {kind} has a vector; reindex makes them" for kind in lacking})
+
+    def _note(
+        self, cosines: NDArray[np.float32], rows: NDArray[np.int64], scores: NDArray[np.float32], *, several: bool
+    ) -> None:
+        """Write scores to where the nodes at *rows* have theirs, the best where a node has *several*."""
+        numbers = self._corpus.numbers(rows)
+        known = numbers >= 0  # not of another namespace, nor newer than the corpus
+        if not known.all():
+            numbers, scores = numbers[known], scores[known]
+        if several:
+            np.fmax.at(cosines, numbers, scores)
+        else:
+            cosines[numbers] = scores
 
     def _compare(self, evidence: Evidence, vector: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
         """Note the cosines of some nodes with the question itself."""
