@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .dense import UNNAMED, Dense
-from .errors import InvalidInput, NodeNotFound, ReadOnly, StoreWriteFailed
+from .errors import InvalidInput, MemoryGraphError, NodeNotFound, ReadOnly, StoreWriteFailed
 from .facts import Facts, said
 from .hits import Hits
 from .index import index_name
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
     from .tune import Tuning
 
 __all__ = ["Agent", "Edge", "MemoryGraph", "Prompt", "Response", "Session"]
+
+_log = logging.getLogger("raeburnmemory")
 
 
 class MemoryGraph:
@@ -135,7 +138,7 @@ class MemoryGraph:
         self._graph: Any = None
         self._graph_version = -1
         self._graph_lock = Mutex()
-        self._finalizer = weakref.finalize(self, _finish, self._dense, store)
+        self._finalizer = weakref.finalize(self, _finish_forgotten, self._dense, store)
 
     def __repr__(self) -> str:
         scope = "" if self.namespace == DEFAULT_NAMESPACE else f", namespace={self.namespace!r}"
@@ -862,6 +865,14 @@ def _finish(dense: Dense, store: Store) -> None:
         dense.close()
     finally:
         store.close()
+
+
+def _finish_forgotten(dense: Dense, store: Store) -> None:
+    """Close what nobody closed. There is nobody to catch an error either, and nothing is lost by it: it is logged."""
+    try:
+        _finish(dense, store)
+    except MemoryGraphError as exc:
+        _log.warning("A memory that nobody closed could not be closed: %s", exc)
 
 
 class _GraphWriter:

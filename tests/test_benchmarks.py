@@ -475,3 +475,28 @@ def test_what_makes_no_sense_is_refused(arguments, says, capsys):
     with pytest.raises(SystemExit):
         benchmark("retrieval").main(arguments)
     assert says in capsys.readouterr().err
+
+
+# --- how long it takes ------------------------------------------------------------------------------------------
+
+
+def test_latency_asks_every_size_and_prints_a_line_for_each(monkeypatch, capsys):
+    latency = benchmark("latency")
+    sizes = {"--sizes": "20,40", "--k": "2,5", "--rounds": "1", "--questions": "3"}
+    monkeypatch.setattr(sys, "argv", ["latency", *(part for option in sizes.items() for part in option)])
+    latency.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = [line for line in lines if line[2:3] in (["new"], ["again"])]
+    assert [line[:3] for line in table] == [
+        [size, k, words] for size in ("20", "40") for k in ("2", "5") for words in ("new", "again")
+    ]
+    assert all(float(number) > 0 for line in table for number in (line[3], line[-1]))
+
+
+def test_the_vectors_of_prepared_questions_are_those_of_the_model():
+    latency = benchmark("latency")
+    prepared = latency.Prepared()
+    prepared.prepare(["a boat", "some soup"])
+    assert prepared.known.keys() == {"a boat", "some soup"}
+    for texts in (["a boat"], ["some soup"], ["a boat", "some soup"], ["a door"]):
+        assert np.array_equal(prepared.embed(texts), latency.BuiltinEmbedder().embed(texts))

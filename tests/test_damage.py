@@ -13,7 +13,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from outside import Fake, add, check_vectors, contents, fake, open_memory, unit
+from outside import Fake, add, check_vectors, contents, fake, open_memory, start, unit
 
 from raeburnmemory._optional import installed
 from raeburnmemory.errors import (
@@ -953,3 +953,23 @@ def test_a_database_copied_without_its_index_or_with_a_wal_file(tmp_path, large)
     put(tmp_path / "copy", {"g.db": files["g.db"]})  # without it, the store as it was when it was last closed
     assert answers(copied) == expected
     assert np.isfinite([score for hits in expected for _, score in hits]).all()
+
+
+FOLDER_GONE = """
+import shutil, sys
+from outside import add, open_memory
+memory = open_memory(sys.argv[1])
+add(memory, 1)
+shutil.rmtree(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("name", ["g.json", "g.db"])
+def test_a_memory_whose_folder_was_deleted_ends_without_a_traceback(tmp_path, name):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    process = start(FOLDER_GONE, folder / name, folder)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    assert err.count("A memory that nobody closed could not be closed") == (name == "g.db"), err
