@@ -19,7 +19,7 @@
         ├── StoreCorrupt (RuntimeError)        damaged; never read as empty
         ├── StoreTooNew (RuntimeError)         written by a newer version of this library
         ├── NotAStore (ValueError)             a file or folder of something else
-        └── StoreWriteFailed (OSError)         the disk refused: full, read-only, broken
+        └── StoreWriteFailed (OSError)         the disk refused: full, forbidden, broken
 
 Each is also the builtin in brackets, so that code that knows only builtins catches it.
 
@@ -133,7 +133,7 @@ class NotAStore(StoreError, ValueError):
 
 
 class StoreWriteFailed(StoreError, OSError):
-    """The disk refused a write; the store is as it was. Takes an error number and a message, as `OSError` does."""
+    """The disk or the system refused; the store is as it was. Takes an error number and a message, like `OSError`."""
 
     def __str__(self) -> str:
         return str(self.strerror)

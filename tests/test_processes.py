@@ -578,6 +578,30 @@ def test_every_name_of_a_store_leads_to_one_lock(path, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == [link.name]
 
 
+TWICE = """
+import os, sys
+from outside import add, open_memory, run
+path, how = sys.argv[1], sys.argv[2]
+first = open_memory(path)
+add(first, "first")
+second = open_memory(path, read_only=how == "to read")  # looks into the file, and closes that look
+if how == "closed again":
+    second.close()
+run('import sys; from outside import add, open_memory; m = open_memory(sys.argv[1]); add(m, "other"); m.close()', path)
+add(first, "last")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("how", ["to write", "to read", "closed again"])
+def test_opening_a_store_twice_in_one_process_keeps_its_locks(tmp_path, how):
+    """Else another process that closes takes itself for the last one, and removes the -wal file under the first."""
+    path = tmp_path / "g.db"
+    run(TWICE, path, how)
+    with open_memory(path) as memory:
+        check_whole(memory, ["pfirst", "pother", "plast"])
+
+
 TIGHT = """
 import sys, time
 from outside import add, open_memory

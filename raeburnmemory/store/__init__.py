@@ -7,11 +7,19 @@ passes, yours included.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-from ..errors import InvalidInput, NotAStore, StoreCorrupt, StoreMissing, StoreWriteFailed, UnknownBackend
+from ..errors import (
+    InvalidInput,
+    MemoryGraphError,
+    NotAStore,
+    StoreCorrupt,
+    StoreWriteFailed,
+    UnknownBackend,
+)
 from ..nodes import Batch, Vector, Where
 
 if TYPE_CHECKING:
@@ -270,15 +278,18 @@ def _real_path(name: str) -> Path:
 
 def _kind_of(path: Path) -> str | None:
     """Tell which store an existing file holds by its first bytes; None where there is no file."""
+    from ._files import database_is_free, write_failed
+
     try:
-        with path.open("rb") as file:
-            head = file.read(64)
+        with database_is_free(str(path)) as free:
+            if not free:
+                return "sqlite"
+            with path.open("rb") as file:
+                head = file.read(64)
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise StoreMissing(
-            exc.errno, f"{str(path)!r} cannot be read: {exc.strerror}. Check its owner and mode"
-        ) from exc
+        raise write_failed("read", str(path), exc) from exc
     if not head:
         raise StoreCorrupt(f"{str(path)!r} is empty. Put back a copy of it, or delete it to start anew.")
     if head.startswith(b"SQLite format 3\0"):
@@ -289,8 +300,15 @@ def _kind_of(path: Path) -> str | None:
 
 
 def _make_folder(folder: Path) -> None:
+    from ._files import sync_folder
+
+    missing = list(itertools.takewhile(lambda each: not each.exists(), [folder, *folder.parents]))
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(str(each.parent))  # else a power cut could take the folder, and with it all that is synced
+        if not folder.is_dir():
+            raise NotADirectoryError(20, os.strerror(20))
     except OSError as exc:
         raise StoreWriteFailed(
             exc.errno, f"{str(folder)!r} cannot be made: {exc.strerror}. Choose another path"
@@ -302,6 +320,7 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
     import logging
 
     from ..lock import StoreLock
+    from ._files import discard, sync_folder, write_failed
     from .json import JsonStore
     from .sqlite import SqliteStore
 
@@ -309,8 +328,9 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
     with lock():
         if target.exists():
             return  # somebody else was faster
-        for leftover in target.parent.glob(f"{target.name}.tmp-*"):
-            leftover.unlink()  # of an attempt that was killed: the lock is held
+        with contextlib.suppress(OSError):
+            for leftover in target.parent.glob(f"{target.name}.tmp-*"):
+                discard(str(leftover))  # of an attempt that was killed: the lock is held
         temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
         try:
             with contextlib.closing(JsonStore(source, read_only=True)) as old:
@@ -319,9 +339,14 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
                 with contextlib.closing(SqliteStore(temporary, timeout=timeout)) as new:
                     copy_store(old, new)
             temporary.rename(target)
+            sync_folder(str(target.parent))
+        except MemoryGraphError:
+            raise  # some of ours are OSErrors, too
+        except OSError as exc:
+            raise write_failed("make", str(target), exc) from exc
         finally:
-            for leftover in target.parent.glob(f"{temporary.name}*"):
-                leftover.unlink()
+            for ending in ("", "-wal", "-shm", "-journal", ".lock", ".lock.gate"):
+                discard(f"{temporary}{ending}")
     lock.close()
     logging.getLogger("raeburnmemory").info("%r was copied into %r.", str(source), str(target))
 

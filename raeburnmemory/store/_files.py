@@ -6,13 +6,65 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
 import time
-from typing import Any, BinaryIO
+import weakref
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InvalidInput, StoreCorrupt, StoreWriteFailed
+from ..lock import Mutex
 
-__all__ = ["open_regular", "sweep", "sync_folder", "to_json", "write_all", "write_failed"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "copy_file",
+    "database_is_free",
+    "discard",
+    "hold_database",
+    "let_go_of_database",
+    "open_regular",
+    "sweep",
+    "sync_folder",
+    "to_json",
+    "write_all",
+    "write_failed",
+]
+
+
+_guard = Mutex()
+_databases: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+def hold_database(owner: Any, path: str) -> None:
+    """Note that *owner* is about to open the SQLite database at *path*, for as long as it lives or until it lets go."""
+    with _guard:
+        found = os.stat(path)
+        _databases[owner] = (found.st_dev, found.st_ino)
+
+
+def let_go_of_database(owner: Any) -> None:
+    """Note that *owner* has closed its database."""
+    with _guard:
+        _databases.pop(owner, None)
+
+
+@contextlib.contextmanager
+def database_is_free(path: str) -> Iterator[bool]:
+    """Yield whether the file at *path* may be opened in the block by other means than SQLite: nobody here has it open.
+
+    When a process closes any descriptor of a file, POSIX drops all locks that the process has on that file, SQLite's
+    too (sqlite.org/howtocorrupt.html, section 2.2). Another process would then take itself for the last one, and
+    remove the -wal file that this one goes on writing to.
+    """
+    with _guard:
+        try:
+            found = os.stat(path)
+        except OSError:
+            yield True
+        else:
+            yield (found.st_dev, found.st_ino) not in _databases.values()
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY) -> BinaryIO:
@@ -53,6 +105,8 @@ _NOT_OURS = "Check its owner and its permissions, or open the memory with read_o
 def write_failed(verb: str, path: str, exc: OSError, size: int | None = None) -> StoreWriteFailed:
     """Translate what the operating system said about *path*."""
     needed = f" {size} bytes were needed." if size else ""
+    if exc.errno in {1, 13}:
+        needed += _whose(path)
     cure = {
         1: _NOT_OURS,  # EPERM
         13: _NOT_OURS,  # EACCES
@@ -63,6 +117,41 @@ def write_failed(verb: str, path: str, exc: OSError, size: int | None = None) ->
         24: "Raise the limit on open files, then try again",  # EMFILE
     }.get(exc.errno or 0, "Check its disk, its owner and its permissions, then try again")
     return StoreWriteFailed(exc.errno, f"Could not {verb} {path!r}: {exc.strerror}.{needed} {cure}")
+
+
+def _whose(path: str) -> str:
+    """Say who owns *path*, or else the folder it is in, and what its mode allows."""
+    for name in (path, os.path.dirname(path)):
+        with contextlib.suppress(OSError):
+            found = os.stat(name)
+            return f" {name!r} belongs to user {found.st_uid} and has the mode {stat.S_IMODE(found.st_mode):04o}."
+    return ""
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy *source* with its mode and times to *target*, which appears whole or not at all, synced.
+
+    Raises:
+        OSError: The system refused.
+    """
+    temporary = f"{target}.tmp-{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(source, "rb") as old, open(fd, "wb") as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+            new.flush()
+            os.fsync(fd)
+        shutil.copystat(source, temporary)
+        os.replace(temporary, target)
+        sync_folder(os.path.dirname(target))
+    finally:
+        discard(temporary)
+
+
+def discard(path: str) -> None:
+    """Remove a temporary file if it is there; one that cannot be removed is for a later `sweep`."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 _ABANDONED = 3600.0  # seconds after which a temporary file of a process that is gone is nobody's any more

@@ -32,7 +32,7 @@ from ..errors import (
 from ..lock import Mutex, StoreLock
 from ..nodes import Changes, Link, Node
 from . import VectorBlock, VectorChanges
-from ._files import sync_folder, write_failed
+from ._files import discard, hold_database, let_go_of_database, sync_folder, write_failed
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, sniff, translated
@@ -69,6 +69,7 @@ class SqliteStore:
         self._mutex = Mutex(over_fork=True)
         self._pid = os.getpid()
         self._closed = False
+        self._broken = False  # the connection was given up; the next call makes another one
         self._lock = None if read_only else StoreLock(path, timeout)
         try:
             self._db = self._open_read_only() if self._lock is None else self._open(self._lock)
@@ -100,6 +101,7 @@ class SqliteStore:
         """Give back what a failed opening got hold of."""
         if hasattr(self, "_db"):
             self._db.close()
+        let_go_of_database(self)
         if self._lock is not None:
             self._lock.close()
 
@@ -126,10 +128,11 @@ class SqliteStore:
             raise write_failed("make", self._path, exc) from exc
         finally:
             for name in (temporary, temporary + "-wal", temporary + "-shm", temporary + "-journal"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+                discard(name)
 
     def _connect(self) -> sqlite3.Connection:
+        with contextlib.suppress(FileNotFoundError):
+            hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
                 return connect(self._path, "rw", self._timeout)
@@ -153,7 +156,8 @@ class SqliteStore:
                 db = connect(self._path, "ro&immutable=1", self._timeout)
         return db
 
-    def _connection(self) -> sqlite3.Connection:
+    def _ready(self) -> None:
+        """See that the store is open, and in which process."""
         if self._closed:
             raise GraphClosed(f"The memory {self._path!r} was closed. Open it again.")
         if os.getpid() != self._pid:
@@ -164,7 +168,13 @@ class SqliteStore:
                 from pathlib import Path
 
                 self._lock = StoreLock(Path(self._path), self._timeout)
-            self._db = self._connect()
+            self._db, self._broken = self._connect(), False
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection; the mutex is held."""
+        self._ready()
+        if self._broken:
+            self._db, self._broken = self._connect(), False
         return self._db
 
     @contextlib.contextmanager
@@ -184,9 +194,9 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        db = self._connection()
+        self._ready()
         with self._mutex, self._translated():
-            yield self._connection() if self._closed else db
+            yield self._connection()
 
     def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._reading() as db:
@@ -199,7 +209,7 @@ class SqliteStore:
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
-        self._connection()
+        self._ready()
         with self._lock():
             yield
 
@@ -208,18 +218,41 @@ class SqliteStore:
         with self.exclusive(), self._reading() as db:
             if not batch:
                 return self._version(db)
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                version = self._version(db) + 1
-                Transaction(db).apply(batch, version)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with self._renewing():
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    version = self._version(db) + 1
+                    Transaction(db).apply(batch, version)
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
             if version % CHECKPOINT == 0:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                try:
+                    with self._renewing():
+                        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                except sqlite3.Error as exc:
+                    # What was written is committed; only its tidying has to wait.
+                    log.warning("%s (the changes are safe in %r)", translated(exc, self._path), self._path + "-wal")
             return version
+
+    @contextlib.contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """Go on with another connection when the disk refused something in the block; the locks are held.
+
+        After a failed sync the system may take for clean what never reached the disk, so that the next sync of the
+        same file handle proves nothing. And where a file could not be opened for writing, SQLite has opened it for
+        reading alone, for good.
+        """
+        try:
+            yield
+        except sqlite3.Error as exc:
+            if isinstance(translated(exc, self._path), StoreWriteFailed):
+                self._broken = True
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.close()
+            raise
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -492,7 +525,7 @@ class SqliteStore:
 
     def checkpoint(self, *, mended: bool = False) -> None:  # noqa: ARG002
         """Bring the -wal file into the database."""
-        with self.exclusive(), self._reading() as db:
+        with self.exclusive(), self._reading() as db, self._renewing():
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def size(self) -> int:
@@ -512,15 +545,16 @@ class SqliteStore:
                     # Closing checkpoints, which must not happen beside a writer. Everything is committed; whoever
                     # opens the store next brings it into the file.
                     log.warning("%s", exc)
-                    if hasattr(self._db, "setconfig"):
+                    if hasattr(self._db, "setconfig") and not self._broken:
                         self._db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # type: ignore[attr-defined,unused-ignore]
             with self._mutex, self._translated():
-                if self._lock is not None and self._lock.held:
+                if self._lock is not None and self._lock.held and not self._broken:
                     with contextlib.suppress(sqlite3.OperationalError):  # a reader is at work; the -wal file stays
                         self._db.execute("PRAGMA busy_timeout=0")
                         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 self._closed = True
                 self._db.close()
+                let_go_of_database(self)
         if self._lock is not None:
             self._lock.close()
 

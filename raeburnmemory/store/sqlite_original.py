@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sqlite3
+import stat
 import struct
 import uuid
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreCorrupt
+from ._files import discard, sync_folder, write_failed
 from .nodelink import mended
 from .sqlite_schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SLOTS, TABLES
 
@@ -30,16 +32,7 @@ def migrate(db: sqlite3.Connection, path: str, version: int | None) -> None:
     assert version == ORIGINAL, version
     copy = path + ".original"
     if not os.path.exists(copy):
-        temporary = f"{copy}.tmp-{os.getpid()}"
-        try:
-            with contextlib.closing(sqlite3.connect(temporary)) as target:
-                db.backup(target)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, copy)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        _keep(db, path, copy)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -63,9 +56,29 @@ def migrate(db: sqlite3.Connection, path: str, version: int | None) -> None:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # SQLite has rolled back by itself where the disk refused
+            db.execute("ROLLBACK")
         raise
     log.warning("%r was written by an older version and is brought up to date; it is kept as %r", path, copy)
+
+
+def _keep(db: sqlite3.Connection, path: str, copy: str) -> None:
+    """Copy the database at *path*, with its mode, to *copy*, which appears whole or not at all, and synced."""
+    temporary = f"{copy}.tmp-{os.getpid()}"
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # SQLite would obey the umask
+        os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
+        with contextlib.closing(sqlite3.connect(temporary)) as target:
+            db.backup(target)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, copy)
+        sync_folder(os.path.dirname(copy))
+    except OSError as exc:
+        raise write_failed("make", copy, exc) from exc
+    finally:
+        for name in (temporary, temporary + "-journal"):
+            discard(name)
 
 
 def _insert_nodes(db: sqlite3.Connection, nodes: list[Any], edges: list[Any], path: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import sqlite3
 import struct
 
 from ..errors import GraphClosed, LockTimeout, MissingDependency, NotAStore, StoreCorrupt, StoreTooNew
-from ._files import write_failed
+from ._files import database_is_free, write_failed
 
 __all__ = [
     "APPLICATION_ID",
@@ -76,8 +77,16 @@ def sniff(path: str, *, may_roll_back: bool = False) -> int:
         NotAStore: It is something else.
         StoreTooNew: A newer version of this library wrote it.
     """
-    with open(path, "rb") as file:
-        head = file.read(100)
+    try:
+        with database_is_free(path) as free, contextlib.ExitStack() as stack:
+            head = stack.enter_context(open(path, "rb")).read(100) if free else None
+    except OSError as exc:
+        raise write_failed("read", path, exc) from exc
+    if head is None:
+        version = _ask(path, may_roll_back=may_roll_back)
+        if version > SCHEMA_VERSION:
+            raise _too_new(path, version)
+        return version
     if not head:
         raise StoreCorrupt(f"{path!r} is empty. Put back a copy of it, or delete it to start anew.")
     if head[:16] != b"SQLite format 3\0":
@@ -96,11 +105,15 @@ def sniff(path: str, *, may_roll_back: bool = False) -> int:
     if not waiting and os.path.getsize(path) % (65_536 if page == 1 else page):
         raise StoreCorrupt(f"{path!r} is cut off: its size is not a whole number of pages. Put back a copy of it.")
     if version > SCHEMA_VERSION:
-        raise StoreTooNew(
-            f"{path!r} has schema {version}, this version of raeburnmemory knows up to {SCHEMA_VERSION}. "
-            f"Install a newer one: pip install -U raeburnmemory"
-        )
+        raise _too_new(path, version)
     return int(version)
+
+
+def _too_new(path: str, version: int) -> StoreTooNew:
+    return StoreTooNew(
+        f"{path!r} has schema {version}, this version of raeburnmemory knows up to {SCHEMA_VERSION}. "
+        f"Install a newer one: pip install -U raeburnmemory"
+    )
 
 
 def _ask(path: str, *, may_roll_back: bool, mode: str = "ro") -> int:
@@ -162,6 +175,33 @@ def fields(db: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
     return {field: (number, dim, reset) for field, number, dim, reset in rows}
 
 
+def _refusal(path: str) -> int:
+    """Return the number of the error behind one that SQLite does not tell: EIO where nothing else is to be found."""
+    folder = os.path.dirname(path)
+    files = [name for name in (path, path + "-wal", path + "-shm") if os.path.exists(name)]
+    if not all(os.access(name, os.R_OK | os.W_OK) for name in [folder, *files]):
+        return errno.EACCES
+    with contextlib.ExitStack() as stack:
+        try:  # not these files themselves: see `database_is_free`
+            for _ in range(4):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as exc:
+            return exc.errno or errno.EIO
+    with contextlib.suppress(ImportError, OSError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if limit != resource.RLIM_INFINITY and max(map(os.path.getsize, files), default=0) > limit - _NEAR:
+            return errno.EFBIG
+    with contextlib.suppress(AttributeError, OSError):
+        if os.statvfs(folder).f_favail == 0:
+            return errno.ENOSPC
+    return errno.EIO
+
+
+_NEAR = 1 << 17  # bytes below the limit on file sizes: more than one transaction of a few rows
+
+
 def translated(exc: sqlite3.Error, path: str) -> Exception:
     """Return our error for what SQLite said about the database at *path*."""
     text = str(exc)
@@ -174,7 +214,7 @@ def translated(exc: sqlite3.Error, path: str) -> Exception:
             f"{path!r} is in use by another program ({text}). Close it there, or pass a larger timeout=."
         )
     if "disk I/O error" in text or "unable to open" in text:
-        return write_failed("read or write", path, OSError(5, text))
+        return write_failed("read or write", path, OSError(_refusal(path), text))
     if "closed database" in text:
         return GraphClosed(f"The memory {path!r} was closed. Open it again.")
     if isinstance(exc, (sqlite3.DatabaseError, sqlite3.OperationalError)) and not isinstance(
