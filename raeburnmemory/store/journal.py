@@ -194,10 +194,7 @@ class Journal:
             # and the file opened afresh, so that nothing is acknowledged that may not be there.
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.offset)
-            with contextlib.suppress(OSError):
-                fresh = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
-                os.close(self.fd)
-                self.fd = fresh
+            self._reopen()
             raise write_failed("write", self.path, exc, len(line)) from exc
         self.crc = crc
         self.offset += len(line)
@@ -209,7 +206,14 @@ class Journal:
                 os.ftruncate(self.fd, self.offset)
                 os.fsync(self.fd)
             except OSError as exc:
+                self._reopen()
                 raise write_failed("write", self.path, exc) from exc
+
+    def _reopen(self) -> None:
+        with contextlib.suppress(OSError):
+            fresh = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+            os.close(self.fd)
+            self.fd = fresh
 
     def close(self) -> None:
         """Give back the file descriptor."""

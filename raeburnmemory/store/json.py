@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import stat
 import time
 import uuid
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
 from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT
-from ._files import sweep, sync_folder, write_failed
+from ._files import copy_file, discard, sweep, sync_folder, write_failed
 from .journal import Journal, decode_batch, encode_batch
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -165,6 +164,10 @@ class JsonStore(MemoryStore):
             except FileNotFoundError as exc:
                 what = "its journal is still there" if journal else "it was there a moment ago"
                 raise StoreMissing(2, f"{self._path!r} is missing; {what}. Put it back, or remove both") from exc
+            except StoreError:
+                raise  # some of ours are OSErrors, too
+            except OSError as exc:
+                raise write_failed("read", exc.filename or self._path, exc) from exc
             finally:
                 if journal is not None:
                     journal.close()
@@ -351,7 +354,7 @@ class JsonStore(MemoryStore):
             copy = self._path + ".original"
             if not os.path.exists(copy):
                 try:
-                    shutil.copy2(self._path, copy)
+                    copy_file(self._path, copy)
                 except OSError as exc:
                     raise write_failed("write", copy, exc) from exc
                 log.warning("%r was not written by this version; it is kept as %r", self._path, copy)
@@ -395,7 +398,6 @@ class JsonStore(MemoryStore):
                 None if mended else self._lost,
                 suffix,
             )
-            temporary += [name for name, _ in pairs]
             with self._lock(), self._mutex:
                 self._current()
                 if (self._journal.inode if self._journal else None) != inode:
@@ -413,9 +415,10 @@ class JsonStore(MemoryStore):
                     self._stamp = file_stamp(os.stat(self._path))
                 kept = {name for _, name in pairs}
                 self._vectors.remove_stale(kept, {*snapshot.fields, *state.sets, *before, PROMPT})
+                fresh = Journal.open(self._journal_path, read_only=False)  # if that fails, the old one leads to it
                 if self._journal is not None:
                     self._journal.close()
-                self._journal = Journal.open(self._journal_path, read_only=False)
+                self._journal = fresh
                 assert self._journal is not None
                 for _ in self._journal.payloads():
                     pass  # all of it is in memory
@@ -428,9 +431,8 @@ class JsonStore(MemoryStore):
         except OSError as exc:
             raise write_failed("write", self._path, exc) from exc
         finally:
-            for name in temporary:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+            for name in [self._path, self._journal_path, *self._vectors.names(set(snapshot.fields))]:
+                discard(name + suffix)
 
     def _set_aside(self) -> None:
         """Keep vector files that were found damaged, instead of replacing them."""
@@ -487,8 +489,7 @@ class JsonStore(MemoryStore):
                 raise write_failed("write", self._path, exc) from exc
             finally:
                 for name in (temporary, journal):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(name)
+                    discard(name)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 

@@ -313,8 +313,12 @@ class VectorFiles:
 
     def existing(self, fields: set[str]) -> list[str]:
         """Return the files of *fields* that are there."""
+        return [path for path in self.names(fields) if path != self.header_path and os.path.exists(path)]
+
+    def names(self, fields: set[str]) -> list[str]:
+        """Return every path that *fields* may have, in either format, the map's and the header's."""
         paths = [self.file_of(field, faiss=faiss) for field in sorted(fields) for faiss in (True, False)]
-        return [path for path in [*paths, self.map_path] if os.path.exists(path)]
+        return [*paths, self.map_path, self.header_path]
 
     def remove_stale(self, kept: set[str], known: set[str]) -> None:
         """Remove the files of fields that are gone, and of the other format, once a fold is complete."""
