@@ -50,3 +50,12 @@ def place(tmp_path, monkeypatch):
     yield at
     for store in opened:
         store.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Show what was done to stores by force, and what came of it."""
+    faults = sys.modules.get("faults")
+    if faults is not None and faults.LEDGER:
+        terminalreporter.section("faults injected")
+        for line in faults.table():
+            terminalreporter.write_line(line)

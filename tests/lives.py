@@ -1,0 +1,217 @@
+"""Short lives of a memory, to be ended by force: each is a function of a path that says `ACK <id>` once an add returned.
+
+They run in children of one process that has imported everything (`zygote`), so that a life costs its own system calls
+and nothing else: the imports of Python would be a hundred times as many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+
+from outside import Fake, add, fake, open_memory
+
+from raeburnmemory.errors import StoreError
+from raeburnmemory.memory_graph import MemoryGraph
+
+ADDS = 15
+
+
+def say(*words):
+    os.write(1, " ".join(map(str, words)).encode() + b"\n")  # not print, which may write a line in several pieces
+
+
+def life(path, adds=ADDS):
+    """Opened, *adds* adds, a fold after a third of them, closed and opened again after two thirds, closed."""
+    memory = open_memory(path)
+    for number in range(int(adds)):
+        add(memory, number)
+        say("ACK", number)
+        if number == int(adds) // 3:
+            memory.export()
+        if number == 2 * int(adds) // 3:
+            memory.close()
+            memory = open_memory(path)
+    memory.close()
+
+
+def stubborn_life(path, adds=ADDS):
+    """The same, going on with the same memory after whatever was refused; it says which call that was, and the error."""
+
+    told = []  # said at the end, and until it gets through: the answers themselves are written by failing calls
+
+    def tell(*words):
+        told.append(" ".join(map(str, words)))
+
+    def tried(what, call):
+        try:
+            result = call()
+        except StoreError as error:
+            tell("REFUSED", what, type(error).__name__, error)
+            return None
+        tell("ACK" if what.isdigit() else "DONE", what)
+        return result
+
+    def reopened():
+        return tried("open", lambda: open_memory(path)) or tried("open", lambda: open_memory(path))
+
+    memory = reopened()
+    for number in range(int(adds)):
+        if memory is None:
+            break
+        tried(f"{number}", partial(add, memory, number))
+        if number == int(adds) // 3:
+            tried("fold", memory.export)
+        if number == 2 * int(adds) // 3:
+            tried("close", memory.close)
+            memory = reopened()
+    if memory is not None:
+        tried("close", memory.close)
+    tell("END")
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            say("\n".join(told))
+            break
+
+
+def limited(path, limit):
+    """Ten adds, a fold and a close, no file of which may grow beyond *limit* bytes; then the rest without one."""
+    answers, limits = [], resource.getrlimit(resource.RLIMIT_FSIZE)
+    for soft in (int(limit), limits[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, limits[1]))
+            with open_memory(path) as memory:
+                for number in range(10):
+                    if f"ACK {number}" in answers:
+                        continue
+                    try:
+                        add(memory, number)
+                    except StoreError as error:
+                        answers.append(f"REFUSED {error}")
+                    else:
+                        answers.append(f"ACK {number}")
+                memory.export()
+        except StoreError as error:
+            answers.append(f"REFUSED {error}")
+    say("\n".join(answers))
+
+
+def endless(path, who):
+    """Adds, folds and opens again until somebody ends it."""
+    memory = open_memory(path)
+    say("open")
+    for number in itertools.count():
+        add(memory, f"{who}-{number}")
+        say(f"ACK {who}-{number}")
+        if number % 8 == 7:
+            memory.export()
+        if number % 20 == 19:
+            memory.close()
+            memory = open_memory(path)
+
+
+def ended(path, way):
+    memory = open_memory(path)
+    for number in range(3):
+        add(memory, number)
+        say("ACK", number)
+    if way == "at once":
+        os._exit(7)
+    if way == "in the middle":
+        with memory._store.exclusive():
+            os._exit(7)
+    os.kill(os.getpid(), getattr(signal, way))
+    time.sleep(60)
+
+
+def opened(path, *options):
+    """Open and close, which recovers, migrates or adopts what is there."""
+    with MemoryGraph(path, fake, vector_backend="exact", **({"storage_backend": options[0]} if options else {})):
+        pass
+
+
+def one_more(path, name):
+    """Open what a crash left, add one, and close."""
+    with open_memory(path) as memory:
+        add(memory, name)
+        with contextlib.suppress(OSError):  # the answer may be the call that fails
+            say("ACK", name)
+
+
+def searched(path):
+    """Open, search, which builds what index there is, and close, which saves it."""
+    with open_memory(path) as memory:
+        memory.similar("word", 3)
+
+
+def reindexed(path):
+    with open_memory(path) as memory:
+        memory.reindex()
+
+
+def reembedded(path):
+    with open_memory(path) as memory:
+        memory.reembed(Fake("new", 24, salt="new"))
+
+
+def zygote():
+    """Read `{"life", "args", "out", "stopped"}` a line, and say the pid of the child that lives it, then how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        quiet, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        for name in ("g.json", "g.db"):  # so that no child imports anything
+            stubborn_life(Path(folder) / name, 3)
+            with open_memory(Path(folder) / name, read_only=True) as memory:
+                memory.similar("thing")
+            with open_memory(Path(folder) / name) as memory:
+                memory.reindex()
+        opened(Path(folder) / "x.json")
+        opened(Path(folder) / "x.json", "sqlite")
+        os.dup2(quiet, 1)
+    logging.raiseExceptions = False  # standard error, too, is written by calls that fail
+    jobs = os.fdopen(os.dup(0), "r")
+    for line in jobs:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            child(job)
+        say(pid)
+        if job["stopped"]:
+            os.waitpid(pid, os.WUNTRACED)
+            say("stopped")
+        while not os.WIFEXITED(status := os.waitpid(pid, 0)[1]) and not os.WIFSIGNALED(status):
+            pass
+        say(os.waitstatus_to_exitcode(status))
+
+
+def child(job):
+    code = 1
+    try:
+        out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(out, 1)
+        os.dup2(os.open(job["out"] + ".err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        os.close(out)
+        if job["stopped"]:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        globals()[job["life"]](Path(job["args"][0]), *job["args"][1:])
+        code = 0
+    except BaseException:  # noqa: BLE001 - told by what it leaves in its error file
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    zygote()
