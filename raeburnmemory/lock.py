@@ -253,6 +253,12 @@ class _Flock(_Descriptor):
             # Without time to wait, no waiter: one that was given up takes the lock for a moment once it is free, and
             # who does not wait would fail on it.
             return time.monotonic() < deadline and self._wait(deadline)
+        except OSError as exc:  # ENOLCK, ENOSYS, EOPNOTSUPP: never a softer lock instead, which would be none
+            raise StoreWriteFailed(
+                exc.errno,
+                f"{self.path!r} cannot be locked: {exc.strerror}. Its file system knows no locks. Keep the memory on a "
+                f"local disk, or open it with read_only=True",
+            ) from exc
         return True
 
     def _wait(self, deadline: float) -> bool:

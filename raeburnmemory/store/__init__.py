@@ -212,8 +212,11 @@ def open_store(
             f"storage_backend out, or choose another path."
         )
     chosen = found or backend or ("sqlite" if path.suffix.lower() in {".db", ".sqlite", ".sqlite3"} else "json")
+    from ._mounts import warn_of_network
+
     if not read_only:
         _make_folder(path.parent)
+    warn_of_network(str(path))
     if chosen == "json":
         from .json import JsonStore
 

@@ -51,6 +51,7 @@ __all__ = ["SqliteStore"]
 log = logging.getLogger("raeburnmemory")
 
 _BLOCK = 8192  # vectors per query
+_WAL_LIMIT = 16 << 20  # bytes of the -wal file beyond which it is cut off as soon as no reader needs it
 _NODE = "row, namespace, id, kind, text, attributes, expires_at"
 _EDGE = "row, namespace, source, target, relation, data"
 
@@ -69,6 +70,7 @@ class SqliteStore:
         self._mutex = Mutex(over_fork=True)
         self._pid = os.getpid()
         self._closed = False
+        self._wal_floor = 0  # a reader kept the -wal file from being cut off: try again only once it is larger
         self._broken = False  # the connection was given up; the next call makes another one
         self._lock = None if read_only else StoreLock(path, timeout)
         try:
@@ -228,14 +230,24 @@ class SqliteStore:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
-            if version % CHECKPOINT == 0:
-                try:
-                    with self._renewing():
-                        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                except sqlite3.Error as exc:
-                    # What was written is committed; only its tidying has to wait.
-                    log.warning("%s (the changes are safe in %r)", translated(exc, self._path), self._path + "-wal")
+            self._tidy(db, version)
             return version
+
+    def _tidy(self, db: sqlite3.Connection, version: int) -> None:
+        """Carry the -wal file over into the database now and then, and cut it off once it is large."""
+        size = os.path.getsize(self._path + "-wal")
+        large = size > max(_WAL_LIMIT, self._wal_floor)
+        if not large and version % CHECKPOINT:
+            return
+        try:
+            with self._renewing():
+                db.execute("PRAGMA busy_timeout=0")  # a reader at work: then the next time
+                busy, *_ = db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchone()
+                db.execute(f"PRAGMA busy_timeout={int(self._timeout * 1000)}")
+                self._wal_floor = size + _WAL_LIMIT // 4 if busy else 0
+        except sqlite3.Error as exc:
+            # What was written is committed; only its tidying has to wait.
+            log.warning("%s (the changes are safe in %r)", translated(exc, self._path), self._path + "-wal")
 
     @contextlib.contextmanager
     def _renewing(self) -> Iterator[None]:
