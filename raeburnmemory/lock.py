@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 import time
 import weakref
@@ -32,9 +33,18 @@ except ImportError:  # not a POSIX system
 else:
     fcntl = _fcntl
 
-__all__ = ["Mutex", "StoreLock"]
+__all__ = ["Mutex", "StoreLock", "owner_of"]
 
 _POLL = 0.001  # seconds between two tries where the system cannot wake us
+
+
+def owner_of(path: str) -> str:
+    """Say, in a sentence for an error message, who owns *path*, or else its folder, and what the mode allows."""
+    for name in (path, os.path.dirname(path)):
+        with contextlib.suppress(OSError):
+            found = os.stat(name)
+            return f" {name!r} belongs to user {found.st_uid} and has the mode {stat.S_IMODE(found.st_mode):04o}."
+    return ""
 
 
 class Mutex:
@@ -169,8 +179,8 @@ class _Descriptor:
             except OSError as exc:
                 raise StoreWriteFailed(
                     exc.errno,
-                    f"The lock file {self.path!r} cannot be opened: {exc.strerror}. Make its folder writable, or "
-                    f"open the memory with read_only=True",
+                    f"The lock file {self.path!r} cannot be opened: {exc.strerror}.{owner_of(self.path)} Make its "
+                    f"folder writable, or open the memory with read_only=True",
                 ) from exc
         return self._fd
 

@@ -275,7 +275,9 @@ def _real_path(name: str) -> Path:
         if path.exists() and not path.is_file():
             raise NotAStore(f"{name!r} is a device, pipe or socket, no file. Choose another path.")
     except OSError as exc:
-        raise StoreWriteFailed(exc.errno, f"{name!r} cannot be reached: {exc.strerror}. Choose another path") from exc
+        from ._files import write_failed
+
+        raise write_failed("reach", name, exc) from exc
     return path
 
 

@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InvalidInput, StoreCorrupt, StoreWriteFailed
-from ..lock import Mutex
+from ..lock import Mutex, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def write_failed(verb: str, path: str, exc: OSError, size: int | None = None) ->
     """Translate what the operating system said about *path*."""
     needed = f" {size} bytes were needed." if size else ""
     if exc.errno in {1, 13}:
-        needed += _whose(path)
+        needed += owner_of(path)
     cure = {
         1: _NOT_OURS,  # EPERM
         13: _NOT_OURS,  # EACCES
@@ -117,15 +117,6 @@ def write_failed(verb: str, path: str, exc: OSError, size: int | None = None) ->
         24: "Raise the limit on open files, then try again",  # EMFILE
     }.get(exc.errno or 0, "Check its disk, its owner and its permissions, then try again")
     return StoreWriteFailed(exc.errno, f"Could not {verb} {path!r}: {exc.strerror}.{needed} {cure}")
-
-
-def _whose(path: str) -> str:
-    """Say who owns *path*, or else the folder it is in, and what its mode allows."""
-    for name in (path, os.path.dirname(path)):
-        with contextlib.suppress(OSError):
-            found = os.stat(name)
-            return f" {name!r} belongs to user {found.st_uid} and has the mode {stat.S_IMODE(found.st_mode):04o}."
-    return ""
 
 
 def copy_file(source: str, target: str) -> None:

@@ -104,7 +104,11 @@ class Journal:
         try:
             with open_regular(path, os.O_RDONLY if read_only else os.O_RDWR | os.O_APPEND) as file:
                 fd = os.dup(file.fileno())
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if os.path.islink(path):
+                raise StoreCorrupt(
+                    f"{path!r} is a link to what is not there. Put that back, or remove the link."
+                ) from exc
             return None
         except OSError as exc:
             raise write_failed("open", path, exc) from exc
