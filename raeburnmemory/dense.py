@@ -230,7 +230,8 @@ class Dense:
             raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
         if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
             raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
-        norm = float(np.linalg.norm(vector.astype(np.float64)))
+        exact = vector.astype(np.float64)  # in which the length of no float32 vector overflows
+        norm = float(np.linalg.norm(exact))
         if norm <= 1e-12:
             raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
         record = self.record()
@@ -241,7 +242,7 @@ class Dense:
                 f"The vector of {what} has {len(vector)} numbers, those of {name!r} have {dim}. Pass the model it was "
                 f"made with as embedding_model to a new memory, or move this one over with reembed()."
             )
-        return (vector / norm).astype(np.float32)
+        return (exact / norm).astype(np.float32)
 
     # --- the index ----------------------------------------------------------------------------------------------
 

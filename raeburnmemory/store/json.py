@@ -14,6 +14,7 @@ import os
 import stat
 import time
 import uuid
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
@@ -245,6 +246,7 @@ class JsonStore(MemoryStore):
     ) -> str | None:
         """Fill in the vectors; return a clause that says which are lost."""
 
+        @cache  # a long text has many vectors
         def crc(row: int) -> int | None:
             return text_checksum(state.nodes[state.rows[row]].text) if row in state.rows else None
 
@@ -384,6 +386,11 @@ class JsonStore(MemoryStore):
             inode = self._journal.inode if self._journal else None
             base = (self._journal.base if self._journal else 0) if self._lost is None else None
         rows = {node.row: node for node in snapshot.nodes}
+
+        @cache  # a long text has many vectors
+        def crc(row: int) -> int:
+            return text_checksum(rows[row].text)
+
         temporary = [self._path + suffix, self._journal_path + suffix]
         try:
             digest, size = snapshot.write(temporary[0])
@@ -391,7 +398,7 @@ class JsonStore(MemoryStore):
                 self.id,
                 snapshot.version,
                 snapshot.fields,
-                lambda row: text_checksum(rows[row].text),
+                crc,
                 lambda row: rows[row].id if rows[row].namespace == DEFAULT_NAMESPACE else None,
                 snapshot.meta.get("embedder"),
                 base,
