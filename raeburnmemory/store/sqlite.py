@@ -121,7 +121,9 @@ class SqliteStore:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # SQLite would obey the umask
             with self._translated(), contextlib.closing(connect(temporary, "rw", self._timeout)) as db:
                 create(db, uuid.uuid4().hex)
-                db.execute("PRAGMA journal_mode=WAL")
+                (mode,) = db.execute("PRAGMA journal_mode=WAL").fetchone()
+                if mode != "wal":  # it says so instead of raising
+                    raise sqlite3.OperationalError(f"disk I/O error: the journal stays in the mode {mode!r}")
             os.rename(temporary, self._path)
             sync_folder(os.path.dirname(self._path))
         except OSError as exc:
@@ -235,7 +237,10 @@ class SqliteStore:
 
     def _tidy(self, db: sqlite3.Connection, version: int) -> None:
         """Carry the -wal file over into the database now and then, and cut it off once it is large."""
-        size = os.path.getsize(self._path + "-wal")
+        try:
+            size = os.path.getsize(self._path + "-wal")
+        except OSError:
+            size = 0
         large = size > max(_WAL_LIMIT, self._wal_floor)
         if not large and version % CHECKPOINT:
             return
