@@ -35,7 +35,7 @@ from ._terminal import (
     tell,
     time_or_seconds,
 )
-from .errors import InvalidInput, NodeNotFound, ReadOnly, StoreMissing
+from .errors import ErasureIncomplete, InvalidInput, NodeNotFound, ReadOnly, StoreMissing
 
 if TYPE_CHECKING:
     from .memory_graph import MemoryGraph
@@ -272,17 +272,22 @@ def forget(
     where: Annotated[
         list[str] | None, _option("What has this attribute; may be repeated.", metavar="KEY=VALUE")
     ] = None,
+    secure: Annotated[
+        bool, _option("Leave nothing of it, nor of what was derived from it, in any file.", "--secure")
+    ] = False,
+    backups: Annotated[bool, _option("With --secure: delete copies that cannot be read.", "--backups")] = False,
     yes: Annotated[bool, _option("Do not ask.", "--yes", "-y")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Remove nodes with their texts, vectors and edges, for good.
+    """Remove nodes with their texts, vectors and edges.
 
     With several conditions, only what meets all of them goes. A value after --where is JSON, or else text. On a
-    terminal it asks first.
+    terminal it asks first. With --secure every file is written anew, so that nothing of it is left in one.
 
     [bold]Examples[/bold]
 
       raeburnmemory --db graph.json forget --id p1 --id r1
+      raeburnmemory forget --session s1 --secure
       raeburnmemory forget --session s1 --yes
       raeburnmemory forget --before 2025-01-01 --where topic=health
     """
@@ -296,20 +301,30 @@ def forget(
     given = {name: value for name, value in conditions.items() if value is not None}
     if not given:
         raise InvalidInput("Say what to forget, with --id, --session, --agent, --before or --where.")
+    if backups and not secure:
+        raise InvalidInput("--backups needs --secure, which alone looks at copies.")
     with _existing(ctx, read_only=False) as memory:
         if not yes and sys.stdin is not None and sys.stdin.isatty():
             what = ", ".join(f"{name} {value!r}" for name, value in given.items())
             if not typer.confirm(f"Forget {what} in {memory.db_path}? This cannot be undone", err=True):
                 tell("Note", "Nothing was forgotten.")
                 raise typer.Abort
-        report = memory.forget(**given)
+        try:
+            report = memory.forget(**given, secure=secure, backups=backups)
+        except ErasureIncomplete as exc:
+            if as_json:
+                print_json(exc.report.to_dict())
+            raise
     if as_json:
         print_json(report.to_dict())
-    if not report:
+    if not report and not secure:
         raise NodeNotFound(f"Nothing in {memory.db_path!r} fits; nothing was forgotten.")
     if not as_json:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items()) or "nothing that was still there"
         print_text(f"Forgot {kinds}; edges: {report.links}, vectors: {report.vectors}.")
+        for done, names in (("Written anew", report.rewritten), ("Deleted", report.deleted)):
+            if names:
+                print_text(f"{done}: {', '.join(names)}")
 
 
 @app.command()

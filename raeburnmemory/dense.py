@@ -7,6 +7,7 @@ the same if that sentence gets the same vector, however they are named and whate
 from __future__ import annotations
 
 import base64
+import logging
 import os
 from functools import partial
 from itertools import islice
@@ -25,7 +26,14 @@ from .embed import (
     open_embedder,
     same_model,
 )
-from .errors import DimensionMismatch, EmbedderMismatch, EmbeddingsMissing, InvalidInput, ModelUnavailable
+from .errors import (
+    DimensionMismatch,
+    EmbedderMismatch,
+    EmbeddingsMissing,
+    InvalidInput,
+    LockTimeout,
+    ModelUnavailable,
+)
 from .field_index import FieldIndex
 from .hits import Hit, Hits
 from .index import index_name, open_index
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
     from .store import Store
 
 __all__ = ["UNNAMED", "Dense", "describe"]
+
+log = logging.getLogger("raeburnmemory")
 
 
 class _Unnamed(str):
@@ -460,10 +470,16 @@ class Dense:
     def close(self) -> None:
         """Save the indexes that changed enough to be worth it."""
         with self._lock:
-            if not self._store.read_only:
-                for cached in self._indexes.values():
+            indexes, self._indexes = self._indexes, {}
+        worth = [] if self._store.read_only else [cached for cached in indexes.values() if cached.worth_saving()]
+        if not worth:
+            return
+        try:
+            with self._store.exclusive():  # nobody may erase meanwhile what is written here
+                for cached in worth:
                     cached.save()
-            self._indexes = {}
+        except LockTimeout as exc:
+            log.warning("The index is not saved, and will be made again: %s", exc)
 
 
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))

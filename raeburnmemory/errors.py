@@ -19,6 +19,7 @@
         ├── StoreCorrupt (RuntimeError)        damaged; never read as empty
         ├── StoreTooNew (RuntimeError)         written by a newer version of this library
         ├── NotAStore (ValueError)             a file or folder of something else
+        ├── ErasureIncomplete (RuntimeError)   forgotten, but older copies may still hold it
         └── StoreWriteFailed (OSError)         the disk refused: full, forbidden, broken
 
 Each is also the builtin in brackets, so that code that knows only builtins catches it.
@@ -28,12 +29,18 @@ Warnings: `EmbedderFallbackWarning` (the default model is not available, `builti
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = [
     "DimensionMismatch",
     "EmbedderFallbackWarning",
     "EmbedderMismatch",
     "EmbeddingError",
     "EmbeddingsMissing",
+    "ErasureIncomplete",
     "GraphClosed",
     "InvalidInput",
     "KindConflict",
@@ -130,6 +137,21 @@ class StoreTooNew(StoreError, RuntimeError):
 
 class NotAStore(StoreError, ValueError):
     """The path holds something that is no store of this library."""
+
+
+class ErasureIncomplete(StoreError, RuntimeError):
+    """It was forgotten, but older copies beside the store may still hold it.
+
+    `report` says what went, as a `raeburnmemory.nodes.Forgotten`; `files` are the paths of what is left.
+    """
+
+    def __init__(self, message: str, report: Any = None, files: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.report = report
+        self.files = tuple(files)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.report, self.files)
 
 
 class StoreWriteFailed(StoreError, OSError):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .store import Store
     from .writer import Writer
 
-__all__ = ["Facts", "Said", "said"]
+__all__ = ["Facts", "Said", "said", "undeclared"]
 
 T = TypeVar("T")
 
@@ -224,7 +224,7 @@ class Facts:
         call = self._calls[-1] if fact_id is None else _Call(fact_id, new=True, links=())
         if fact_id is None and call.id not in self._store.get([call.id], self._namespace):
             self._calls.pop()
-            raise NodeNotFound(f"The fact {call.id!r}, which was recorded last, is gone already.")
+            raise NodeNotFound("The fact that was recorded last is gone already.")  # its id may have been forgotten
         taken: Node | None = None
 
         def plan() -> Batch:
@@ -495,6 +495,25 @@ def _fact(node: Node) -> _Fact | None:
         return _Fact(node, _key(*parts), utc(since), None if until is None else utc(until))
     except InvalidInput:
         return None
+
+
+def undeclared(store: Store, namespace: str, ids: Iterable[str]) -> dict[str, Any]:
+    """Return what to write to meta so that no predicate stays declared that only facts among *ids* had."""
+    everywhere = store.meta(_DECLARED)
+    declared = everywhere.get(namespace, []) if isinstance(everywhere, dict) else []
+    gone = {_predicate_of(node) for node in store.get(list(ids), namespace).values()} if declared else set()
+    if not any(_predicate(name) in gone for name in declared):
+        return {}
+    going = set(ids)
+    kept = {_predicate_of(node) for node in store.nodes(Where(namespace, kinds=[FACT])) if node.id not in going}
+    names = [name for name in declared if _predicate(name) not in gone - kept]
+    rest = {**everywhere, namespace: names}
+    return {_DECLARED: {name: each for name, each in rest.items() if each} or None}
+
+
+def _predicate_of(node: Node) -> str | None:
+    fact = _fact(node)
+    return None if fact is None else fact.key[1]
 
 
 def _words(value: Any, what: str) -> str:

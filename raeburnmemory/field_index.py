@@ -137,10 +137,13 @@ class FieldIndex:
             # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
             self.slots, self._rows = self._store.vector_slots(self._field)
 
+    def worth_saving(self) -> bool:
+        """Tell whether the index changed enough since it was loaded."""
+        return self._unsaved > max(_SAVE_AFTER, len(self.slots) // 10)
+
     def save(self) -> None:
-        """Save the index if it changed enough since it was loaded."""
-        path = self._store.cache_path(self._field)
-        if path is not None and self._unsaved > max(_SAVE_AFTER, len(self.slots) // 10):
-            mark = self._store.mark(self._version)
+        """Save the index, unless what it holds may have been erased since it caught up."""
+        path, mark = self._store.cache_path(self._field), self._store.mark(self._version)
+        if path is not None and mark is not None:
             self.index.save(path, {**self._stamp(), "version": self._version, "mark": mark})
             self._unsaved = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .dense import UNNAMED, Dense
+from .erasure import forget_for_good
 from .errors import InvalidInput, MemoryGraphError, NodeNotFound, ReadOnly, StoreWriteFailed
 from .facts import Facts, said
 from .hits import Hits
@@ -55,10 +57,11 @@ from .records import (
     utc,
 )
 from .store import checked_path, default_path, open_store, store_exists
-from .writer import Writer
+from .writer import Chosen, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from .context import Context
@@ -332,25 +335,43 @@ class MemoryGraph:
         agent: str | None = None,
         before: Any = None,
         where: Mapping[str, Any] | None = None,
+        secure: bool = False,
+        backups: bool = False,
     ) -> Forgotten:
         """Remove nodes with their texts, vectors, edges and history, and report what went.
 
         *ids* names nodes; *session* means its prompts and their responses; *agent* its responses, and the prompts
         that nobody else answered; *before* what is older than a time; *where* what has all these attributes. With
-        several, only what all of them mean. Sessions that this leaves empty go too, agents stay.
+        several, only what all of them mean. Sessions that this leaves empty go too, agents stay, and so do facts that
+        were derived from it.
+
+        With *secure* also what was derived from it, cites it or is a part of it, and all of it from every file of the
+        store: these are written anew, older copies beside them included. Copies that cannot be read are deleted with
+        *backups*. It takes as long as copying the whole store; called for what is gone already, it does the rest.
 
         Raises:
+            ErasureIncomplete: With *secure*: copies that cannot be read may still hold it. All else is done.
             InvalidInput: Nothing was given: to forget everything, delete the file.
+            LockTimeout: With *secure*: somebody goes on reading what was there before.
         """
         if ids is None and session is None and agent is None and before is None and where is None:
             raise InvalidInput("forget() needs ids, session, agent, before or where. To forget all, delete the file.")
-        return self._writer.forget(
+        if backups and not secure:
+            raise InvalidInput("backups=True says what to do with copies, which only secure=True looks at. Pass both.")
+        chosen = Chosen(
             None if ids is None else checked_ids(ids, "an id"),
             None if session is None else checked_id(session, "a session's id"),
             None if agent is None else checked_id(agent, "an agent's id"),
             None if before is None else utc(before),
             None if where is None else checked_data(where, "where"),
         )
+        if not secure:
+            return self._writer.forget(chosen)
+        try:
+            return forget_for_good(self._store, self._writer, self.namespace, chosen, backups=bool(backups))
+        finally:
+            if self._graph is not None:  # somebody may hold it, and not ask for it again
+                self._catch_up(self._graph)
 
     # --- facts --------------------------------------------------------------------------------------------------
 
@@ -789,19 +810,12 @@ class MemoryGraph:
         nothing is written. The file can be opened as a memory; it holds no vectors, `reindex` makes them.
         *all_namespaces* adds the other namespaces under a key of their own.
         """
-        from .store.nodelink import node_link_data
-
-        with self._store.snapshot():
-            # Of several namespaces the default one stands at the top, where a reader looks for it, even if it is empty.
-            names = [DEFAULT_NAMESPACE, *self._store.namespaces()] if all_namespaces else [self.namespace]
-            spaces = {
-                name: (list(self._store.nodes(Where(name))), self._store.links(None, name))
-                for name in dict.fromkeys(names)
-            }
-        data = node_link_data(spaces, names[0])
+        data, known = self._node_link(all_namespaces=all_namespaces)
         if path is None or path is True:
             if self._store.name == "sqlite":
-                _write_json(f"{self.db_path}.json", data)
+                lock = contextlib.nullcontext if self._store.read_only else self._store.exclusive
+                while not _write_json(f"{self.db_path}.json", data, known, lock):
+                    data, known = self._node_link(all_namespaces=all_namespaces)
             elif not self._store.read_only:
                 self._store.checkpoint()
         elif path is not False:
@@ -811,6 +825,21 @@ class MemoryGraph:
             else:
                 _write_json(target, data)
         return data
+
+    def _node_link(self, *, all_namespaces: bool) -> tuple[dict[str, Any], Callable[[], bool]]:
+        """Return the graph as node-link data, and what tells whether none of it was erased since."""
+        from .store.nodelink import node_link_data
+
+        with self._store.snapshot():
+            # Of several namespaces the default one stands at the top, where a reader looks for it, even if it is empty.
+            names = [DEFAULT_NAMESPACE, *self._store.namespaces()] if all_namespaces else [self.namespace]
+            spaces = {
+                name: (list(self._store.nodes(Where(name))), self._store.links(None, name))
+                for name in dict.fromkeys(names)
+            }
+            version = self._store.version()
+            mark = self._store.mark(version)
+        return node_link_data(spaces, names[0]), lambda: self._store.mark(version) == mark
 
     async def export_async(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Do what `export` does in a thread."""
@@ -905,15 +934,32 @@ def _within(nodes: Iterator[Node], first: str | None, last: str | None) -> Itera
             yield node
 
 
-def _write_json(path: str, data: dict[str, Any]) -> None:
-    """Write a JSON file, replacing what is there at once or not at all."""
+def _write_json(
+    path: str,
+    data: dict[str, Any],
+    wanted: Callable[[], bool] = lambda: True,
+    lock: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> bool:
+    """Write a JSON file, replacing what is there at once or not at all; tell whether it was done.
+
+    *wanted* is asked once the file is there and still empty, and under *lock* before it is put in place. So whoever
+    erases something first makes it unwanted, and then deletes unfinished files, finds it or is found out.
+    """
     temporary = f"{path}.tmp-{os.getpid()}"
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            if not wanted():
+                return False
             json.dump(data, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with lock():
+            if not wanted():
+                return False
+            os.replace(temporary, path)
+            return True
+    except StoreWriteFailed:
+        raise  # it is an OSError, too
     except OSError as exc:
         raise StoreWriteFailed(exc.errno, f"Could not write {path!r}: {exc.strerror}. Choose another path") from exc
     finally:

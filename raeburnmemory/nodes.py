@@ -47,6 +47,7 @@ FACT, FRAGMENT = "fact", "fragment"
 RESPONDED_WITH, GENERATED_BY, BELONGS_TO = "responded_with", "generated_by", "belongs_to"
 SEMANTICALLY_SIMILAR = "semantically_similar"
 SUPERSEDES, DERIVED_FROM = "supersedes", "derived_from"
+CITES, PART_OF = "cites", "part_of"
 
 
 # --- what people write -----------------------------------------------------------------------------------------
@@ -247,12 +248,17 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What a `forget` removed."""
+    """What a `forget` removed.
+
+    Of one with `secure=True` also the paths of the files that were `rewritten` without it, and of those `deleted`.
+    """
 
     ids: tuple[str, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
     links: int = 0
     vectors: int = 0
+    rewritten: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.ids)

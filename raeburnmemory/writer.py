@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .records import Record
     from .store import Store
 
-__all__ = ["Writer"]
+__all__ = ["Chosen", "Writer"]
 
 log = logging.getLogger("raeburnmemory")
 
@@ -50,6 +50,20 @@ T = TypeVar("T")
 
 _BLOCK = 256  # texts embedded between two reports of progress
 _LINK_KEYS = {"source", "target", "relation", "relations"}  # what an edge's JSON says besides its data
+
+
+class Chosen(NamedTuple):
+    """What to forget: the nodes that every condition names that is not None."""
+
+    ids: Sequence[str] | None = None
+    session: str | None = None
+    agent: str | None = None
+    before: str | None = None
+    where: Mapping[str, Any] | None = None
+
+    def given(self) -> list[str]:
+        """Return the names of the conditions that are not None."""
+        return [name for name, value in self._asdict().items() if value is not None]
 
 
 class Writer:
@@ -224,27 +238,25 @@ class Writer:
 
     # --- forgetting ---------------------------------------------------------------------------------------------
 
-    def forget(
-        self,
-        ids: Sequence[str] | None = None,
-        session: str | None = None,
-        agent: str | None = None,
-        before: str | None = None,
-        where: Mapping[str, Any] | None = None,
-    ) -> Forgotten:
+    def forget(self, chosen: Chosen) -> Forgotten:
         """Remove the nodes that every given condition names, and the sessions that this leaves empty."""
         with self._store.exclusive():
-            chosen: list[set[str]] = []
-            if ids is not None:
-                chosen.append(set(self._store.get(ids, self._namespace)))
-            if session is not None:
-                chosen.append(self._of_session(session))
-            if agent is not None:
-                chosen.append(self._of_agent(agent))
-            if before is not None or where is not None:
-                found = self._store.nodes(Where(self._namespace, attributes=where or {}))
-                chosen.append({n.id for n in found if before is None or (time_of(n) or before) < before})
-            return self._remove(set.intersection(*chosen))
+            return self._remove(self.chosen(chosen))
+
+    def chosen(self, wanted: Chosen) -> set[str]:
+        """Return the ids of the nodes that every given condition names; somebody holds the lock."""
+        found: list[set[str]] = []
+        before = wanted.before
+        if wanted.ids is not None:
+            found.append(set(self._store.get(wanted.ids, self._namespace)))
+        if wanted.session is not None:
+            found.append(self._of_session(wanted.session))
+        if wanted.agent is not None:
+            found.append(self._of_agent(wanted.agent))
+        if before is not None or wanted.where is not None:
+            nodes = self._store.nodes(Where(self._namespace, attributes=wanted.where or {}))
+            found.append({n.id for n in nodes if before is None or (time_of(n) or before) < before})
+        return set.intersection(*found)
 
     def _of_session(self, session: str) -> set[str]:
         said = {e.source for e in self._store.links([session], self._namespace, direction="in", relation=BELONGS_TO)}
@@ -266,6 +278,16 @@ class Writer:
         return answers | (prompts - {e.source for e in others if e.target not in answers})
 
     def _remove(self, ids: set[str]) -> Forgotten:
+        report, _ = self.leaving(ids)
+        if report:
+            self._store.write(Batch(removed_nodes=[(self._namespace, node_id) for node_id in report.ids]))
+        return report
+
+    def leaving(self, ids: set[str]) -> tuple[Forgotten, set[str]]:
+        """Return what would go with the nodes *ids*, and their ids with those of the sessions that this leaves empty.
+
+        Those of nodes that have expired, or are not there at all, are returned as well.
+        """
         nodes = self._store.get(list(ids), self._namespace)
         around = self._store.links(list(nodes), self._namespace, direction="both")
         sessions = {e.target for e in around if e.relation == BELONGS_TO and e.source in nodes} - set(nodes)
@@ -275,14 +297,13 @@ class Writer:
             nodes.update(self._store.get(list(empty), self._namespace))
             around = self._store.links(list(nodes), self._namespace, direction="both")
         if not nodes:
-            return Forgotten()
+            return Forgotten(), ids
         rows = [node.row for node in nodes.values()]
         fields = self._store.counts(None)["vectors"] if len(self._store.namespaces()) else {}
         vectors = sum(int(np.isin(self._store.vector_slots(name)[1], rows).sum()) for name in fields)
-        self._store.write(Batch(removed_nodes=[(self._namespace, node_id) for node_id in nodes]))
         gone = sorted(nodes.values(), key=lambda node: node.row)
         kinds = dict(sorted(Counter(node.kind for node in gone).items()))
-        return Forgotten(tuple(node.id for node in gone), kinds, len(around), vectors)
+        return Forgotten(tuple(node.id for node in gone), kinds, len(around), vectors), ids | set(nodes)
 
     # --- for the live graph -------------------------------------------------------------------------------------
 

@@ -146,6 +146,16 @@ class Model:
             conditions.append({i for i, n in self.nodes.items() if where.items() <= n[2].items()})
         return set.intersection(*conditions)
 
+    def with_what_was_made_of_it(self, ids):
+        """Return *ids* with what cites any of them, and with the sessions that all this leaves empty."""
+        while True:
+            cite = {s for s, t, r in self.links if r == "cites" and t in ids}
+            left = {t for s, t, r in self.links if r == "belongs_to" and s in ids}
+            more = ids | cite | {session for session in left if self.sources(session, "belongs_to") <= ids}
+            if more == ids:
+                return ids
+            ids = more
+
     def forget(self, ids):
         """Remove nodes and the sessions they leave empty; return what the report must say."""
         emptied = {t for s, t, r in self.links if r == "belongs_to" and s in ids} - ids

@@ -540,10 +540,50 @@ def test_forget_nothing(graph, code, options):
     assert len(ids()) == 6
 
 
+def test_forget_for_good(graph):
+    with MemoryGraph(graph) as memory:
+        memory.fact("Password", "is", "hunter2", source="p1", id="f1")
+    assert any(b"hunter2" in path.read_bytes() for path in Path().iterdir())
+    said = good("--db", graph, "forget", "--session", "s1", "--secure")
+    first, written, deleted = said.splitlines()
+    assert first == "Forgot 1 fact, 1 prompt, 1 response, 1 session; edges: 4, vectors: 3."
+    assert re.fullmatch(r"Written anew: (?:[^,]+, )*[^,]+graph\.json\.journal(?:, [^,]+)*", written)
+    assert re.match(r"Deleted: [^,]+graph\.json\.fact\.", deleted)
+    assert not any(b"hunter2" in path.read_bytes() for path in Path().iterdir())
+    # It is no error that it is gone already: the files are written anew all the same.
+    report = json.loads(good("--db", graph, "forget", "--id", "p1", "--secure", "--json"))
+    assert report["ids"] == []
+    assert str(Path(graph).resolve()) in report["rewritten"]
+    again = good("--db", graph, "forget", "--id", "p1", "--secure")
+    assert again.startswith("Forgot nothing that was still there; edges: 0, vectors: 0.\nWritten anew: ")
+
+
+def test_forget_for_good_beside_what_cannot_be_read(graph):
+    aside = Path("graph.json.damaged-20260101T000000").resolve()
+    aside.write_bytes(b'{"nodes": [torn')
+    said = bad(1, "--db", graph, "forget", "--id", "p1", "--secure")
+    assert str(aside) in said
+    assert "--secure --backups" in said
+    result = run("--db", graph, "forget", "--id", "r1", "--secure", "--json")
+    assert (result.exit_code, json.loads(result.stdout)["ids"]) == (1, ["r1"])
+    assert aside.exists()
+    report = json.loads(good("--db", graph, "forget", "--id", "p2", "--secure", "--backups", "--json"))
+    assert str(aside) in report["deleted"]
+    assert not aside.exists()
+    assert "--secure" in bad(2, "--db", graph, "forget", "--id", "p2", "--backups")
+
+
 def test_forget_nothing_as_json(graph):
     result = run("--db", graph, "forget", "--id", "nobody", "--json")
     assert result.exit_code == 3
-    assert json.loads(result.stdout) == {"ids": [], "kinds": {}, "links": 0, "vectors": 0}
+    assert json.loads(result.stdout) == {
+        "ids": [],
+        "kinds": {},
+        "links": 0,
+        "vectors": 0,
+        "rewritten": [],
+        "deleted": [],
+    }
 
 
 def test_reindex_and_reembed(graph):

@@ -17,7 +17,7 @@ from conftest import STORE_FILES
 
 from raeburnmemory.errors import MemoryGraphError
 from raeburnmemory.nodes import Batch, Link, Node, Vector, Where
-from raeburnmemory.store import Store, open_store
+from raeburnmemory.store import Erased, Store, open_store
 from raeburnmemory.testing import PLACE_CHECKS, STORE_CHECKS, alternating, check_read_only, reopening
 
 MODES = {"": lambda opener: opener, "reopening": reopening, "alternating": alternating}
@@ -95,6 +95,12 @@ class Wrong:
             batch = Batch(**{**vars(batch), "vectors": [*batch.vectors, *again]})
         return self._store.write(batch)
 
+    def erase(self, batch, *, backups=False, timeout=None):
+        if self._fault == "erasing is told like a write":
+            self._store.write(batch)
+            return Erased()
+        return self._store.erase(batch, backups=backups, timeout=timeout)
+
     def history(self, node_id, namespace):
         past = self._store.history(node_id, namespace)
         return past[::-1] if self._fault == "history backwards" else past
@@ -129,6 +135,7 @@ class Wrong:
         ("history backwards", {"store_replacing", "store_any_history"}),
         ("removed nodes are forgotten", {"store_any_history"}),
         ("dropped slots are not told", {"vectors_since", "store_any_history"}),
+        ("erasing is told like a write", {"store_erasing"}),
         ("limit before the conditions", {"store_where"}),
     ],
 )

@@ -44,6 +44,7 @@ FLOORS = {
     "context": 3.2,  # counts tokens
     "writer": 3.2,  # resolves records, asks dense for vectors
     "facts": 3.3,  # written by the writer
+    "erasure": 3.4,  # forgets facts, too
     "reembed": 3.2,
     "memory_graph": 4.0,
     "testing": 5.0,
@@ -84,6 +85,7 @@ THIRD_PARTY = {
     "index/_flat": {"numpy"},
     "index/exact": {"numpy"},
     "index/faiss": {"faiss", "numpy"},
+    "store/_copies": {"numpy"},
     "store/journal": {"numpy"},
     "store/memory": {"numpy"},
     "store/sqlite": {"numpy"},

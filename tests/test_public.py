@@ -78,7 +78,7 @@ METHODS = {
     "evaluate": "(self, questions, k=10)",
     "export": "(self, path=None, *, all_namespaces=False)",
     "export_async": "async (self, *args, **kwargs)",
-    "forget": "(self, ids=None, *, session=None, agent=None, before=None, where=None)",
+    "forget": "(self, ids=None, *, session=None, agent=None, before=None, where=None, secure=False, backups=False)",
     "get": "(self, node_id)",
     "get_similar_prompts": "(self, text, top_k=5)",
     "graph": "property",

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -226,12 +227,14 @@ class Machine(RuleBasedStateMachine):
             st.fixed_dictionaries({"before": times, "where": st.just({"n": 1})}),
             st.fixed_dictionaries({"before": times, "session": st.just("s1")}),
         ),
+        secure=st.sampled_from([False, False, True]),
     )
-    def forget(self, at, conditions):
+    def forget(self, at, conditions, secure):
         memory, model = self.pick(at)
-        report = memory.forget(**conditions)
-        expected = model.forget(model.chosen(**conditions))
-        assert report.to_dict() == expected
+        report = memory.forget(**conditions, secure=secure)
+        chosen = model.chosen(**conditions)
+        expected = model.forget(model.with_what_was_made_of_it(chosen) if secure else chosen)
+        assert replace(report, rewritten=(), deleted=()).to_dict() == {**expected, "rewritten": (), "deleted": ()}
         assert bool(report) == bool(expected["ids"])
         self.check(at)
 

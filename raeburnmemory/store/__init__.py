@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from ..nodes import Changes, Link, Node
 
 __all__ = [
+    "ERASING",
+    "SOURCE",
+    "Erased",
     "Store",
     "StoreName",
     "VectorBlock",
@@ -44,6 +47,9 @@ __all__ = [
 ]
 
 StoreName = Literal["json", "sqlite", "memory"]
+
+ERASING = "erasing"  # the key in meta of an erasure that is not through: the nodes, and whether copies may be deleted
+SOURCE = "migrated_from"  # the key in meta of the store that this one was copied from: its file's name and its id
 
 
 class VectorBlock(NamedTuple):
@@ -70,6 +76,14 @@ class VectorChanges(NamedTuple):
     blocks: Iterator[VectorBlock]
 
 
+class Erased(NamedTuple):
+    """What an erasure did to files: those `rewritten`, those `deleted`, and those `left` that may still hold it."""
+
+    rewritten: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
 @runtime_checkable
 class Store(Protocol):
     """The truth on disk. Safe to share between threads; several processes may open the same one.
@@ -91,6 +105,19 @@ class Store(Protocol):
 
     def write(self, batch: Batch) -> int:
         """Apply *batch*, all or nothing, synced, and return the new version. An empty batch changes nothing."""
+
+    def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:
+        """Apply *batch*, and leave nothing of the nodes that it removes, or that were removed before, in any file.
+
+        What others made of the store, from copies of older formats to files set aside, is rewritten without those
+        nodes where it can be read; what cannot is deleted with *backups*, else named as left. Caches of readers start
+        over. It may be called again, with an empty batch too, and completes what was cut short. *timeout* (in seconds;
+        else that of the store) is how long it waits for readers.
+
+        Raises:
+            LockTimeout: Somebody goes on reading what is to be erased. The nodes are gone, the erasing is not through.
+            StoreWriteFailed: The disk refused; likewise, unless nothing was changed at all.
+        """
 
     def version(self) -> int:
         """Return the number of the last committed batch. Cheap enough for every call."""
@@ -220,12 +247,36 @@ def open_store(
     if chosen == "json":
         from .json import JsonStore
 
-        return JsonStore(path, read_only=read_only, timeout=timeout)
+        return _without_pending(JsonStore(path, read_only=read_only, timeout=timeout))
     from .sqlite import SqliteStore
 
     if older is not None and not path.exists() and not read_only and _kind_of(older) == "json":
         _migrate_json(older, path, timeout)
-    return SqliteStore(path, read_only=read_only, timeout=timeout)
+    return _without_pending(SqliteStore(path, read_only=read_only, timeout=timeout))
+
+
+_PATIENCE = 1.0  # seconds that opening waits for others who read what is to be erased
+
+
+def _without_pending(store: Store) -> Store:
+    """Complete an erasure that was cut short, if this store may be written."""
+    if store.read_only or store.meta(ERASING) is None:
+        return store
+    import logging
+
+    log = logging.getLogger("raeburnmemory")
+    try:
+        found = store.erase(Batch(), timeout=_PATIENCE)
+    except MemoryGraphError as exc:
+        log.warning("What was forgotten for good may still stand in the files: %s", exc)
+    except BaseException:
+        store.close()
+        raise
+    else:
+        log.info("An erasure in %r that was cut short is complete now.", store.location)
+        for name in found.left:
+            log.warning("%r may still hold what was forgotten for good: it cannot be read. Delete it.", name)
+    return store
 
 
 def store_exists(location: str | os.PathLike[str], backend: str | None = None) -> bool:
@@ -343,6 +394,7 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
                     logging.getLogger("raeburnmemory").warning("Vectors are lost (%s); run reindex.", lost)
                 with contextlib.closing(SqliteStore(temporary, timeout=timeout)) as new:
                     copy_store(old, new)
+                    new.write(Batch(meta={SOURCE: {"name": source.name, "store": old.id}}))
             temporary.rename(target)
             sync_folder(str(target.parent))
         except MemoryGraphError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "SupersededError",
+    "at_once",
     "copy_file",
     "database_is_free",
     "discard",
@@ -97,6 +99,14 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def at_once() -> None:
+    """Begin to write a file without asking anybody."""
+
+
+class SupersededError(Exception):
+    """Somebody else wrote a newer file meanwhile: this one is not wanted any more."""
 
 
 _NOT_OURS = "Check its owner and its permissions, or open the memory with read_only=True"

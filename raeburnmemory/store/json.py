@@ -14,13 +14,16 @@ import os
 import stat
 import time
 import uuid
-from functools import cache
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
 from ..lock import StoreLock
-from ..nodes import DEFAULT_NAMESPACE, PROMPT
-from ._files import copy_file, discard, sweep, sync_folder, write_failed
+from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
+from . import ERASING, Erased
+from ._copies import Copies, asked
+from ._files import SupersededError, copy_file, discard, sweep, sync_folder, write_failed
 from .journal import Journal, decode_batch, encode_batch
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -30,8 +33,6 @@ from .vector_files import VectorFiles, text_checksum
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from ..nodes import Batch
 
 __all__ = ["JsonStore"]
 
@@ -124,7 +125,8 @@ class JsonStore(MemoryStore):
             fresh = Journal.open(self._journal_path, read_only=self.read_only)
         if old is not None and fresh is not None and fresh.store == self.id and old.base < fresh.base:
             self._replay(old, state)  # it has a name no more, but all its lines
-            if fresh.base <= state.version:
+            # What was erased is to leave the memory of this process, too.
+            if fresh.base <= state.version and ERASING not in state.meta:
                 self._stamp = file_stamp(os.stat(self._path))
                 self._note_sizes(self._stamp[1])
                 self._replay(fresh, state)
@@ -392,8 +394,9 @@ class JsonStore(MemoryStore):
             return text_checksum(rows[row].text)
 
         temporary = [self._path + suffix, self._journal_path + suffix]
+        begin = partial(self._still_wanted, inode)
         try:
-            digest, size = snapshot.write(temporary[0])
+            digest, size = snapshot.write(temporary[0], begin)
             pairs = self._vectors.prepare(
                 self.id,
                 snapshot.version,
@@ -404,6 +407,7 @@ class JsonStore(MemoryStore):
                 base,
                 None if mended else self._lost,
                 suffix,
+                begin,
             )
             with self._lock(), self._mutex:
                 self._current()
@@ -433,13 +437,74 @@ class JsonStore(MemoryStore):
                 self._lost = None if mended else self._lost
                 self._marked = self._lost is not None
                 self._note_sizes(size)
+        except SupersededError:
+            return
         except MemoryGraphError:
             raise  # some of ours are OSErrors, too
         except OSError as exc:
             raise write_failed("write", self._path, exc) from exc
         finally:
-            for name in [self._path, self._journal_path, *self._vectors.names(set(snapshot.fields))]:
-                discard(name + suffix)
+            for name in self._temporary(suffix):
+                discard(name)
+
+    def _temporary(self, suffix: str) -> list[str]:
+        folder, name = os.path.split(self._path)
+        with contextlib.suppress(OSError):  # what cannot be seen was not made either
+            return [e.path for e in os.scandir(folder) if e.name.startswith(name) and e.name.endswith(suffix)]
+        return []
+
+    def _still_wanted(self, inode: int | None) -> None:
+        """Raise SupersededError if the journal is not the one with *inode* any more.
+
+        Called after a temporary file was made and before anything is written to it. Whoever erases replaces the
+        journal first and then deletes all temporary files: so none is missed, whoever comes first.
+        """
+        try:
+            now: int | None = os.stat(self._journal_path).st_ino
+        except FileNotFoundError:
+            now = None
+        if now != inode:
+            raise SupersededError
+
+    def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:  # noqa: ARG002
+        """Apply *batch*, and leave nothing in any file of the nodes that it, or an older batch, removes."""
+        with self.exclusive():
+            mark = asked(self.meta(ERASING), batch, backups=backups)
+            self.write(replace(batch, meta={**batch.meta, ERASING: mark}))
+            return self._erase(mark)
+
+    def _erase(self, mark: dict[str, Any]) -> Erased:
+        """Bring every file to where nothing is in it any more of the nodes in *mark*; the lock is held."""
+        with self._mutex:
+            self._set_aside()
+        fields = {*self._state.sets, *self._fields, *self._vectors.described(self.id), PROMPT}
+        before = self._vectors.existing(fields)
+        copies = Copies(
+            self._path,
+            self.id,
+            [tuple(key) for key in mark["nodes"]],
+            backups=mark["backups"],
+            timeout=0.0 if self._lock is None else self._lock.timeout,
+        )
+        copies.clean()
+        # From here on nothing needs to know any more what it was; what follows is done again if it is cut short.
+        self.write(Batch(meta={ERASING: {"nodes": [], "backups": False}}))
+        self.fold()
+        suffix = f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            self._put_in_place(self._vectors.prepare_settled(self.id, suffix))
+        except OSError as exc:
+            raise write_failed("rewrite", self._path, exc) from exc
+        copies.sweep()
+        copies.sync()
+        with self._mutex:
+            self._load()
+        self.write(Batch(meta={ERASING: None}))
+        found = copies.found()
+        after = self._vectors.existing(fields)
+        ours = [self._path, self._journal_path, self._vectors.header_path, *after]
+        gone = [name for name in before if name not in after]
+        return Erased((*ours, *found.rewritten), (*gone, *found.deleted), found.left)
 
     def _set_aside(self) -> None:
         """Keep vector files that were found damaged, instead of replacing them."""

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import GraphClosed
 from ..lock import Mutex
 from ..nodes import copied
+from . import Erased
 from .state import State, own, visible
 
 if TYPE_CHECKING:
@@ -69,6 +70,14 @@ class MemoryStore:
 
     def _commit(self, batch: Batch, state: State) -> None:
         state.apply(batch, state.version + 1)
+
+    def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:  # noqa: ARG002
+        """Apply *batch*; there are no files that could hold anything."""
+        with self.exclusive():
+            self.write(batch)
+            with self._mutex:
+                self._current().start_over()
+        return Erased()
 
     def version(self) -> int:
         """Return the number of the last committed batch."""

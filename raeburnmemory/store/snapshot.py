@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreCorrupt, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
-from ._files import write_failed
+from ._files import at_once, write_failed
 from .nodelink import NAMESPACES, mended, node_to_json, parse_json, read_node, read_node_link, write_node_link
 from .state import State, VectorSet
 from .vector_files import FieldSnapshot, from_ranges, to_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .state import NodeKey
 
@@ -169,8 +169,11 @@ class Snapshot:
             {name: _field(vectors) for name, vectors in state.sets.items()},
         )
 
-    def write(self, path: str) -> tuple[str, int]:
-        """Write it as node-link JSON to *path*, synced; return the file's SHA-256 and length."""
+    def write(self, path: str, begin: Callable[[], None] = at_once) -> tuple[str, int]:
+        """Write it as node-link JSON to *path*, synced; return the file's SHA-256 and length.
+
+        *begin* is called once the file is there and before anything is in it; it may raise.
+        """
         spaces: dict[str, tuple[list[Node], list[Link]]] = {DEFAULT_NAMESPACE: ([], [])}
         for node in self.nodes:
             spaces.setdefault(node.namespace, ([], []))[0].append(node)
@@ -199,6 +202,7 @@ class Snapshot:
         others = {_HISTORY: history} if history else {}
         try:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 1 << 20) as file:
+                begin()
 
                 def write(data: bytes) -> None:
                     nonlocal size

@@ -31,11 +31,12 @@ from ..errors import (
 )
 from ..lock import Mutex, StoreLock
 from ..nodes import Changes, Link, Node
-from . import VectorBlock, VectorChanges
+from . import ERASING, SOURCE, Erased, VectorBlock, VectorChanges
+from ._copies import Copies, asked, remove_rows
 from ._files import discard, hold_database, let_go_of_database, sync_folder, write_failed
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
-from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, sniff, translated
+from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, readers_of, sniff, translated
 from .state import matches, visible
 
 if TYPE_CHECKING:
@@ -540,6 +541,50 @@ class SqliteStore:
         rows = self._query("SELECT changes FROM log WHERE version = ?", (version,))
         return json.loads(rows[0][0]).get("mark") if rows else None
 
+    def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:
+        """Apply *batch*, and leave nothing in any file of the nodes that it, or an older batch, removes."""
+        # With a connection of its own, so that other threads go on reading while it waits for those who still read
+        # what was there before.
+        with self.exclusive(), self._translated(), contextlib.closing(connect(self._path, "rw", self._timeout)) as db:
+            db.execute("PRAGMA secure_delete=ON")
+            mark = asked(self.meta(ERASING), batch, backups=backups)
+            with _transaction(db):
+                if batch:
+                    Transaction(db).apply(batch, self._version(db) + 1)
+                remove_rows(db, mark["nodes"])
+                _set_mark(db, mark)
+            gone = [tuple(key) for key in mark["nodes"]]
+            copies = Copies(self._path, self.id, gone, backups=mark["backups"], timeout=self._timeout, export=True)
+            copies.sweep(indexes=True)
+            copies.clean()
+            copies.source(self.meta(SOURCE))
+            copies.sync()
+            # From here on nothing needs to know any more what it was; what follows is done again if it is cut short.
+            with _transaction(db):
+                _set_mark(db, {"nodes": [], "backups": False})
+            patience = self._timeout if timeout is None else min(timeout, self._timeout)
+            self._truncate(db, patience)  # before, too: while somebody reads, each try would make the -wal file longer
+            db.execute("VACUUM")  # for what older transactions left in free pages and between the rows of others
+            self._truncate(db, patience)
+            with _transaction(db):
+                _set_mark(db, None)
+            found = copies.found()
+            return found._replace(rewritten=(self._path, *found.rewritten))
+
+    def _truncate(self, db: sqlite3.Connection, patience: float) -> None:
+        """Bring all of the -wal file into the database and make it empty, once nobody reads from it any more."""
+        db.execute(f"PRAGMA busy_timeout={min(int(patience * 1000), 1 << 30)}")
+        busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            pids = readers_of(self._path)
+            who = f"process {', '.join(map(str, pids))}" if pids else "somebody"
+            own = " (this process, in another thread or another object)" if os.getpid() in pids else ""
+            raise LockTimeout(
+                f"{self._path!r} is being read by {who}{own}, who did not let go for {patience:g} s. What was to "
+                f"be forgotten is gone from the memory, but still stands in its files until that reader is done. End "
+                f"it, or pass a larger timeout=, and forget again."
+            )
+
     def checkpoint(self, *, mended: bool = False) -> None:  # noqa: ARG002
         """Bring the -wal file into the database."""
         with self.exclusive(), self._reading() as db, self._renewing():
@@ -574,6 +619,25 @@ class SqliteStore:
                 let_go_of_database(self)
         if self._lock is not None:
             self._lock.close()
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _set_mark(db: sqlite3.Connection, mark: Any) -> None:
+    if mark is None:
+        db.execute("DELETE FROM meta WHERE key = ?", (ERASING,))
+    else:
+        db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (ERASING, json.dumps(mark)))
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def migrate(db: sqlite3.Connection, path: str, version: int | None) -> None:
         for table in ("vectors", "edges", "nodes"):
             db.execute(f"DROP TABLE IF EXISTS original_{table}")
         db.execute("INSERT INTO meta VALUES ('store', ?)", (json.dumps(uuid.uuid4().hex),))
-        db.execute("INSERT INTO log VALUES (1, '{}')")
+        db.execute("INSERT INTO log VALUES (1, ?)", (json.dumps({"mark": os.urandom(4).hex()}),))
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")

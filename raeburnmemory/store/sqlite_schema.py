@@ -23,6 +23,7 @@ __all__ = [
     "connect",
     "create",
     "fields",
+    "readers_of",
     "sniff",
     "translated",
 ]
@@ -162,6 +163,24 @@ def connect(path: str, mode: str, timeout: float) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+_READ_LOCKS = range(123, 128)  # bytes of the -shm file that readers lock (sqlite.org/walformat.html)
+
+
+def readers_of(path: str) -> list[int]:
+    """Return the processes that are reading from the -wal file of the database at *path*, where the system tells."""
+    pids = set()
+    with contextlib.suppress(OSError, ValueError):
+        inode = os.stat(path + "-shm").st_ino
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:  # "1: POSIX  ADVISORY  READ 4711 fe:01:1234 123 123"
+                words = line.split()
+                if words[1] == "POSIX" and words[3] == "READ" and int(words[5].rpartition(":")[2]) == inode:
+                    first, last = int(words[6]), int(words[7])
+                    if first <= _READ_LOCKS[-1] and last >= _READ_LOCKS[0] and int(words[4]) > 0:
+                        pids.add(int(words[4]))
+    return sorted(pids)
 
 
 def bounds(number: int) -> tuple[int, int]:

@@ -307,6 +307,17 @@ class State:
         values = np.asarray(vector.values, np.float32)[None, :]
         vectors.append(values, np.array([row]), np.array([slot]), span, version)
 
+    def start_over(self) -> None:
+        """Let nothing of the past be known: whoever asks what changed reads everything again."""
+        self.version += 1  # so that those who know the present one ask, too
+        self.known_since = self.known_vectors_since = self.version
+        self.log.clear()
+        for name, vectors in self.sets.items():
+            fresh = self.sets[name] = VectorSet(vectors.dim)
+            block = vectors.alive()
+            fresh.append(block.values, block.rows, block.slots, block.spans, self.version)
+            fresh.next_slot, fresh.reset_at = vectors.next_slot, self.version
+
     # --- reading ------------------------------------------------------------------------------------------------
 
     def changes(self, since: int) -> Changes:

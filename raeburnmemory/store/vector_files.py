@@ -27,7 +27,7 @@ from .._optional import installed
 from ..errors import StoreCorrupt, StoreTooNew
 from ..flat_vectors import read_faiss_flat, read_npy, write_faiss_flat, write_npy
 from ..nodes import PROMPT
-from ._files import open_regular, write_failed
+from ._files import at_once, open_regular, write_failed
 from .nodelink import mended
 from .state import VectorSet
 
@@ -246,8 +246,9 @@ class VectorFiles:
         base: int | None,
         lost: str | None,
         suffix: str,
+        begin: Callable[[], None] = at_once,
     ) -> list[tuple[str, str]]:
-        """Write every file under its name plus *suffix*, synced.
+        """Write every file under its name plus *suffix*, synced; *begin* is called once each is there, still empty.
 
         Returns (temporary, final) pairs in the order in which they must be put in place: the header before, the
         map after the files. What they replace stays described in the header. *base* is the version of the files that
@@ -264,7 +265,7 @@ class VectorFiles:
                 continue
             path = self.file_of(name, faiss=faiss)
             write = write_faiss_flat if faiss else write_npy
-            size, digest = _write(path + suffix, partial(_fill, write, snapshot.block.values))
+            size, digest = _write(path + suffix, partial(_fill, write, snapshot.block.values), begin)
             files.append((path + suffix, path))
             rows = snapshot.block.rows.tolist()
             described[name] = [
@@ -289,9 +290,7 @@ class VectorFiles:
         for name, several in before.items():  # a field that goes: described until its file is gone
             described.setdefault(name, self._present(name, several))
         described = json.loads(json.dumps(described))  # keys become strings, as they will be read back
-        crc = text_checksum(json.dumps([described, lost]))
-        header = {"format": _FORMAT, "store": store, "crc32": crc, "lost": lost, "fields": described}
-        _write(self.header_path + suffix, lambda out: out.write(json.dumps(header).encode()))
+        self._write_header(store, described, lost, suffix, begin)
         pairs = [(self.header_path + suffix, self.header_path), *files]
         if PROMPT in fields and len(fields[PROMPT].block.slots):
             where: dict[str, int] = {}
@@ -299,9 +298,31 @@ class VectorFiles:
                 node = prompt_ids(row)
                 if node is not None:
                     where.setdefault(node, at)
-            _write(self.map_path + suffix, lambda out: out.write(json.dumps(where).encode()))
+            _write(self.map_path + suffix, lambda out: out.write(json.dumps(where).encode()), begin)
             pairs.append((self.map_path + suffix, self.map_path))
         return pairs
+
+    def _write_header(
+        self, store: str, described: dict[str, Any], lost: str | None, suffix: str, begin: Callable[[], None]
+    ) -> None:
+        crc = text_checksum(json.dumps([described, lost]))
+        header = {"format": _FORMAT, "store": store, "crc32": crc, "lost": lost, "fields": described}
+        _write(self.header_path + suffix, lambda out: out.write(json.dumps(header).encode()), begin)
+
+    def prepare_settled(self, store: str, suffix: str) -> list[tuple[str, str]]:
+        """Write a header that describes the files that are there, none that they replaced, and return its pair."""
+        header = self.header(store)
+        described = {name: self._present(name, several) for name, several in header.fields.items()}
+        described = {name: several for name, several in described.items() if self._fits(name, several[0])}
+        self._write_header(store, described, header.lost, suffix, at_once)
+        return [(self.header_path + suffix, self.header_path)]
+
+    def _fits(self, field: str, description: Description) -> bool:
+        with contextlib.suppress(OSError, StoreCorrupt, KeyError):
+            if description["form"] is not None:
+                _check(self.file_of(field, faiss=description["form"] == "faiss"), description)
+                return True
+        return False
 
     def _present(self, field: str, several: list[Description]) -> list[Description]:
         """Return the description of the file that is there; after a fold that was cut short it may be the second."""
@@ -359,11 +380,12 @@ class _Digesting:
         self._file.close()
 
 
-def _write(path: str, fill: Callable[[Any], Any]) -> tuple[int, str]:
-    """Write a file, synced; return its length and SHA-256."""
+def _write(path: str, fill: Callable[[Any], Any], begin: Callable[[], None]) -> tuple[int, str]:
+    """Write a file, synced; return its length and SHA-256. *begin* is called once it is there and still empty."""
     try:
         out = _Digesting(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         try:
+            begin()
             fill(out)
         finally:
             out.close()

@@ -296,6 +296,32 @@ def check_store_any_history(open_store: Callable[[], Store]) -> None:
                 follower.compare(ledger)
 
 
+def check_store_erasing(open_store: Callable[[], Store]) -> None:
+    """Erasing does what writing does, and lets whoever follows start over; there is nothing to be left in copies."""
+    store, ledger = open_store(), Ledger()
+    follower = Follower(store)
+    for number, batch in enumerate(batches(9, ledger, 30)):
+        before = store.version()
+        if number % 6 == 5:
+            ledger.apply(batch)
+            equal(store.erase(batch, backups=number % 4 == 1).left, (), "what was left")
+            that(store.version() > before, f"the version was {before}, and is {store.version()} after erasing")
+            that(store.changes(before).reset, "changes() tells what was erased instead of starting over")
+            that(store.vectors("prompt", before).reset, "vectors() tells what was erased instead of starting over")
+            ledger.version = store.version()
+        else:
+            ledger.write(store, batch)
+        ledger.compare(store)
+        if number % 5 == 0:
+            follower.catch_up()
+            follower.compare(ledger)
+    equal(store.erase(Batch()).left, (), "what was left when nothing was to be erased")
+    ledger.version = store.version()
+    ledger.compare(store)
+    store.close()
+    refused(GraphClosed, lambda: store.erase(Batch()), "erasing after close()")
+
+
 STORE_CHECKS = (
     check_store_versions,
     check_store_atomic,
@@ -307,6 +333,7 @@ STORE_CHECKS = (
     check_store_exclusive,
     check_store_snapshot,
     check_store_copy,
+    check_store_erasing,
     check_store_any_history,
     *READING_CHECKS,
     *VECTOR_CHECKS,
