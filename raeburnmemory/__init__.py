@@ -48,6 +48,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
         return value
+    if name == "doctor":
+        from importlib import import_module
+
+        return import_module(".doctor", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .context import Context
+    from .doctor import Copied
     from .embed import Embedder
     from .evaluate import Evaluation
     from .index import VectorIndex
@@ -867,6 +868,16 @@ class MemoryGraph:
         from .reembed import reembed
 
         return reembed(self._store, self._dense, model, progress)
+
+    def backup(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Copied:
+        """Copy the memory to the file *target* as it is now, while others go on writing; see `doctor.backup`.
+
+        Raises:
+            InvalidInput: There is something at *target*, and *overwrite* is false.
+        """
+        from .doctor import backup
+
+        return backup(self, target, overwrite=overwrite)
 
     def close(self) -> None:
         """Bring the files in order and give them back. Everything was on disk before; closing twice is fine."""

@@ -48,20 +48,27 @@ FLOORS = {
     "reembed": 3.2,
     "memory_graph": 4.0,
     "testing": 5.0,
+    "doctor": 5.0,
     "evaluate": 5.0,
     "tune": 5.1,  # measures before and after
     "demo": 6.0,
     "_terminal": 6.5,  # what the commands share
+    "_target": 6.6,  # opens what the commands are about
+    "cli_doctor": 6.9,
+    "cli_reading": 6.9,  # commands that cli puts together
     "cli": 7.0,
     "__main__": 7.1,  # the one door that says what to install where typer is missing
 }
 # Methods of the memory that are doors to a floor above it; they open it when they are called.
-UPWARD = {("memory_graph", "evaluate"), ("memory_graph", "tune")}
+UPWARD = {("memory_graph", "evaluate"), ("memory_graph", "tune"), ("memory_graph", "doctor")}
 ROOT = "__init__"  # the public names; loaded first of all, so nothing of it but its version is imported by others
 
 # What a file may import of other people when it is imported itself: a backend is only imported once it is chosen.
 THIRD_PARTY = {
     "cli": {"typer"},
+    "cli_reading": {"typer"},
+    "cli_doctor": {"typer"},
+    "_target": {"typer"},
     "_terminal": {"typer"},
     "dense": {"numpy"},
     "field_index": {"numpy"},
@@ -78,6 +85,10 @@ THIRD_PARTY = {
     "ranking": {"numpy"},
     "recall": {"numpy"},
     "evaluate": {"numpy"},
+    "doctor/content": {"numpy"},
+    "doctor/index_files": {"numpy"},
+    "doctor/sqlite_file": {"numpy"},
+    "doctor/sqlite_rescue": {"numpy"},
     "tune": {"numpy"},
     "index/lexical": {"numpy"},
     "index/_arrays": {"numpy"},

@@ -66,6 +66,7 @@ METHODS = {
         "(self, text, role='user', session_id=None, *, name=None, id=None, timestamp=None, metadata=None, "
         "vector=None, allow_unembedded=False)"
     ),
+    "backup": "(self, target, *, overwrite=False)",
     "batch_add": "async (self, interactions)",
     "close": "(self)",
     "context": "(self, query, budget=1000, tokenizer=None, *, k=20, neighbours=1, order='conversation', **search)",

@@ -117,7 +117,17 @@ def read_cache(path: str, dim: int, stamp: dict[str, object]) -> Cache | None:
         return None
 
 
-def _read(path: Path, dim: int, stamp: dict[str, object]) -> Cache | None:
+def examine(path: str) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.float32]] | str:
+    """Return the stamp, slots and rows of the cache at *path*, whatever it was stamped with, or why it is none."""
+    try:
+        found = _read(Path(path), None, {})
+    except (_UnusableError, OSError) as exc:
+        return str(exc)
+    assert found is not None
+    return found.stamp, found.slots, found.rows
+
+
+def _read(path: Path, dim: int | None, stamp: dict[str, object]) -> Cache | None:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise _UnusableError("it is not a file")
     with path.open("rb") as file:
@@ -128,6 +138,8 @@ def _read(path: Path, dim: int, stamp: dict[str, object]) -> Cache | None:
         if first != _MAGIC + hashlib.sha256(header).hexdigest().encode() + b"\n":
             raise _UnusableError("its header is damaged")
         fields = _fields(header)
+        if dim is None:
+            dim = int(fields["dim"])
         if fields["dim"] != dim or any(fields["stamp"].get(key, ...) != value for key, value in _plain(stamp)):
             return None
         slots, rows = _payload(file, fields["count"], dim, fields["length"], fields["sha256"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "SWITCHING",
     "SupersededError",
     "at_once",
     "copy_file",
@@ -27,6 +28,7 @@ __all__ = [
     "hold_database",
     "let_go_of_database",
     "open_regular",
+    "settled",
     "sweep",
     "sync_folder",
     "to_json",
@@ -34,6 +36,8 @@ __all__ = [
     "write_failed",
 ]
 
+SWITCHING = ".switching"  # beside a store whose files are just being exchanged for those of another
+_EXCHANGE = 5.0  # seconds that an exchange may take before it counts as interrupted
 
 _guard = Mutex()
 _databases: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
@@ -187,3 +191,19 @@ def sync_folder(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def settled(path: str, patience: float = _EXCHANGE) -> None:
+    """Wait until `repair` or `restore` have exchanged the files of the store at *path*, if they are at it.
+
+    Raises:
+        StoreCorrupt: They were interrupted: the files may belong to two stores.
+    """
+    deadline = time.monotonic() + patience
+    while os.path.lexists(path + SWITCHING):
+        if time.monotonic() > deadline:
+            raise StoreCorrupt(
+                f"{path!r} was being repaired or restored, and that was interrupted. Nothing is lost. Finish it with: "
+                f"raeburnmemory --db {path} repair"
+            )
+        time.sleep(0.005)

@@ -227,6 +227,6 @@ class Journal:
 
     def _damaged(self, what: str) -> StoreCorrupt:
         return StoreCorrupt(
-            f"{self.path!r} is damaged: {what}. Nothing was changed. Put back a copy of it with its graph, or move "
-            f"it away to go on with the graph alone, without the newest changes."
+            f"{self.path!r} is damaged: {what}. Nothing was changed. Run repair, or put back a copy of "
+            f"it with its graph."
         )

@@ -23,7 +23,7 @@ from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
-from ._files import SupersededError, copy_file, discard, sweep, sync_folder, write_failed
+from ._files import SupersededError, copy_file, discard, settled, sweep, sync_folder, write_failed
 from .journal import Journal, decode_batch, encode_batch
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -66,6 +66,7 @@ class JsonStore(MemoryStore):
         self._pid = os.getpid()
         self._lock = None if read_only else StoreLock(path, timeout)
         try:
+            settled(self._path)
             if not os.path.exists(self._path):
                 if read_only:
                     raise StoreMissing(
@@ -154,6 +155,7 @@ class JsonStore(MemoryStore):
     def _load(self) -> None:
         """Read everything from the files."""
         for attempt in range(_TRIES):
+            settled(self._path)
             if self._journal is not None:
                 self._journal.close()
                 self._journal = None
@@ -167,6 +169,9 @@ class JsonStore(MemoryStore):
             except FileNotFoundError as exc:
                 what = "its journal is still there" if journal else "it was there a moment ago"
                 raise StoreMissing(2, f"{self._path!r} is missing; {what}. Put it back, or remove both") from exc
+            except StoreCorrupt:
+                if attempt:  # once more: the files may just have been exchanged for those of another store
+                    raise
             except StoreError:
                 raise  # some of ours are OSErrors, too
             except OSError as exc:

@@ -126,13 +126,13 @@ def parse_json(raw: bytes, path: str) -> dict[str, Any]:
     """
     if not raw.strip():
         raise StoreCorrupt(
-            f"{path!r} is empty, where a graph was expected. Put back a copy of it, or delete it to start anew."
+            f"{path!r} is empty, where a graph was expected. Run repair, or put back a copy, or delete it."
         )
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as exc:
         raise StoreCorrupt(
-            f"{path!r} is damaged: {exc}. Nothing was changed. Put back a copy of it, or move it away to start anew."
+            f"{path!r} is damaged: {exc}. Nothing was changed. Run repair, or put back a copy of it."
         ) from exc
     if not isinstance(data, dict) or not isinstance(data.get("nodes"), list):
         raise NotAStore(f'{path!r} is JSON, but no graph: it has no list of "nodes". Choose another path.')
@@ -244,7 +244,9 @@ def _read_edge(entry: Any, namespace: str, path: str, ids: set[str], rows: Itera
 
 
 def _damaged(path: str, what: str) -> StoreCorrupt:
-    return StoreCorrupt(f"{path!r} is damaged: {what}. Nothing was changed. Put back a copy of it, or mend it by hand.")
+    return StoreCorrupt(
+        f"{path!r} is damaged: {what}. Nothing was changed. Run repair, or put back a copy of it, or mend it by hand."
+    )
 
 
 def _excerpt(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreCorrupt, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
-from ._files import at_once, write_failed
+from ._files import at_once, open_regular, write_failed
 from .nodelink import NAMESPACES, mended, node_to_json, parse_json, read_node, read_node_link, write_node_link
 from .state import State, VectorSet
 from .vector_files import FieldSnapshot, from_ranges, to_ranges
@@ -52,7 +52,7 @@ class GraphFile:
             FileNotFoundError: It does not exist.
             StoreCorrupt, StoreTooNew, NotAStore: It cannot be used.
         """
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             raw = file.read()
             stamp = file_stamp(os.fstat(file.fileno()))
         with _no_collections():
@@ -87,7 +87,7 @@ class GraphFile:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as exc:
             raise StoreCorrupt(
                 f"{path!r} is damaged: its {_OURS!r} entry does not fit its nodes ({exc!r}). Nothing was changed. "
-                f"Put back a copy, or delete that entry to read the rest as a plain graph."
+                f"Run repair, or put back a copy, or delete that entry to read the rest as a plain graph."
             ) from exc
 
 

@@ -33,7 +33,7 @@ from ..lock import Mutex, StoreLock
 from ..nodes import Changes, Link, Node
 from . import ERASING, SOURCE, Erased, VectorBlock, VectorChanges
 from ._copies import Copies, asked, remove_rows
-from ._files import discard, hold_database, let_go_of_database, sync_folder, write_failed
+from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, readers_of, sniff, translated
@@ -74,7 +74,9 @@ class SqliteStore:
         self._wal_floor = 0  # a reader kept the -wal file from being cut off: try again only once it is larger
         self._broken = False  # the connection was given up; the next call makes another one
         self._lock = None if read_only else StoreLock(path, timeout)
+        self._file = (0, 0)  # which file is open
         try:
+            settled(self._path)
             self._db = self._open_read_only() if self._lock is None else self._open(self._lock)
             self.id = str(self.meta("store"))
         except BaseException:
@@ -136,6 +138,7 @@ class SqliteStore:
                 discard(name)
 
     def _connect(self) -> sqlite3.Connection:
+        self._file = self._file_now() or self._file
         with contextlib.suppress(FileNotFoundError):
             hold_database(self, self._path)
         with self._translated():
@@ -180,7 +183,19 @@ class SqliteStore:
         self._ready()
         if self._broken:
             self._db, self._broken = self._connect(), False
+        elif self._file_now() not in {self._file, None} and not self._db.in_transaction:
+            settled(self._path)  # another store took its place: what we have open has no name any more
+            before, self._db = self._db, self._connect()
+            before.close()
+            self.id = str(self.meta("store"))
         return self._db
+
+    def _file_now(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -89,22 +89,26 @@ def sniff(path: str, *, may_roll_back: bool = False) -> int:
             raise _too_new(path, version)
         return version
     if not head:
-        raise StoreCorrupt(f"{path!r} is empty. Put back a copy of it, or delete it to start anew.")
+        raise StoreCorrupt(f"{path!r} is empty. Run repair, or put back a copy of it, or delete it to start anew.")
     if head[:16] != b"SQLite format 3\0":
         raise NotAStore(f"{path!r} is no SQLite database. Choose another path.")
     if len(head) < 100:
-        raise StoreCorrupt(f"{path!r} is cut off after {len(head)} bytes. Put back a copy of it.")
+        raise StoreCorrupt(f"{path!r} is cut off after {len(head)} bytes. Run repair, or put back a copy of it.")
     # The header holds user_version at byte 60 and application_id at byte 68 (sqlite.org/fileformat.html). Commits
     # may still wait in the -wal file, so SQLite is asked where the header does not say that the file is ours.
     version, application = struct.unpack(">4xi4xi", head[56:72])
     if application != APPLICATION_ID:
         version = _ask(path, may_roll_back=may_roll_back)
     if application == APPLICATION_ID and version < 1:
-        raise StoreCorrupt(f"{path!r} is damaged: it says that its schema is {version}. Put back a copy of it.")
+        raise StoreCorrupt(
+            f"{path!r} is damaged: it says that its schema is {version}. Run repair, or put back a copy of it."
+        )
     page = struct.unpack(">H", head[16:18])[0] or 1  # 1 stands for 65,536
     waiting = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal")
     if not waiting and os.path.getsize(path) % (65_536 if page == 1 else page):
-        raise StoreCorrupt(f"{path!r} is cut off: its size is not a whole number of pages. Put back a copy of it.")
+        raise StoreCorrupt(
+            f"{path!r} is cut off: its size is not a whole number of pages. Run repair, or put back a copy of it."
+        )
     if version > SCHEMA_VERSION:
         raise _too_new(path, version)
     return int(version)
@@ -239,5 +243,5 @@ def translated(exc: sqlite3.Error, path: str) -> Exception:
     if isinstance(exc, (sqlite3.DatabaseError, sqlite3.OperationalError)) and not isinstance(
         exc, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
     ):
-        return StoreCorrupt(f"{path!r} is damaged: {text}. Nothing was changed. Put back a copy of it.")
+        return StoreCorrupt(f"{path!r} is damaged: {text}. Nothing was changed. Run repair, or put back a copy of it.")
     return exc

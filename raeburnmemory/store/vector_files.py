@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from . import VectorBlock
 
-__all__ = ["FieldSnapshot", "VectorFiles", "from_ranges", "to_ranges"]
+__all__ = ["FORMAT", "FieldSnapshot", "VectorFiles", "from_ranges", "to_ranges"]
 
-_FORMAT = 1
+FORMAT = 1
 _WHOLE = np.array([0, 0, -1])  # the span of a vector that covers its whole text
 
 
@@ -103,10 +103,10 @@ class VectorFiles:
         try:
             with open_regular(self.header_path) as file:
                 found = json.load(file)
-            if found["format"] > _FORMAT:
+            if found["format"] > FORMAT:
                 raise StoreTooNew(
                     f"{self.header_path!r} has format {found['format']}, this version of raeburnmemory knows up to "
-                    f"{_FORMAT}. Install a newer one: pip install -U raeburnmemory"
+                    f"{FORMAT}. Install a newer one: pip install -U raeburnmemory"
                 )
             if found["store"] != store:
                 return Header({}, None)
@@ -306,7 +306,7 @@ class VectorFiles:
         self, store: str, described: dict[str, Any], lost: str | None, suffix: str, begin: Callable[[], None]
     ) -> None:
         crc = text_checksum(json.dumps([described, lost]))
-        header = {"format": _FORMAT, "store": store, "crc32": crc, "lost": lost, "fields": described}
+        header = {"format": FORMAT, "store": store, "crc32": crc, "lost": lost, "fields": described}
         _write(self.header_path + suffix, lambda out: out.write(json.dumps(header).encode()), begin)
 
     def prepare_settled(self, store: str, suffix: str) -> list[tuple[str, str]]:

@@ -1,0 +1,328 @@
+"""The commands that read: they find, show, measure and export, and change nothing but what `export` writes."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from ._target import Json, existing, option
+from ._terminal import (
+    attributes,
+    print_facts,
+    print_fields,
+    print_hits,
+    print_json,
+    print_said,
+    print_text,
+    tell,
+    time_or_seconds,
+)
+from .errors import InvalidInput
+
+__all__ = ["register"]
+
+
+def recall(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    top_k: Annotated[int, option("How many to show at most.", "--top-k", "-k", min=0)] = 10,
+    kind: Annotated[list[str] | None, option("Only nodes of this kind; may be repeated.")] = None,
+    session: Annotated[list[str] | None, option("Only what was said in this session; may be repeated.")] = None,
+    agent: Annotated[list[str] | None, option("Only what this agent said or was asked; may be repeated.")] = None,
+    speaker: Annotated[list[str] | None, option("Only what this one said; may be repeated.")] = None,
+    since: Annotated[str | None, option("Only from this time on.", metavar="TIME")] = None,
+    until: Annotated[str | None, option("Only before this time.", metavar="TIME")] = None,
+    where: Annotated[
+        list[str] | None, option("Only with this attribute; may be repeated.", metavar="KEY=VALUE")
+    ] = None,
+    leg: Annotated[list[str] | None, option("Search with this leg only; may be repeated.")] = None,
+    min_similarity: Annotated[float | None, option("Leave out hits below this cosine similarity.")] = None,
+    min_coverage: Annotated[float | None, option("Leave out hits with less of the question's words.")] = None,
+    recency: Annotated[float, option("The share of newness in the score, from 0 to 1.")] = 0.0,
+    diversity: Annotated[float, option("How much hits should differ, from 0 to 1.")] = 0.0,
+    fold: Annotated[bool, option("Join near-copies.", "--fold")] = False,
+    explain: Annotated[bool, option("Show what each leg gave.", "--explain")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find what matters for a question: by meaning, words, what stands around it, and time.
+
+    Prints rank, score, id and the beginning of the text. A value after --where is JSON, or else text; operators such
+    as gte, in and contains go into an object.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db memory.db recall "What must Ana avoid?"
+      raeburnmemory recall "What did we choose last week?" --speaker Ana --explain
+      raeburnmemory recall refunds --where 'stars={"gte": 4}' --since 2026-01-01
+    """
+    with existing(ctx, read_only=True) as memory:
+        hits = memory.recall(
+            question,
+            top_k,
+            kinds=kind,
+            session=session,
+            agent=agent,
+            speaker=speaker,
+            since=None if since is None else time_or_seconds(since),
+            until=None if until is None else time_or_seconds(until),
+            where=attributes(where) if where else None,
+            legs=leg,
+            min_similarity=min_similarity,
+            min_coverage=min_coverage,
+            recency=recency,
+            diversity=diversity,
+            fold=fold,
+        )
+    for name, reason in hits.skipped.items():
+        tell("Warning", f"The {name} search did not run: {reason}.")
+    if as_json:
+        print_json({"hits": [hit.to_dict() for hit in hits], "legs": list(hits.legs), "skipped": hits.skipped})
+    elif explain:
+        print_text(hits.explain())
+    elif not hits:
+        tell("Note", f"Nothing in {memory.db_path!r} fits.")
+    else:
+        print_hits(hits)
+
+
+def similar(
+    ctx: typer.Context,
+    text: Annotated[str, option("What to look for.")],
+    top_k: Annotated[int, option("How many to show at most.", "--top-k", "-k", min=0)] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find the prompts nearest in meaning to a text.
+
+    Prints rank, score (cosine similarity: 1 is the same direction), id and the beginning of the text.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json similar --text "Hello"
+      raeburnmemory similar --text "password reset" -k 10 --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        hits = memory.similar(text, top_k)
+    for leg, reason in hits.skipped.items():
+        tell("Warning", f"The {leg} search did not run: {reason}.")
+    if as_json:
+        print_json({"hits": [hit.to_dict() for hit in hits], "skipped": hits.skipped})
+    elif not hits and not hits.skipped and top_k:
+        tell("Note", f"There are no prompts in {memory.db_path!r} yet.")
+    else:
+        print_hits(hits)
+
+
+def context(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(help="What the text should be about.", show_default=False)],
+    budget: Annotated[int, option("How many tokens it may have, as estimated.", min=0)] = 1000,
+    top_k: Annotated[int, option("How many hits to take it from.", "--top-k", "-k", min=0)] = 20,
+    neighbours: Annotated[int, option("How many turns on each side of a hit may come along.", min=0)] = 1,
+    order: Annotated[str, option("conversation, or score: the best first.")] = "conversation",
+    session: Annotated[list[str] | None, option("Only what was said in this session; may be repeated.")] = None,
+    agent: Annotated[list[str] | None, option("Only what this agent said or was asked; may be repeated.")] = None,
+    speaker: Annotated[list[str] | None, option("Only what this one said; may be repeated.")] = None,
+    since: Annotated[str | None, option("Only from this time on.", metavar="TIME")] = None,
+    until: Annotated[str | None, option("Only before this time.", metavar="TIME")] = None,
+    where: Annotated[
+        list[str] | None, option("Only with this attribute; may be repeated.", metavar="KEY=VALUE")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what matters for a question as cited text for a prompt, within a number of tokens.
+
+    Tokens are estimated. Hits that did not fit are counted on stderr, and listed with --json.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db memory.db context "What must Ana avoid?" --budget 500
+      raeburnmemory context "refunds" --session s1 --order score --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        found = memory.context(
+            question,
+            budget,
+            k=top_k,
+            neighbours=neighbours,
+            order=order,
+            session=session,
+            agent=agent,
+            speaker=speaker,
+            since=None if since is None else time_or_seconds(since),
+            until=None if until is None else time_or_seconds(until),
+            where=attributes(where) if where else None,
+        )
+    for name, reason in found.skipped.items():
+        tell("Warning", f"The {name} search did not run: {reason}.")
+    if as_json:
+        print_json(found.to_dict())
+        return
+    if found:
+        print_text(found.text)
+    no_room = sum(left.reason == "budget" for left in found.left_out)
+    if no_room:
+        tell("Note", f"{no_room} of the hits did not fit into {budget} tokens.")
+    elif not found:
+        tell("Note", f"Nothing in {memory.db_path!r} fits.")
+
+
+def get(
+    ctx: typer.Context,
+    node_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the node.")],
+    as_json: Json = False,
+) -> None:
+    """Show one node: its type, text and attributes.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json get p1
+      raeburnmemory get p1 --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        node = memory.get(node_id)
+    (print_json if as_json else print_fields)(node.to_dict())
+
+
+def thread(
+    ctx: typer.Context,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="The id of the session.")],
+    as_json: Json = False,
+) -> None:
+    """Show what was said in a session, in order.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json thread s1
+      raeburnmemory thread s1 --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        said = memory.thread(session)
+    if as_json:
+        print_json([node.to_dict() for node in said])
+    else:
+        print_said(said)
+
+
+def facts(
+    ctx: typer.Context,
+    subject: Annotated[str | None, option("Only those about this.")] = None,
+    predicate: Annotated[str | None, option("Only those that say this.")] = None,
+    thing: Annotated[str | None, option("Only those with this value.", "--object")] = None,
+    as_of: Annotated[str | None, option("What held then, in ISO 8601; now if left out.", metavar="TIME")] = None,
+    everything: Annotated[bool, option("Those that ended by then, too.", "--all")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the facts that hold: since when, until when, id and fact.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json facts
+      raeburnmemory facts --subject Ana --as-of 2025-01-01
+      raeburnmemory facts --predicate lives_in --all --json
+    """
+    at = None if as_of is None else time_or_seconds(as_of)
+    with existing(ctx, read_only=True) as memory:
+        found = memory.facts(subject, predicate, thing, as_of=at, include_superseded=everything)
+    if as_json:
+        print_json([node.to_dict() for node in found])
+    elif not found:
+        tell("Note", f"No fact in {memory.db_path!r} fits.")
+    else:
+        print_facts(found)
+
+
+def why(
+    ctx: typer.Context,
+    node_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a fact or another node.")],
+    as_json: Json = False,
+) -> None:
+    """Explain a node: who said it, when, in which session, what it was derived from, what superseded it.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json why r1
+      raeburnmemory why r1 --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        found = memory.why(node_id)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_text(str(found))
+
+
+def evaluate(
+    ctx: typer.Context,
+    questions: Annotated[str, typer.Argument(metavar="QUESTIONS", help="A file of questions, in JSON.")],
+    top_k: Annotated[int, option("How many hits count as the answer.", "--top-k", "-k", min=1)] = 10,
+    as_json: Json = False,
+) -> None:
+    """Measure what is found of what a file of questions expects.
+
+    The file is a JSON list of objects, or has one per line, each with "question", "expected" (ids), and perhaps
+    "class" and options of recall, such as "session". Prints a table, and the questions that failed.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json evaluate questions.json
+      raeburnmemory evaluate questions.jsonl -k 5 --json
+    """
+    from .evaluate import read_questions
+
+    with existing(ctx, read_only=True) as memory:
+        found = memory.evaluate(read_questions(os.path.expanduser(questions)), top_k)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_text(str(found))
+
+
+def stats(ctx: typer.Context, as_json: Json = False) -> None:
+    """Show what the memory holds: counts, model, size.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json stats
+      raeburnmemory --db graph.json --namespace ana stats --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        found = memory.stats()
+    (print_json if as_json else print_fields)(found.to_dict())
+
+
+def export(
+    ctx: typer.Context,
+    output: Annotated[str | None, option("Write to this file.", "--output", "-o", metavar="FILE")] = None,
+    all_namespaces: Annotated[bool, option("The other namespaces too.", "--all-namespaces")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the graph as node-link JSON.
+
+    Without --output a JSON memory brings its own file up to date, and a SQLite memory writes one with .json added to
+    its name; --json prints it instead. The file can be opened as a memory; it holds no vectors, reindex makes them.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json export --output export.json
+      raeburnmemory --db graph.json export --json
+    """
+    with existing(ctx, read_only=output is not None or as_json) as memory:
+        path: str | bool | None = False if as_json else None
+        if output is not None:
+            path = os.path.realpath(os.path.expanduser(output))
+            if path == memory.db_path:
+                raise InvalidInput(f"{output!r} is the memory itself. Leave --output out, or name another file.")
+        data = memory.export(path, all_namespaces=all_namespaces)
+        beside = ".json" if memory.storage_backend == "sqlite" else ""
+    if as_json:
+        print_json(data)
+    else:
+        print_text(f"Exported {memory.db_path} to {path or memory.db_path + beside}")
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the commands to *app*, under the heading *panel* of its help."""
+    for command in (recall, similar, context, get, thread, facts, why, evaluate, stats, export):
+        app.command(rich_help_panel=panel)(command)

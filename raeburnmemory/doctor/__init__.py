@@ -1,0 +1,29 @@
+"""Looking after the files of a memory: verify, repair, back up, restore, make small, bring up to date.
+
+>>> from raeburnmemory import doctor
+>>> doctor.verify("memory.db").sound
+True
+"""
+
+from __future__ import annotations
+
+from .copies import backup, restore
+from .examine import verify
+from .mend import repair
+from .report import Compacted, Copied, FileFormat, Finding, Report, Schema
+from .upkeep import compact, schema
+
+__all__ = [
+    "Compacted",
+    "Copied",
+    "FileFormat",
+    "Finding",
+    "Report",
+    "Schema",
+    "backup",
+    "compact",
+    "repair",
+    "restore",
+    "schema",
+    "verify",
+]
