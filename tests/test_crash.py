@@ -143,6 +143,7 @@ if end == "in another thread":
     threading.Thread(target=lambda: [memory.similar("thing") for _ in range(50)]).start()
     sys.exit(0)
 if end == "SIGINT":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs things in the background ignores it
     os.kill(os.getpid(), signal.SIGINT)
     signal.pause()
 """
