@@ -37,11 +37,15 @@ def lived(strace, base, life, *args):
 
 
 def sample(states, few):
-    """Return every state, or *few* spread over them."""
+    """Return every state, or about *few*, spread over the record and over the ways in which it was cut short."""
     states = list(states)
     if POINTS == "all" or len(states) <= few:
         return states
-    return [states[i * len(states) // few] for i in range(few)]
+    variants: dict[str, list] = {}
+    for state in states:
+        variants.setdefault(state[1], []).append(state)
+    each = -(-few // len(variants))
+    return [several[i * len(several) // each] for several in variants.values() for i in range(min(each, len(several)))]
 
 
 def put(folder, files):
