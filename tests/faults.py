@@ -29,6 +29,9 @@ ROUNDS = int(os.environ.get("RAEBURN_CRASH_ROUNDS", "12"))
 SHOWN = int(os.environ.get("RAEBURN_CRASH_SHOWN", "3"))
 POINTS = os.environ.get("RAEBURN_CRASH_POINTS", "few")
 
+# Stores to be treated badly; one with vectors in numpy's files (see `lives.child`) in the long form.
+STORES = ["g.json", "g.db", pytest.param("g.npy.json", marks=pytest.mark.long)]
+
 # What a life may do to the disk.
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "unlink", "ftruncate", "openat")
 

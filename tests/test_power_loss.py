@@ -10,7 +10,7 @@ import shutil
 import sys
 
 import pytest
-from faults import POINTS, acknowledged, check_after, rounds, tools
+from faults import POINTS, STORES, acknowledged, check_after, rounds, tools
 from outside import contents
 from power import OPTIONS, crash_states, record
 
@@ -68,7 +68,7 @@ def replay(kind, name, base, recorded, folder, few, check):
                 check(acked)
 
 
-@pytest.mark.parametrize("name", ["g.json", "g.db"])
+@pytest.mark.parametrize("name", STORES)
 def test_power_lost_in_a_short_life(strace, name, tmp_path):
     base = tmp_path / "base"
     base.mkdir()

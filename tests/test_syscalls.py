@@ -8,8 +8,10 @@ import shutil
 import sys
 
 import pytest
-from faults import CALLS, acknowledged, check_after, points, rounds, tools
+from faults import CALLS, STORES, acknowledged, check_after, points, rounds, tools
 from lives import ADDS
+
+from raeburnmemory._optional import installed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and strace are those of a POSIX system")
 
@@ -19,7 +21,7 @@ def strace(tmp_path_factory):
     yield from tools(tmp_path_factory)
 
 
-@pytest.fixture(params=["g.json", "g.db"])
+@pytest.fixture(params=STORES)
 def name(request):
     return request.param
 
@@ -30,6 +32,9 @@ def counts(strace, name, tmp_path):
     child, found = strace.count("life", tmp_path / "peace" / name)
     assert acknowledged(child.out) == [f"p{i}" for i in range(ADDS)]
     assert found["fdatasync"] >= ADDS  # one sync per add at least
+    assert (tmp_path / "peace" / f"{name}.vectors.npy").exists() == (
+        ".npy." in name or (name == "g.json" and not installed("faiss"))
+    )
     return found
 
 
