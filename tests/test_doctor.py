@@ -416,9 +416,9 @@ SQLITE_DAMAGE = {
         lambda p: sql(p, ("UPDATE meta SET value = ? WHERE key = 'embedder'", (json.dumps({
             "name": "builtin", "dim": 3, "named": True,
             "probe": base64.b64encode(np.array([0.6, 0.8, 0], "<f4").tobytes()).decode()}),))),
-        {"vector-dim"}, "other model"),
+        {"vector-dim"}, "all"),
     "a record that is no JSON": (
-        lambda p: sql(p, "UPDATE meta SET value = '{' WHERE key = 'embedder'"), {"rows"}, "other model"),
+        lambda p: sql(p, "UPDATE meta SET value = '{' WHERE key = 'embedder'"), {"rows"}, "all"),
     "no id": (lambda p: sql(p, "DELETE FROM meta WHERE key = 'store'"), {"store-id"}, "all"),
     "changes missing from the log": (lambda p: sql(p, "DELETE FROM log WHERE version = 7"), {"log"}, "all"),
     "an index missing": (lambda p: sql(p, "DROP INDEX edges_target"), {"indexes"}, "all"),
@@ -672,6 +672,18 @@ def test_commits_in_the_log_count(waiting):
     assert tree(waiting.parent) == before
     beside(waiting, "-wal").unlink()  # a log that is gone leaves no trace: the memory is that of the last checkpoint
     assert doctor.verify(waiting).counts["nodes"]["prompt"] == 41
+
+
+def test_a_database_that_is_gone_leaves_what_its_log_holds(waiting):
+    whole = ids(waiting)
+    beside(waiting, "-wal").rename(waiting.with_name("kept"))
+    waiting.unlink()
+    waiting.with_name("kept").rename(beside(waiting, "-wal"))
+    assert doctor.verify(waiting).codes() == {"graph-missing"}
+    report = doctor.repair(waiting)
+    assert report.sound, str(report)
+    assert {f"p{n}" for n in range(50, 55)} <= ids(waiting) < whole
+    assert all(repr(node) in " ".join(report.lost) for node in whole - ids(waiting))
 
 
 def test_a_torn_log_is_no_damage_but_a_hole_in_it_is(waiting):

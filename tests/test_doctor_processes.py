@@ -414,3 +414,21 @@ def test_compact_gives_room_back_and_changes_nothing_else(tmp_path, name):
         memory.forget("new")
     assert doctor.verify(path).digests == expected
     assert doctor.verify(path).sound
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_others_that_only_close_do_the_restored_memory_no_harm(tmp_path, name):
+    backup = fill(tmp_path / f"plums{name[1:]}", 20, "plum")
+    path = fill(tmp_path / name, 30, "apple")
+    idle = open_memory(path)
+    idle.add_interaction({"id": "before", "text": "Not folded and not carried over yet"})
+    done = doctor.restore(backup, path)
+    with open_memory(path) as memory:
+        memory.add_interaction({"id": "new", "text": "After the restore"})
+        idle.close()
+        memory.add_interaction({"id": "newer", "text": "After the other one closed"})
+        assert {"new", "newer"} <= {node.id for node in memory}
+    assert doctor.verify(path).sound
+    assert len(seen(path)[0]) == 42
+    (kept,) = [each for each in done.kept if each.rpartition("-")[2].isalnum() and not each.endswith("-wal")]
+    assert "before" in seen(kept)[0]

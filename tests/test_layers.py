@@ -86,6 +86,7 @@ THIRD_PARTY = {
     "recall": {"numpy"},
     "evaluate": {"numpy"},
     "doctor/content": {"numpy"},
+    "doctor/model": {"numpy"},
     "doctor/index_files": {"numpy"},
     "doctor/sqlite_file": {"numpy"},
     "doctor/sqlite_rescue": {"numpy"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
@@ -18,6 +17,7 @@ from ..index.lexical import LexicalIndex
 from ..nodes import AGENT, FACT, FRAGMENT, PROMPT, RESPONSE, SESSION
 from ..passages import EMBEDDED, PASSAGES, pieces
 from ..records import utc
+from .model import FIELDS, SAMPLE, known_record, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,9 +73,9 @@ def check_content(content: Content, report: Report, embedder: Embedder | None) -
     _check_nodes(content, report)
     _check_links(content, report)
     record = content.meta.get("embedder")
-    if record is not None and _dim(record) is None:
-        report.add("error", "embedder-record", "What is recorded about the embedding model cannot be read.")
-    there, count = _check_vectors(content, report, _dim(record))
+    if (record is not None and width_of(record) is None) or _wrongly_recorded(content, record):
+        report.add("error", "embedder-record", "What is recorded about the embedding model is not what was recorded.")
+    there, count = _check_vectors(content, report, width_of(record))
     _check_missing(content, report, there, embedder)
     kinds = Counter(node.kind for node in content.nodes.values())
     report.counts = {
@@ -145,14 +145,19 @@ def _check_links(content: Content, report: Report) -> None:
 # --- vectors ----------------------------------------------------------------------------------------------------
 
 
-def _dim(record: Any) -> int | None:
-    """Return the length of vectors that a record of a model tells, None if it is no sound record."""
-    try:
-        probe = np.frombuffer(base64.b64decode(record["probe"], validate=True), "<f4")
-        fits = isinstance(record["name"], str) and record["dim"] == len(probe) and bool(np.isfinite(probe).all())
-    except (KeyError, TypeError, ValueError):
-        return None
-    return len(probe) if fits else None
+def _wrongly_recorded(content: Content, record: Any) -> bool:
+    """Tell whether the vectors are of another model than the record says, as far as that can be told."""
+    sample: list[Any] = []
+    widths = set()
+    for name, width, block in content.blocks():
+        if not name.endswith(_NEXT):
+            widths.add(width)
+        if name in FIELDS and len(sample) < SAMPLE:
+            pairs = zip(block.rows.tolist(), block.values, bad_vectors(block.values).tolist(), strict=True)
+            sample += [(content.nodes[row], values) for row, values, bad in pairs if row in content.nodes and not bad]
+        if len(sample) >= SAMPLE:
+            break
+    return known_record(record, widths, sample[:SAMPLE]) is not None
 
 
 def bad_vectors(values: Any) -> Any:

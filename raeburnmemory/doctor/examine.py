@@ -8,13 +8,14 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..embed import BUILTIN, PROBE, checked_embed, open_embedder, same_model
+from ..embed import BUILTIN, open_embedder
 from ..errors import MemoryGraphError
 from ..store._files import SWITCHING
 from .content import Content, check_content
 from .generation import parts_of
 from .index_files import check_indexes
 from .json_files import check_files
+from .model import fits, width_of
 from .place import Place, find
 from .report import Report
 from .sqlite_file import check_database, stamps
@@ -100,16 +101,10 @@ def _embedder(content: Content, model: Any, report: Report) -> Embedder | None:
         return None
     try:
         embedder = open_embedder(model)
-        import base64
-
-        import numpy as np
-
-        known = np.frombuffer(base64.b64decode(record["probe"]), "<f4")
-        probe = checked_embed(embedder, [PROBE])[0]
-        if len(probe) == len(known) and (same_model(probe, known) or not (probe.any() or known.any())):
+        if width_of(record) is not None and fits(record, embedder):
             return embedder
-        report.add("note", "embedder", f"{embedder.name!r} is not the model of this memory, which is {name!r}.")
-    except (MemoryGraphError, KeyError, TypeError, ValueError) as exc:
+        report.add("note", "embedder", f"{embedder.name!r} is not the model that is recorded, {name!r}.")
+    except MemoryGraphError as exc:
         report.add("note", "embedder", f"The model {name!r} cannot be asked: {exc}")
     return None
 

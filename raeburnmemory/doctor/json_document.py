@@ -95,7 +95,7 @@ def _by_line(text: str, found: Document) -> tuple[dict[str, _Section], Any]:
         start = _LIST.match(line)
         if start is not None:
             if start[1] is not None:
-                space = str(json.loads(start[1]))
+                space = _plain(start[1])
                 sections.setdefault(space, {"nodes": [], "edges": [], "links": []})
             entries = None if line.rstrip().endswith(("[],", "[]")) else sections[space][start[2]]
         elif line.startswith('"') and (pair := _member(line)) is not None:
@@ -156,11 +156,19 @@ def _entry(line: str) -> tuple[Any, bool]:
 def _name_lost(line: str, found: Document) -> None:
     node, ends = _ID.search(line), dict(_ENDS.findall(line))
     if node is not None:
-        found.lost.append(f"the node {json.loads(node[1])!r}")
+        found.lost.append(f"the node {_plain(node[1])!r}")
     elif len(ends) == 2:
-        found.lost.append(f"an edge from {json.loads(ends['source'])!r} to {json.loads(ends['target'])!r}")
+        found.lost.append(f"an edge from {_plain(ends['source'])!r} to {_plain(ends['target'])!r}")
     else:
         found.lost.append(f"a line that begins with {line[:40]!r}")
+
+
+def _plain(text: str) -> str:
+    """Return what a JSON string says, as well as it can be read."""
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text[1:-1]
 
 
 def _by_search(text: str) -> _Section:

@@ -13,14 +13,15 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidInput, StoreError
-from ..nodes import DEFAULT_NAMESPACE, Batch, Link
+from ..nodes import DEFAULT_NAMESPACE, Batch, Link, Node
 from ..store.journal import decode_batch
 from ..store.json import JsonStore
-from ..store.state import State
+from ..store.state import NEXT, State
 from ..store.vector_files import VectorFiles, text_checksum
 from .content import bad_times, bad_vectors
 from .json_document import Document, read_document
 from .json_files import state_of
+from .model import FIELDS, SAMPLE, known_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +52,7 @@ def rescue(path: Path, report: Report) -> tuple[State, str]:
     except (StoreError, OSError, RecursionError):
         state, name = _from_files(str(path), report)
     _clean(state, report)
+    _know_model(state, report)
     return state, name
 
 
@@ -87,6 +89,21 @@ def _from_files(path: str, report: Report) -> tuple[State, str]:
     at = _load_vectors(path, name, state, report, numbered=document.numbered)
     _replay(state, journal, at, document.version, report)
     return state, name
+
+
+def _know_model(state: State, report: Report) -> None:
+    """Where the record of the model is lost or wrong, write down which one it was, if that can be told."""
+    sample = []
+    for field in FIELDS:
+        if field in state.sets:
+            block = state.sets[field].alive()
+            pairs = zip(block.rows.tolist(), block.values, strict=True)
+            sample += [(state.nodes[state.rows[row]], values) for row, values in pairs if row in state.rows][:SAMPLE]
+    widths = [vectors.dim for name, vectors in state.sets.items() if len(vectors) and not name.endswith(NEXT)]
+    record = known_record(state.meta.get("embedder"), widths, sample[:SAMPLE])
+    if record is not None:
+        state.meta["embedder"] = record
+        report.done.append(f"note again that the vectors are those of {record['name']!r}")
 
 
 def _bytes(path: str) -> bytes | None:
@@ -287,7 +304,7 @@ def _clean(state: State, report: Report) -> None:
             report.done.append(
                 f"rename times of {node.id!r} that are none: {', '.join(f'unreadable_{name}' for name in names)}"
             )
-            state.nodes[key] = type(node)(
+            state.nodes[key] = Node(
                 node.id, node.kind, node.text, attributes, node.namespace, node.expires_at, node.row
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import math
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dense import describe
-from ..embed import BUILTIN, checked_embed, open_embedder
-from ..nodes import PROMPT, RESPONSE, Node
+from ..nodes import Node
 from ..store.sqlite_schema import SLOTS, TABLES, connect, create
 from .content import bad_times, bad_vectors, some
 from .generation import renew
 from .index_files import index_files
+from .model import FIELDS, SAMPLE, known_record, width_of
 from .sqlite_pages import Pages, read_wal
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ __all__ = ["Rescued", "rebuild", "rescue"]
 _SEQUENCES = ("nodes", "edges", "sets", "history")
 _COLUMNS = {"nodes": 7, "edges": 6, "sets": 4, "vectors": 6, "history": 6, "log": 2}
 _Row = list[Any]
-_SAME = 0.99  # the cosine at which vectors of unknown origin count as a model's
 
 
 class Rescued:
@@ -226,9 +223,9 @@ def rebuild(found: Rescued, target: str, report: Report) -> None:
                 db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
         keys = _put_nodes(db, found, report)
         _put_edges(db, found, keys, report)
-        texts = {row: text for _, row, text in keys.values()}
-        _put_history(db, found, set(texts), report)
-        _put_vectors(db, found, texts, report)
+        nodes = {node.row: node for node in keys.values()}
+        _put_history(db, found, set(nodes), report)
+        _put_vectors(db, found, nodes, report)
         for table in _SEQUENCES:
             last = max([found.next.get(table, 0), *found.tables[table]])
             db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
@@ -247,11 +244,9 @@ def _json(text: Any) -> Any:
         return None
 
 
-def _put_nodes(
-    db: sqlite3.Connection, found: Rescued, report: Report
-) -> dict[tuple[str, str], tuple[str, int, str | None]]:
-    """Insert the nodes; return their kinds, rows and texts."""
-    keys: dict[tuple[str, str], tuple[str, int, str | None]] = {}
+def _put_nodes(db: sqlite3.Connection, found: Rescued, report: Report) -> dict[tuple[str, str], Node]:
+    """Insert the nodes, and return them."""
+    keys: dict[tuple[str, str], Node] = {}
     for row, (_, namespace, node_id, kind, told, attributes, expires) in sorted(found.tables["nodes"].items()):
         if not all(isinstance(value, str) for value in (namespace, node_id, kind)) or (namespace, node_id) in keys:
             report.lost.append(f"a node in row {row} that is there twice or makes no sense: {node_id!r}")
@@ -270,7 +265,7 @@ def _put_nodes(
             "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
             (row, namespace, node_id, kind, text, json.dumps(data), _expiry(expires)),
         )
-        keys[namespace, node_id] = (kind, row, text)
+        keys[namespace, node_id] = Node(node_id, kind, text, data, namespace, None, row)
     return keys
 
 
@@ -304,14 +299,14 @@ def _put_history(db: sqlite3.Connection, found: Rescued, rows: set[int], report:
         )
 
 
-def _put_vectors(db: sqlite3.Connection, found: Rescued, texts: dict[int, str | None], report: Report) -> None:
+def _put_vectors(db: sqlite3.Connection, found: Rescued, nodes: dict[int, Node], report: Report) -> None:
     sets: dict[int, tuple[str, int]] = {}
     for number, (_, name, dim, _) in sorted(found.tables["sets"].items()):
         if isinstance(name, str) and isinstance(dim, int) and dim > 0 and name not in {n for n, _ in sets.values()}:
             sets[number] = (name, dim)
             db.execute("INSERT INTO sets VALUES (?, ?, ?, 0)", (number, name, dim))
-    _know_model(db, found, sets, texts, report)
-    width = _dim(found.meta.get("embedder"))
+    _know_model(db, found, sets, nodes, report)
+    width = width_of(_json(found.meta.get("embedder")))
     taken: set[tuple[int, int, int]] = set()
     dropped = 0
     for key, (_, row, part, start, end, vector) in sorted(found.tables["vectors"].items()):
@@ -321,14 +316,14 @@ def _put_vectors(db: sqlite3.Connection, found: Rescued, texts: dict[int, str | 
             continue
         name, dim = sets[number]
         whole = (
-            row in texts
+            row in nodes
             and all(isinstance(value, int) for value in (part, start, end))
             and isinstance(vector, bytes)
             and len(vector) == 4 * dim
             and (width is None or width == dim or name.endswith(".next"))
             and (number, row, part) not in taken
             and part >= 0
-            and ((start, end) == (0, -1) or 0 <= start < end <= len(texts[row] or ""))
+            and ((start, end) == (0, -1) or 0 <= start < end <= len(nodes[row].text or ""))
             and not bad_vectors(np.frombuffer(vector, "<f4")[None, :])[0]
         )
         if whole:
@@ -341,33 +336,26 @@ def _put_vectors(db: sqlite3.Connection, found: Rescued, texts: dict[int, str | 
         report.done.append(f"take out {dropped} vectors that are none, or nobody's")
 
 
-def _know_model(db: sqlite3.Connection, found: Rescued, sets: Any, texts: Any, report: Report) -> None:
-    """Where the record of the model is lost, find out whether it was the one that is always here."""
-    width = _dim(found.meta.get("embedder"))
-    if width is not None and (not sets or any(dim == width for _, dim in sets.values())):
-        return
-    prompts = [
-        (texts[row[1]], row[5])
-        for key, row in sorted(found.tables["vectors"].items())
-        if sets.get(key // SLOTS, ("",))[0] in {PROMPT, RESPONSE} and row[1] in texts and isinstance(row[5], bytes)
-    ][:3]
-    embedder = open_embedder(BUILTIN)
-    made = checked_embed(embedder, [text or "" for text, _ in prompts])
-    same = all(len(raw) == 4 * len(row) for row, (_, raw) in zip(made, prompts, strict=True))
-    if prompts and same and all(
-        float(row @ np.frombuffer(raw, "<f4")) > _SAME for row, (_, raw) in zip(made, prompts, strict=True)
-    ):  # fmt: skip
-        found.meta["embedder"] = json.dumps(describe(embedder, named=True))
+def _know_model(db: sqlite3.Connection, found: Rescued, sets: Any, nodes: dict[int, Node], report: Report) -> None:
+    """Where the record of the model is lost or wrong, write down which one it was, if that can be told."""
+    sample = []
+    for key, row in sorted(found.tables["vectors"].items()):
+        if row[1] not in nodes or not isinstance(row[5], bytes) or len(row[5]) % 4 or row[4] != -1:
+            continue
+        name, _ = sets.get(key // SLOTS, (nodes[row[1]].kind, 0))  # where the sets are lost, too: of a whole text
+        if name in FIELDS and row[5]:
+            values = np.frombuffer(row[5], "<f4")
+            if not bad_vectors(values[None, :])[0]:
+                sample.append((nodes[row[1]], values))
+        if len(sample) == SAMPLE:
+            break
+    told = _json(found.meta.get("embedder"))
+    widths = {dim for name, dim in sets.values() if not name.endswith(".next")} or {len(v) for _, v in sample}
+    record = known_record(told, widths, sample)
+    if record is not None:
+        found.meta["embedder"] = json.dumps(record)
         db.execute("INSERT OR REPLACE INTO meta VALUES ('embedder', ?)", (found.meta["embedder"],))
-        report.done.append(f"note again that the vectors are those of {BUILTIN!r}")
-    elif "embedder" in found.meta:
+        report.done.append(f"note again that the vectors are those of {record['name']!r}")
+    elif "embedder" in found.meta and width_of(told) is None:
         found.meta.pop("embedder")
         db.execute("DELETE FROM meta WHERE key = 'embedder'")
-
-
-def _dim(record: Any) -> int | None:
-    try:
-        found = json.loads(record)
-        return int(found["dim"]) if len(base64.b64decode(found["probe"])) == 4 * found["dim"] else None
-    except (ValueError, TypeError, KeyError):
-        return None
