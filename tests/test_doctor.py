@@ -878,6 +878,9 @@ def test_older_files_are_migrated_when_that_is_asked_for(tmp_path, name, make):
     assert found.state == "older"
     assert doctor.verify(path).codes() >= {"older"}
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {name: raw}
+    if name == "g.db":
+        with pytest.raises(InvalidInput, match="schema --migrate"):
+            doctor.restore(path, tmp_path / "other.db")
     done = doctor.schema(path, migrate=True)
     assert (done.state, done.kept) == ("current", [f"{path}.original"])
     assert beside(path, ".original").exists()

@@ -13,7 +13,7 @@ import pytest
 from outside import contents, end, finish, run, start
 
 from raeburnmemory import MemoryGraph, doctor
-from raeburnmemory.errors import InvalidInput, StoreCorrupt
+from raeburnmemory.errors import InvalidInput, LockTimeout, StoreCorrupt
 
 STORES = ["g.json", "g.db"]
 
@@ -432,3 +432,34 @@ def test_others_that_only_close_do_the_restored_memory_no_harm(tmp_path, name):
     assert len(seen(path)[0]) == 42
     (kept,) = [each for each in done.kept if each.rpartition("-")[2].isalnum() and not each.endswith("-wal")]
     assert "before" in seen(kept)[0]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from raeburnmemory.lock import StoreLock
+with StoreLock(Path(sys.argv[1]), 5)():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_memory_that_is_held_is_waited_for_and_then_named(tmp_path, name):
+    path = fill(tmp_path / name)
+    backup = tmp_path / f"copy{path.suffix}"
+    doctor.backup(path, backup)
+    holder = start(HOLDER, path)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert doctor.verify(path).sound
+        doctor.backup(path, tmp_path / f"second{path.suffix}")  # reads, and waits for nobody
+        calls = [lambda: doctor.repair(path, timeout=0.1), lambda: doctor.restore(backup, path, timeout=0.1)]
+        if name == "g.db":
+            calls.append(lambda: doctor.compact(path, timeout=0.1))
+        for call in calls:
+            with pytest.raises(LockTimeout, match=str(holder.pid)):
+                call()
+    finally:
+        end(holder)
+    assert doctor.restore(backup, path).nodes == 60

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, StoreCorrupt, StoreError
+from ..errors import InvalidInput, MemoryGraphError, StoreCorrupt, StoreError
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import copy_store, open_store
@@ -51,6 +51,9 @@ def backup(memory: Any, target: str | os.PathLike[str], *, overwrite: bool = Fal
         if source.backend == "json":
             state, store = _state(source)
             write_json(state, store, stem)
+        elif not os.access(source.path.parent, os.W_OK):
+            with opened(source.name) as db:  # SQLite would need to make files there to read the log
+                _copy_database(db, source.name, stem)
         else:
             with contextlib.closing(SqliteStore(source.path, read_only=True)) as store:
                 _copy_database(store._connection(), source.name, stem)  # noqa: SLF001 - the driver copies best
@@ -180,14 +183,19 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], *, tim
     if found.codes("error"):
         wrong = next(finding for finding in found.findings if finding.severity == "error")
         raise StoreCorrupt(f"The backup {source.name!r} is damaged, and nothing was changed: {wrong.message}")
+    if source.backend == "sqlite" and "older" in found.codes():
+        raise InvalidInput(
+            f"{source.name!r} was written by the original library. Bring it up to date first: "
+            f"raeburnmemory --db {source.name} schema --migrate"
+        )
     lock = StoreLock(there.path, timeout)
     try:
         with lock():
             resume(there.name)
             return _restore(source, there)
     except OSError as exc:
-        if isinstance(exc, StoreError):
-            raise
+        if isinstance(exc, MemoryGraphError):
+            raise  # some of ours are OSErrors, too
         raise write_failed("restore", there.name, exc) from exc
     finally:
         lock.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import InvalidInput, NotAStore, StoreMissing, UnknownBackend
 from ..store import checked_path
-from ..store._files import SWITCHING
+from ..store._files import SWITCHING, database_is_free
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +70,11 @@ def _neighbours(name: str) -> str | None:
 def _first_bytes(name: str) -> str | None:
     if not os.path.isfile(name):
         return None
-    with open(name, "rb") as file:
-        head = file.read(64)
+    with database_is_free(name) as free:
+        if not free:
+            return "sqlite"
+        with open(name, "rb") as file:
+            head = file.read(64)
     if head.startswith(b"SQLite format 3\0"):
         return "sqlite"
     return "json" if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"["} else None

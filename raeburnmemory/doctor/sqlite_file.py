@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import MemoryGraphError, NotAStore, StoreCorrupt, StoreTooNew, StoreWriteFailed
 from ..nodes import Link, Node
 from ..store import VectorBlock
+from ..store._files import database_is_free, read_database
 from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, connect, sniff
 from .content import Content, some
 from .sqlite_pages import read_wal
@@ -73,8 +74,12 @@ def _copy(path: str, copy: str) -> None:
             for ending in ("", "-wal", "-journal"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(copy + ending)
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(path + ending, copy + ending)
+                with contextlib.suppress(FileNotFoundError), database_is_free(path + ending) as free:
+                    if free:
+                        shutil.copyfile(path + ending, copy + ending)
+                    else:
+                        with open(copy + ending, "wb") as target:
+                            target.write(read_database(path))
             if _log_head(path) == before:
                 return
     except OSError as exc:

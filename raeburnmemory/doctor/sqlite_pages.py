@@ -11,6 +11,8 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..store._files import read_database
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -87,8 +89,7 @@ class Pages:
     def __init__(self, path: str, *, wal: Wal | None = None) -> None:
         self._raw = b""
         if os.path.isfile(path):
-            with open(path, "rb") as file:
-                self._raw = file.read()
+            self._raw = read_database(path)
         self._over = {} if wal is None else dict(wal.pages)
         self.damaged: set[int] = set()
         """Pages that should hold something and cannot be read."""
