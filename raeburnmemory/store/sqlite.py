@@ -53,6 +53,7 @@ log = logging.getLogger("raeburnmemory")
 
 _BLOCK = 8192  # vectors per query
 _WAL_LIMIT = 16 << 20  # bytes of the -wal file beyond which it is cut off as soon as no reader needs it
+_PATIENCE = 1.0  # seconds that a write waits for readers when the -wal file is twice as large
 _NODE = "row, namespace, id, kind, text, attributes, expires_at"
 _EDGE = "row, namespace, source, target, relation, data"
 
@@ -262,9 +263,12 @@ class SqliteStore:
             return
         try:
             with self._renewing():
-                db.execute("PRAGMA busy_timeout=0")  # a reader at work: then the next time
+                # A reader at work: then the next time, until it has become too much. It can only be one that began
+                # before everything was carried over, so that waiting for it ends.
+                patience = min(_PATIENCE, self._timeout) if size > 2 * _WAL_LIMIT else 0
+                db.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
                 busy, *_ = db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchone()
-                db.execute(f"PRAGMA busy_timeout={int(self._timeout * 1000)}")
+                db.execute(f"PRAGMA busy_timeout={int(min(self._timeout * 1000, 1 << 30))}")
                 self._wal_floor = size + _WAL_LIMIT // 4 if busy else 0
         except sqlite3.Error as exc:
             # What was written is committed; only its tidying has to wait.
