@@ -17,8 +17,8 @@ LENGTH = {
     "RAEBURN_HISTORIES": "100",
 }
 RELIABILITY = (
-    "access bad_input crash crash_moves damage full_disk linear long_lived network power_loss processes stateful "
-    "store_folds syscalls values"
+    "access bad_input crash crash_moves damage doctor doctor_processes forget_secure full_disk linear long_lived network "
+    "power_loss processes stateful store_folds syscalls values"
 )
 
 
