@@ -119,7 +119,10 @@ def copy(folder, tmp_path):
         if file.is_file():
             there = target / file.relative_to(folder)
             there.parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, there) if file.suffix == ".onnx" else shutil.copy(file, there)
+            try:
+                os.link(file, there) if file.suffix == ".onnx" else shutil.copy(file, there)
+            except OSError:  # on another disk
+                shutil.copy(file, there)
     return target
 
 

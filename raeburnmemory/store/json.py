@@ -449,14 +449,8 @@ class JsonStore(MemoryStore):
         except OSError as exc:
             raise write_failed("write", self._path, exc) from exc
         finally:
-            for name in self._temporary(suffix):
-                discard(name)
-
-    def _temporary(self, suffix: str) -> list[str]:
-        folder, name = os.path.split(self._path)
-        with contextlib.suppress(OSError):  # what cannot be seen was not made either
-            return [e.path for e in os.scandir(folder) if e.name.startswith(name) and e.name.endswith(suffix)]
-        return []
+            for name in [self._path, self._journal_path, *self._vectors.names(set(snapshot.fields))]:
+                discard(name + suffix)
 
     def _still_wanted(self, inode: int | None) -> None:
         """Raise SupersededError if the journal is not the one with *inode* any more.
@@ -500,6 +494,8 @@ class JsonStore(MemoryStore):
             self._put_in_place(self._vectors.prepare_settled(self.id, suffix))
         except OSError as exc:
             raise write_failed("rewrite", self._path, exc) from exc
+        finally:
+            discard(self._vectors.header_path + suffix)
         copies.sweep()
         copies.sync()
         with self._mutex:
