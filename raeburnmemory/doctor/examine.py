@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..embed import BUILTIN, open_embedder
 from ..errors import MemoryGraphError
-from ..store._files import SWITCHING
+from ..store._files import SWITCHING, alive
 from .content import Content, check_content
 from .generation import parts_of
 from .index_files import check_indexes
@@ -134,7 +134,7 @@ def leftovers(path: str) -> list[str]:
             continue
         rest, path = entry[len(name) :], os.path.join(folder, entry)
         temporary = re.search(r"\.tmp-(\d+)", rest)
-        if (temporary is not None and not _alive(int(temporary[1]))) or (
+        if (temporary is not None and not alive(int(temporary[1]))) or (
             re.fullmatch(r"\..*\.index\.\w+\.tmp", rest) and time.time() - _modified(path) > _OLD
         ):
             found.append(path)
@@ -146,16 +146,6 @@ def _modified(path: str) -> float:
         return os.stat(path).st_mtime
     except OSError:  # gone meanwhile
         return time.time()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 def _check_leftovers(place: Place, report: Report) -> None:

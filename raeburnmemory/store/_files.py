@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SWITCHING",
     "SupersededError",
+    "alive",
     "at_once",
     "copy_file",
     "database_is_free",
@@ -186,11 +187,12 @@ def sweep(path: str) -> None:
     for entry in os.scandir(folder):
         found = re.match(r".*\.tmp-(\d+)", entry.name) if entry.name.startswith(name) else None
         with contextlib.suppress(OSError):
-            if found and time.time() - entry.stat().st_mtime > _ABANDONED and not _alive(int(found[1])):
+            if found and time.time() - entry.stat().st_mtime > _ABANDONED and not alive(int(found[1])):
                 os.unlink(entry.path)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Tell whether there is a process with that number, as far as it can be told."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
