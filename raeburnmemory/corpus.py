@@ -58,6 +58,11 @@ _COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "times": (np.float64, math.nan),  # seconds since 1970
     "expires": (np.float64, math.inf),
 }
+# Words with which people speak of their conversations, not of what was said in them.
+_ABOUT_MEMORY = """
+across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
+say session suggest summarise summarize summary talk tell throughout various walk
+"""
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -104,6 +109,7 @@ class Corpus:
 
     def _clear(self) -> None:
         self.words = LexicalIndex(self._language)
+        self.about_memory = frozenset(self.words.words.of(_ABOUT_MEMORY))
         self.ids: list[str] = []
         self.names: list[str] = []  # of kinds and speakers, by their codes
         self._codes: dict[str, int] = {}
@@ -113,6 +119,7 @@ class Corpus:
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
         self._said, self._said_at = np.empty(0, np.float32), -1
+        self._earliest, self._earliest_at = math.nan, -1
         self._n = 0
         self._room = {name: np.full(16, empty, kind) for name, (kind, empty) in _COLUMNS.items()}
         self._cut()
@@ -163,6 +170,13 @@ class Corpus:
             said = np.bincount(self.sessions[inside], self.words.lengths()[inside], self._n)
             self._said, self._said_at = said.astype(np.float32), self.version
         return self._said
+
+    def earliest(self) -> float:
+        """Return the time of the oldest node that carries one, NaN if none does."""
+        if self._earliest_at != self.version:
+            known = self.times[np.isfinite(self.times)]
+            self._earliest, self._earliest_at = float(known.min()) if len(known) else math.nan, self.version
+        return self._earliest
 
     def alive(self, now: float) -> NDArray[np.bool_]:
         """Tell of every node whether it is there, has a text and has not expired."""

@@ -84,6 +84,10 @@ class Dense:
             self.index_name = index_name(index)
             self._new_index = partial(open_index, self.index_name)
         self._indexes: dict[str, FieldIndex] = {}
+        self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (
+            -1,
+            {},
+        )  # the indexes that hold anything, at a version
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
@@ -269,6 +273,16 @@ class Dense:
             cached.catch_up(self._store.version() if version is None else version)
             return cached
 
+    def _holding(self, version: int, *, passages: bool) -> list[FieldIndex]:
+        """Return the indexes that hold anything, at *version* of the store."""
+        if self._filled[0] != version:
+            found = {
+                ending == PASSAGES: [self._cached(field + ending, version) for field in EMBEDDED]
+                for ending in ("", PASSAGES)
+            }
+            self._filled = version, {key: [one for one in some if len(one.index)] for key, some in found.items()}
+        return self._filled[1][passages]
+
     def rebuild(self) -> int:
         """Throw the indexes away, saved ones too, and build them again; return how many texts they hold."""
         with self._lock:
@@ -277,14 +291,13 @@ class Dense:
                 path = self._store.cache_path(field)
                 if path is not None and os.path.exists(path):
                     os.unlink(path)
-            self._indexes = {}
+            self._indexes, self._filled = {}, (-1, {})
             return self.size()
 
     def size(self) -> int:
         """Return how many texts can be found by meaning."""
         with self._lock:
-            version = self._store.version()
-            return sum(len(self._cached(field, version).index) for field in EMBEDDED)
+            return sum(len(cached.index) for cached in self._holding(self._store.version(), passages=False))
 
     def search(self, text: str, k: int, namespace: str, field: str = PROMPT) -> Hits:
         """Return the *k* nodes of *namespace* whose vectors in *field* are nearest to *text*.
@@ -376,10 +389,10 @@ class Dense:
         among them. None if an index cannot do that: then ask for the `nearest`.
         """
         with self._lock:
-            found = [self._cached(field + PASSAGES if passages else field, version) for field in EMBEDDED]
+            found = self._holding(version, passages=passages)
             if not all(cached.scannable for cached in found):
                 return None
-            return [cached.scan(query, namespace) for cached in found if len(cached.index)]
+            return [cached.scan(query, namespace) for cached in found]
 
     def cosines(
         self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int
@@ -391,12 +404,11 @@ class Dense:
         found = []
         wide = query.astype(np.float64)
         with self._lock:
-            for ending in ("", PASSAGES):
+            for passages in (False, True):
                 values = np.full(len(rows), np.nan, np.float32)
-                for field in EMBEDDED:
-                    cached = self._cached(field + ending, version)
-                    if len(cached.index) and len(rows):
-                        slots, at = cached.places_of(rows)
+                for cached in self._holding(version, passages=passages) if len(rows) else ():
+                    slots, at = cached.places_of(rows)
+                    if len(slots):
                         # In float64, as the indexes have it: the same to the last bit, whoever computes it.
                         exact = np.einsum("ij,j->i", cached.index.get(slots).astype(np.float64), wide)
                         np.fmax.at(values, at, exact.astype(np.float32) + np.float32(0))
@@ -470,7 +482,7 @@ class Dense:
     def close(self) -> None:
         """Save the indexes that changed enough to be worth it."""
         with self._lock:
-            indexes, self._indexes = self._indexes, {}
+            indexes, self._indexes, self._filled = self._indexes, {}, (-1, {})
         worth = [] if self._store.read_only else [cached for cached in indexes.values() if cached.worth_saving()]
         if not worth:
             return

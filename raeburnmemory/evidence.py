@@ -31,12 +31,6 @@ _SHORT, _LONG, _SESSION = (0.9, 0.4), (1.2, 0.95), (1.2, 0.75)  # k1 and b of BM
 _META = 0.5  # the weight of words that speak of the memory itself
 _WEEK = 7 * 86_400.0
 
-# Words with which people speak of their conversations, not of what was said in them.
-_ABOUT_MEMORY = """
-across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
-say session suggest summarise summarize summary talk tell throughout various walk
-"""
-
 
 class Evidence:
     """What the legs say about the nodes of a corpus, for one question. Arrays have one entry per node."""
@@ -75,9 +69,8 @@ class Evidence:
         """Fill in what the words say; all words at once, because numpy costs by the call."""
         corpus, index = self.corpus, self.corpus.words
         mean = index.total / max(index.held, 1)
-        lengths = index.lengths().astype(np.float32)
-        about_memory = set(index.words.of(_ABOUT_MEMORY))
-        share = np.array([_META if word in about_memory else 1.0 for word in question.words], np.float32)
+        lengths = index.lengths()
+        share = np.array([_META if word in corpus.about_memory else 1.0 for word in question.words], np.float32)
         weights = question.idf.astype(np.float32) * share
 
         own = [(at, term, 1.0) for at, term in enumerate(question.terms) if term >= 0]
@@ -112,13 +105,13 @@ class Evidence:
         counts: Floats,
         texts: Numbers,
         weights: Floats,
-        lengths: Floats,
+        lengths: Numbers,
         mean: float,
         parameters: tuple[float, float],
     ) -> Floats:
         """Return BM25 of every node, from how often each word stands in each of *texts* (words, texts)."""
         k1, b = parameters
-        slow = (k1 * (1 - b) + k1 * b / max(mean, 1e-9) * lengths[texts]).astype(np.float32)
+        slow = (k1 * (1 - b) + k1 * b / max(mean, 1e-9) * lengths[texts].astype(np.float32)).astype(np.float32)
         found = np.zeros(len(self.corpus), np.float32)
         found[texts] = (weights * np.float32(k1 + 1)) @ (counts / (counts + slow))
         return found
@@ -151,11 +144,14 @@ class Evidence:
     def find_nearest(self) -> None:
         """Note the nearest texts of each kind, as wholes and by their passages."""
         there = np.zeros(len(self.corpus), np.bool_)
+        codes = [code for kind in EMBEDDED if (code := self.corpus.code(kind)) >= 0]
         for cosines in (self.whole, self.passage):
             known = np.flatnonzero(self.allowed & ~np.isnan(cosines))
+            if not len(known):
+                continue
             values, kinds = cosines[known], self.corpus.kinds[known]
-            for kind in EMBEDDED:
-                some = np.flatnonzero(kinds == self.corpus.code(kind))
+            for code in codes:
+                some = np.flatnonzero(kinds == code)
                 there[_top(known[some], values[some], self.pool)] = True
         self.nearest = np.flatnonzero(there)
 

@@ -125,14 +125,15 @@ class Hits(Sequence[Hit]):
     def __init__(
         self, hits: Sequence[Hit] = (), skipped: Mapping[str, str] | None = None, legs: Sequence[str] = ()
     ) -> None:
-        self._hits = tuple(hits)
+        self._hits = tuple(hits) if isinstance(hits, list) else hits  # others may make them when they are looked at
         self.skipped = dict(skipped or {})
         self.legs = tuple(legs)
 
     @property
     def ids(self) -> list[str]:
         """The ids of the nodes found, best first."""
-        return [hit.id for hit in self._hits]
+        known: list[str] | None = getattr(self._hits, "ids", None)  # without making the hits
+        return [hit.id for hit in self._hits] if known is None else known
 
     @property
     def texts(self) -> list[str]:
@@ -144,7 +145,9 @@ class Hits(Sequence[Hit]):
     @overload
     def __getitem__(self, index: slice) -> Hits: ...
     def __getitem__(self, index: int | slice) -> Hit | Hits:
-        return Hits(self._hits[index], self.skipped, self.legs) if isinstance(index, slice) else self._hits[index]
+        if isinstance(index, slice):
+            return Hits(self._hits[index], self.skipped, self.legs)
+        return self._hits[index]
 
     def __len__(self) -> int:
         return len(self._hits)
@@ -153,7 +156,10 @@ class Hits(Sequence[Hit]):
         return iter(self._hits)
 
     def __eq__(self, other: object) -> bool:
-        return self._hits == tuple(other) if isinstance(other, (Hits, list, tuple)) else NotImplemented
+        return tuple(self) == tuple(other) if isinstance(other, (Hits, list, tuple)) else NotImplemented
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hits, (tuple(self), self.skipped, self.legs)
 
     __hash__ = None  # type: ignore[assignment]
 

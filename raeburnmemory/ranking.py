@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,8 +19,7 @@ import numpy as np
 from .corpus import ANSWER, ASKS, DATED, NAMED, STANDING
 from .errors import InvalidInput
 from .evidence import DENSE, FORM, GRAPH, LEXICAL, TIME, Evidence
-from .hits import Step, Why
-from .nodes import RESPONDED_WITH
+from .nodes import RESPONDED_WITH, SUPERSEDES
 from .records import shown
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "Observations",
     "Ranking",
     "Weights",
+    "about",
     "observe",
     "rank",
     "resemblance",
@@ -146,15 +147,29 @@ class Weights:
                         f"The weight of {name!r} for {kind} must be a number, 0 or more, not {shown(weight)}."
                     )
 
+    def shares(self, *, timed: bool) -> dict[str, list[float]]:
+        """Return what each observation adds to the scores of the three kinds, of those that add anything."""
+        return self._timed if timed else self._timeless
+
+    @cached_property
+    def _timed(self) -> dict[str, list[float]]:
+        return _shares([getattr(self, kind) for kind in KINDS], timed=True)
+
+    @cached_property
+    def _timeless(self) -> dict[str, list[float]]:
+        return _shares([getattr(self, kind) for kind in KINDS], timed=False)
+
     def to_dict(self) -> dict[str, dict[str, float]]:
         """Return the weights as a JSON object."""
         return asdict(self)
 
 
+RECENCY = "recency"
+_AFTERWARDS = {SUPERSEDES: _Observed(GRAPH, 1, SUPERSEDES), RECENCY: _Observed(TIME, 1)}  # on top of observations
+
 SELDOM = frozenset({"standing", "linked"})  # observations that add to the score without being part of its whole
 
 _LENGTH = 40  # words from which a turn is long enough
-_MENTIONED = 0.001  # what adds less to a score is not worth a word
 _APART = 1e-6  # what tells two scores apart that are nothing
 _LESS = 0.9  # what is superseded has at most this share of the score of what supersedes it
 
@@ -197,6 +212,11 @@ class Observations:
     timed: bool
 
 
+def about(name: str) -> _Observed:
+    """Return what is known of a part of a score."""
+    return OBSERVED.get(name) or _AFTERWARDS[name]
+
+
 def observe(evidence: Evidence) -> Observations:
     """Look at the candidates."""
     numbers, corpus = evidence.candidates(), evidence.corpus
@@ -216,6 +236,8 @@ def observe(evidence: Evidence) -> Observations:
 def _newer(corpus: Corpus, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what supersedes each candidate: the next in its chain that is a candidate too, -1 for nothing."""
     found = corpus.newer[numbers].astype(np.int64)
+    if not (found >= 0).any():
+        return found
     there = set(numbers.tolist())
     for place in np.flatnonzero(found >= 0).tolist():
         other, seen = int(found[place]), {int(numbers[place])}
@@ -228,17 +250,12 @@ def _newer(corpus: Corpus, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def rank(observed: Observations, weights: Weights) -> Ranking:
     """Score the candidates."""
-    parts: dict[str, Floats] = {}
-    of_kind = [getattr(weights, kind) for kind in KINDS]
-    totals = [total_of(one, timed=observed.timed) for one in of_kind]
-    for name, values in observed.values.items():
-        shares = [
-            height * one.get(name, 0.0) / (total or 1.0)
-            for one, total, height in zip(of_kind, totals, HEIGHT, strict=True)
-        ]
-        if any(shares):
-            parts[name] = OBSERVED[name].sign * np.array(shares, np.float32)[observed.kinds] * values
-    ranking = Ranking(observed.numbers, parts)
+    shares = weights.shares(timed=observed.timed)
+    names = [name for name in observed.values if name in shares]
+    # All at once: numpy costs by the call.
+    table = np.array([observed.values[name] for name in names], np.float32).reshape(len(names), len(observed.numbers))
+    table *= np.array([shares[name] for name in names], np.float32).reshape(len(names), len(KINDS))[:, observed.kinds]
+    ranking = Ranking(observed.numbers, names, table)
     ranking.sink(observed.newer)
     return ranking
 
@@ -252,40 +269,47 @@ def total_of(weights: Mapping[str, float], *, timed: bool) -> float:
     )
 
 
+def _shares(of_kind: Sequence[Mapping[str, float]], *, timed: bool) -> dict[str, list[float]]:
+    totals = [total_of(one, timed=timed) or 1.0 for one in of_kind]
+    return {
+        name: [
+            OBSERVED[name].sign * height * one.get(name, 0.0) / total
+            for one, total, height in zip(of_kind, totals, HEIGHT, strict=True)
+        ]
+        for name in OBSERVED
+        if any(one.get(name) for one in of_kind)
+    }
+
+
 def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats]:
     """Return every observation of the candidates, from 0 to 1."""
     corpus = evidence.corpus
-    flags = corpus.flags
-    meaning = evidence.near()
-    words, exact_words = evidence.scaled(evidence.words), evidence.scaled(evidence.exact_words)
-
-    def of(values: Floats, column: NDArray[np.int32], which: NDArray[np.bool_] | None = None) -> Floats:
-        there = column >= 0 if which is None else (column >= 0) & which[column]
-        return np.where(there, values[column], 0).astype(np.float32)
-
-    previous = corpus.previous[numbers]
+    flags, lengths = corpus.flags, corpus.words.lengths()
+    meaning, words, exact_words = (
+        _with_nobody(values)
+        for values in (evidence.near(), evidence.scaled(evidence.words), evidence.scaled(evidence.exact_words))
+    )
+    previous, sessions = corpus.previous[numbers], corpus.sessions[numbers]
     before = np.where(previous >= 0, corpus.previous[previous], -1)
-    sessions = corpus.sessions[numbers]
-    asks = (flags & ASKS) != 0
     mine = flags[numbers]
     answer = np.where(mine & ANSWER, -1, corpus.answer[numbers])
-    # What a session's best words are depends on whose session it is, as the words themselves do.
-    best_words, best_exact = _best_of(corpus, words), _best_of(corpus, exact_words)
     chat = (mine & NAMED) == 0
+    # What a session's best words are depends on whose session it is, as the words themselves do.
+    best = np.where(chat, _best_of(corpus, exact_words)[sessions], _best_of(corpus, words)[sessions])
     observed = {
         "meaning": meaning[numbers],
         "words": words[numbers],
         "exact_words": exact_words[numbers],
-        "asked": of(words, previous, asks),
-        "previous_meaning": of(meaning, previous),
-        "before": of(words, before),
-        "next_meaning": of(meaning, corpus.following[numbers]),
-        "session_words": np.where(chat, of(best_exact, sessions), of(best_words, sessions)),
-        "session": of(evidence.session / max(float(evidence.session.max(initial=0)), 1e-9), sessions),
-        "answer_meaning": of(meaning, answer),
-        "answer_words": of(exact_words, answer),
-        "question": asks[numbers].astype(np.float32),
-        "length": np.minimum(np.log1p(corpus.words.lengths()[numbers]) / np.log1p(_LENGTH), 1).astype(np.float32),
+        "asked": words[previous] * ((flags[previous] & ASKS) != 0),
+        "previous_meaning": meaning[previous],
+        "before": words[before],
+        "next_meaning": meaning[corpus.following[numbers]],
+        "session_words": best,
+        "session": _with_nobody(evidence.session)[sessions] / max(float(evidence.session.max(initial=0)), 1e-9),
+        "answer_meaning": meaning[answer],
+        "answer_words": exact_words[answer],
+        "question": ((mine & ASKS) != 0).astype(np.float32),
+        "length": np.minimum(np.log1p(lengths[numbers]) / np.log1p(_LENGTH), 1).astype(np.float32),
         "first": ((sessions >= 0) & (previous < 0)).astype(np.float32),
     }
     if evidence.question is not None:
@@ -302,11 +326,18 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     return observed
 
 
+def _with_nobody(values: Floats) -> Floats:
+    """Return *values* and a 0: that of -1, nobody."""
+    return np.concatenate([values, np.zeros(1, np.float32)])
+
+
 def _best_of(corpus: Corpus, values: Floats) -> Floats:
-    """Return, at the number of each session, the best of the values of what was said there."""
+    """Return, at the number of each session, the best of the *values* of what was said there; of nobody 0."""
     found = np.zeros(len(values), np.float32)
-    some = np.flatnonzero((values > 0) & (corpus.sessions >= 0))
-    np.maximum.at(found, corpus.sessions[some], values[some])
+    some = np.flatnonzero(values[:-1])
+    sessions = corpus.sessions[some]
+    np.maximum.at(found, sessions, values[some])
+    found[-1] = 0
     return found
 
 
@@ -356,16 +387,27 @@ def _linked(corpus: Corpus, numbers: NDArray[np.int64], values: Floats) -> Float
 
 
 class Ranking:
-    """Candidates with their scores and what these are made of."""
+    """Candidates with their scores, and what these are made of: `parts`, a row for each of `names`."""
 
-    def __init__(self, numbers: NDArray[np.int64], parts: Mapping[str, Floats]) -> None:
+    def __init__(self, numbers: NDArray[np.int64], names: Sequence[str], parts: Floats) -> None:
         self.numbers = numbers
-        self.parts = dict(parts)
-        self.scores = sum(self.parts.values(), np.zeros(len(numbers), np.float32))
+        self.names = list(names)
+        self.parts = parts
+        self.scores = parts.sum(axis=0, dtype=np.float32)
 
-    def order(self) -> list[int]:
-        """Return the places of the candidates, best first; equals in the order of the store."""
-        return np.lexsort((self.numbers, -self.scores)).tolist()  # type: ignore[no-any-return]
+    def best(self, count: int) -> list[int]:
+        """Return the places of the *count* best candidates, best first; equals in the order of the store."""
+        scores, places = self.scores, np.arange(len(self.scores))
+        if 0 < count < len(places):
+            places = np.flatnonzero(scores >= np.partition(scores, len(scores) - count)[len(scores) - count])
+        return places[np.lexsort((self.numbers[places], -scores[places]))][:count].tolist()  # type: ignore[no-any-return]
+
+    def _part(self, name: str) -> Floats:
+        """Return the row of *name*, a new one of zeros if there is none."""
+        if name not in self.names:
+            self.names.append(name)
+            self.parts = np.concatenate([self.parts, np.zeros((1, len(self.numbers)), np.float32)])
+        return np.asarray(self.parts[self.names.index(name)])
 
     def sink(self, newer: Numbers) -> None:
         """Put what is superseded below what supersedes it, and that where the best of the older ones was."""
@@ -392,18 +434,16 @@ class Ranking:
             self._move(place, min(self.scores[place], top - max((1 - _LESS) * abs(top), _APART)))
 
     def _move(self, place: int, score: float) -> None:
-        self.parts.setdefault("supersedes", np.zeros(len(self.numbers), np.float32))[place] += (
-            score - self.scores[place]
-        )
+        self._part(SUPERSEDES)[place] += score - self.scores[place]
         self.scores[place] = score
 
     def renew(self, times: NDArray[np.float64], now: float, weight: float, half_life: float) -> None:
         """Mix in how new each candidate is: half as much for every *half_life* seconds of age."""
         age = np.maximum(now - np.nan_to_num(times[self.numbers], nan=-np.inf), 0)
-        self.parts = {name: part * (1 - weight) for name, part in self.parts.items()}
+        self.parts = self.parts * (1 - weight)
         with np.errstate(over="ignore", under="ignore"):
-            self.parts["recency"] = (weight * np.exp2(-age / half_life)).astype(np.float32)
-        self.scores = self.scores * (1 - weight) + self.parts["recency"]
+            self._part(RECENCY)[:] = weight * np.exp2(-age / half_life)
+        self.scores = self.scores * (1 - weight) + self._part(RECENCY)
 
     def cut(self, evidence: Evidence, similarity: float | None, coverage: float | None) -> None:
         """Drop candidates below either threshold."""
@@ -412,83 +452,7 @@ class Ranking:
             keep &= np.nan_to_num(evidence.similar[self.numbers], nan=-1.0) >= similarity
         if coverage is not None:
             keep &= evidence.held[self.numbers] >= coverage
-        self.numbers, self.scores = self.numbers[keep], self.scores[keep]
-        self.parts = {name: part[keep] for name, part in self.parts.items()}
-
-    def whys(self, places: Sequence[int], evidence: Evidence) -> list[Why]:
-        """Return the reasons of some candidates."""
-        corpus, numbers = evidence.corpus, self.numbers[places]
-        about = [OBSERVED.get(name) or _OTHERS[name] for name in self.parts]
-        amounts = np.array([part[places] for part in self.parts.values()], np.float64)
-        names = list(dict.fromkeys(leg for leg, *_ in about))
-        if not names:
-            return [Why() for _ in places]
-        legs = np.array([amounts[[one.leg == name for one in about]].sum(axis=0) for name in names]).round(6)
-        words: list[list[str]] = [[] for _ in places]
-        if evidence.question is not None:
-            columns = np.searchsorted(evidence.texts, numbers)
-            for place, (number, column) in enumerate(zip(numbers.tolist(), columns.tolist(), strict=True)):
-                if column < len(evidence.texts) and evidence.texts[column] == number:
-                    held = np.flatnonzero(evidence.counts[:, column]).tolist()
-                    words[place] = [evidence.question.written[at] for at in held]
-        support = self._support(about, np.where(np.abs(amounts) >= _MENTIONED, amounts, 0.0), evidence, numbers)
-        return [
-            Why(dict(zip(names, row, strict=True)), tuple(found), _path(corpus, around))
-            for row, found, around in zip(legs.T.tolist(), words, support, strict=True)
-        ]
-
-    def _support(
-        self, about: Sequence[_Observed], amounts: NDArray[np.float64], evidence: Evidence, numbers: Numbers
-    ) -> list[list[tuple[float, str, int]]]:
-        """Return for each of some candidates how much came over which relation from which node."""
-        corpus = evidence.corpus
-        found: list[list[tuple[float, str, int]]] = [[] for _ in numbers]
-        for relation in dict.fromkeys(one.relation for one in about if one.relation is not None):
-            given = amounts[[one.relation == relation for one in about]].sum(axis=0).tolist()
-            if not any(given):
-                continue
-            if relation == "linked":
-                near = np.maximum(evidence.near(), evidence.scaled(evidence.words))
-                for place, (amount, number) in enumerate(zip(given, numbers.tolist(), strict=True)):
-                    if amount:
-                        other, over = max(corpus.linked[number], key=lambda link: float(near[link[0]]))
-                        found[place].append((amount, over, other))
-                continue
-            others = _neighbours(corpus, numbers, relation)
-            for place, (amount, other) in enumerate(zip(given, others, strict=True)):
-                if amount and other >= 0:
-                    found[place].append((amount, relation, other))
-        return found
-
-
-def _path(corpus: Corpus, support: Sequence[tuple[float, str, int]]) -> tuple[Step, ...]:
-    """Return the support of a hit, most first."""
-    steps = sorted(support, key=lambda step: -abs(step[0]))
-    return tuple(Step(relation, corpus.ids[other], round(amount, 6)) for amount, relation, other in steps)
-
-
-_OTHERS = {"supersedes": _Observed(GRAPH, 1, "supersedes"), "recency": _Observed(TIME, 1)}
-
-
-def _neighbours(corpus: Corpus, numbers: Numbers, relation: str) -> list[int]:
-    """Return the nodes that support others over *relation*, -1 for none."""
-    if relation == "before previous":
-        previous = corpus.previous[numbers]
-        return np.where(previous >= 0, corpus.previous[previous], -1).tolist()  # type: ignore[no-any-return]
-    if relation == "supersedes":
-        return [
-            int(corpus.newer[number])
-            if corpus.newer[number] >= 0
-            else next((other for other, _ in corpus.linked.get(number, ()) if corpus.newer[other] == number), -1)
-            for number in numbers.tolist()
-        ]
-    columns = {
-        "previous": corpus.previous,
-        "next": corpus.following,
-        "session": corpus.sessions,
-        RESPONDED_WITH: corpus.answer,
-    }
-    return columns[relation][numbers].tolist()  # type: ignore[no-any-return]
+        self.numbers, self.scores, self.parts = self.numbers[keep], self.scores[keep], self.parts[:, keep]
 
 
 def resemblance(corpus: Corpus, numbers: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .answers import Answers, around, named
 from .corpus import TEXT, Corpus, seconds
 from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, MissingDependency
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
 from .filters import condition
-from .hits import Exchange, Hit, Hits
+from .hits import Hit, Hits
 from .lock import Mutex
 from .nodes import PROMPT, RESPONSE
-from .passages import EMBEDDED, speaker
+from .passages import EMBEDDED
 from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .dense import Dense
-    from .nodes import Node
     from .ranking import Observations, Ranking, Weights
     from .store import Store
 
@@ -116,7 +116,7 @@ class Recall:
                 pool *= 4  # too many were copies, or below a threshold
             if vector is not None and wanted.min_similarity is None:
                 self._compare(evidence, vector, ranking.numbers[chosen])
-            hits = self._hits(ranking, evidence, chosen, folded)
+            hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows)
         ran = [leg for leg in LEGS if leg in legs and leg not in skipped and (leg != TIME or evidence.spans)]
         return Hits(hits, skipped, ran)
 
@@ -150,7 +150,7 @@ class Recall:
                 number = corpus.number(hit.id)
                 if number < 0:  # forgotten since the search
                     return []
-                prompt, answers = self._around(number)
+                ((prompt, answers),) = around(corpus, np.array([number]))
                 at = [prompt, *answers] if distance == 0 else self._turns(number, distance)
                 return [
                     said
@@ -178,7 +178,7 @@ class Recall:
             Hit(
                 node,
                 0.0,
-                speaker=_named(node, found.get(agents[number])),
+                speaker=named(node, found.get(agents[number])),
                 session=corpus.ids[corpus.sessions[number]] if corpus.sessions[number] >= 0 else None,
             )
             for number in numbers
@@ -273,8 +273,8 @@ class Recall:
                 skipped["stemming"] = corpus.words.words.missing
         spans = []
         if TIME in legs:
-            known = corpus.times[np.isfinite(corpus.times)]
-            spans = spans_in(query, now, float(known.min()) if len(known) else now)
+            first = corpus.earliest()
+            spans = spans_in(query, now, now if math.isnan(first) else first)
         if self._related is None or self._related.index is not corpus.words:
             self._related = RelatedWords(corpus.words)  # the corpus was read anew
         evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool)
@@ -299,6 +299,8 @@ class Recall:
             others = evidence.to_compare()
             evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others], version)
         known = np.isfinite(evidence.cosines)
+        if not (allowed & ~known).any():
+            return
         there, having = (
             np.bincount(corpus.kinds[some], minlength=len(corpus.names)) for some in (allowed, allowed & known)
         )
@@ -329,9 +331,9 @@ class Recall:
 
     def _chosen(self, ranking: Ranking, k: int, wanted: Wanted) -> tuple[list[int], dict[int, list[int]]]:
         """Return the places in the ranking to show, best first, and the near-copies folded into each."""
-        order = ranking.order()
         if not wanted.fold and not wanted.diversity:
-            return order[:k], {}
+            return ranking.best(k), {}
+        order = ranking.best(len(ranking.numbers))
         size = max(4 * k, 50)
         while True:
             pool = order[:size]
@@ -354,51 +356,6 @@ class Recall:
         copies = {pool[place]: [pool[other] for other in others] for place, others in folded.items()}
         return [pool[place] for place in left[:k]], copies
 
-    def _hits(
-        self, ranking: Ranking, evidence: Evidence, chosen: list[int], folded: Mapping[int, list[int]]
-    ) -> list[Hit]:
-        corpus, places = self._corpus, ranking.numbers[chosen]
-        numbers, agents, sessions = (one.tolist() for one in (places, corpus.agents[places], corpus.sessions[places]))
-        around = [self._around(number) for number in numbers]
-        wanted = {*numbers, *(one for prompt, answers in around for one in (prompt, *answers)), *agents} - {-1}
-        rows = dict(zip(wanted, corpus.rows[list(wanted)].tolist(), strict=True))
-        nodes = self._store.at_rows(list(rows.values()))
-        found = {number: nodes[row] for number, row in rows.items() if row in nodes}
-        reasons = ranking.whys(chosen, evidence)
-        scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
-        similarity = evidence.similar[places].astype(np.float64).round(6).tolist()
-        shares = evidence.shares(places)
-        hits = []
-        for at, number in enumerate(numbers):
-            node = found.get(number)
-            if node is None:
-                continue  # it expired this moment
-            prompt, answers = around[at]
-            hits.append(
-                Hit(
-                    node,
-                    scores[at],
-                    None if math.isnan(similarity[at]) else similarity[at],
-                    shares[at],
-                    reasons[at],
-                    _named(node, found.get(agents[at])),
-                    corpus.ids[sessions[at]] if sessions[at] >= 0 else None,
-                    Exchange(found.get(prompt), tuple(found[one] for one in answers if one in found))
-                    if node.kind in {PROMPT, RESPONSE}
-                    else None,
-                    tuple(corpus.ids[ranking.numbers[other]] for other in folded.get(chosen[at], ())),
-                )
-            )
-        return hits
-
-    def _around(self, number: int) -> tuple[int, list[int]]:
-        """Return the prompt of an exchange and its responses."""
-        asked = int(self._corpus.asked[number])
-        prompt = number if asked < 0 and self._corpus.kinds[number] == self._corpus.code(PROMPT) else asked
-        if prompt < 0:
-            return -1, [number]
-        return prompt, self._corpus.answers.get(prompt, [])
-
 
 def _folded(alike: NDArray[np.float64]) -> tuple[list[int], dict[int, list[int]]]:
     """Return the first of each group of near-copies, and which are the copies of each."""
@@ -411,15 +368,6 @@ def _folded(alike: NDArray[np.float64]) -> tuple[list[int], dict[int, list[int]]
         else:
             kept.append(place)
     return kept, folded
-
-
-def _named(node: Node, agent: Node | None) -> str | None:
-    """Return who said it, by name: its own, that of the agent, or the role."""
-    name = speaker(node)
-    if name is None and agent is not None:
-        given = agent.attributes.get("name")
-        name = given if isinstance(given, str) and given else agent.id
-    return name or {PROMPT: "user", RESPONSE: "assistant"}.get(node.kind)
 
 
 def _moment(wanted: Wanted) -> float:

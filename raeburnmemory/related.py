@@ -24,9 +24,8 @@ __all__ = ["RelatedWords"]
 LEAST = 0.4  # cosine from which a word counts as related; its weight grows from 0 there to 1 for the same meaning
 MOST = 10  # related words of a word
 _BLOCK = 4096
-_FIRST = 64  # numbers of a vector by which words are chosen
-_TRIED = 384  # words that are chosen, about, to be compared whole
-_SAMPLE = 2048
+_FIRST = 128  # numbers of a vector by which words are chosen
+_PROMISING = 0.4  # cosine between these from which words are compared whole
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
 
@@ -35,34 +34,41 @@ class RelatedWords:
     """The vectors of an index's vocabulary, made as it grows. For one thread at a time.
 
     Static vectors have their weight in their first numbers, so these alone choose the words that are compared whole:
-    of all that the ten related words of a word weigh, that overlooks some 0.4 %.
+    of all that the ten related words of a word weigh, that overlooks some 0.2 %.
     """
 
     def __init__(self, index: LexicalIndex) -> None:
         self.index = index
         self._embedder = BuiltinEmbedder()
-        self._vectors = np.empty((0, self._embedder.dim), np.float32)
-        self._begins = np.empty((_FIRST, 0), np.float32)  # by columns, which is how they are multiplied fastest
+        dim = self._embedder.dim
+        self._begins = np.empty((0, _FIRST), np.float32)  # the first numbers of each vector, of length 1
+        self._lengths = np.empty(0, np.float32)  # that these had
+        self._rests = np.empty((0, dim - _FIRST), np.float32)
         self._n = 0
         self._known: dict[str, tuple[int, list[tuple[int, float]]]] = {}
 
     def _catch_up(self) -> None:
         new = self.index.written[self._n :]
-        if self._n + len(new) > len(self._vectors):
-            room = max(self._n + len(new), 2 * len(self._vectors))
-            for name, shape in (("_vectors", (room, self._embedder.dim)), ("_begins", (_FIRST, room))):
-                old, longer = getattr(self, name), np.zeros(shape, np.float32)
-                longer[: old.shape[0], : old.shape[1]] = old
+        if self._n + len(new) > len(self._lengths):
+            room = max(self._n + len(new), 2 * len(self._lengths))
+            for name in ("_begins", "_lengths", "_rests"):
+                old = getattr(self, name)
+                longer = np.zeros((room, *old.shape[1:]), np.float32)
+                longer[: len(old)] = old
                 setattr(self, name, longer)
         for start in range(0, len(new), _BLOCK):
-            rows = self._embed(new[start : start + _BLOCK])
-            at = slice(self._n, self._n + len(rows))
-            self._vectors[at], self._begins[:, at] = rows, _unit(rows[:, :_FIRST]).T
-            self._n += len(rows)
+            some = new[start : start + _BLOCK]
+            at = slice(self._n, self._n + len(some))
+            self._begins[at], self._lengths[at], self._rests[at] = self._embed(some)
+            self._n += len(some)
 
-    def _embed(self, words: Sequence[str]) -> NDArray[np.float32]:
+    def _embed(self, words: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return the beginnings of the vectors, of length 1, the lengths that these had, and the rests."""
         # Numbers and codes are related to nothing.
-        return self._embedder.embed([word if word.isalpha() else "" for word in words])
+        vectors = self._embedder.embed([word if word.isalpha() else "" for word in words])
+        begins = vectors[:, :_FIRST]
+        lengths = np.linalg.norm(begins, axis=1).astype(np.float32)
+        return begins / np.maximum(lengths, np.float32(1e-12))[:, None], lengths, vectors[:, _FIRST:]
 
     def of(self, words: Sequence[str]) -> list[list[tuple[int, float]]]:
         """Return for each of *words* the numbers of related words in the index, each with a weight up to 1."""
@@ -79,30 +85,27 @@ class RelatedWords:
         return [self._known[word][1] for word in words] if self._n else [[] for _ in words]
 
     def _compare(self, words: list[str], since: int) -> None:
-        vectors = self._embed(words)
-        promising = _unit(vectors[:, :_FIRST]) @ self._begins[:, since : self._n]
-        for word, vector, promise in zip(words, vectors, promising, strict=True):
-            near = self._known.get(word, (0, []))[1]
-            if vector.any():
-                some = _highest(promise)
-                cosines = self._vectors[since + some] @ vector
-                best = np.argsort(-cosines)[: MOST + 1]
-                weights = (cosines[best].astype(np.float64) - LEAST) / (1 - LEAST)
-                found = zip((since + some[best]).tolist(), weights.tolist(), strict=True)
-                near = [*near, *(pair for pair in found if pair[1] >= 0)]
-                near.sort(key=lambda pair: (-pair[1], pair[0]))
-            self._known[word] = (self._n, near[: MOST + 1])  # the word itself may be among them
-
-
-def _highest(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the places of about `_TRIED` of the highest values; a sample tells how high that is."""
-    step = max(len(values) // _SAMPLE, 1)
-    sample = values[::step]
-    wanted = _TRIED // step
-    if len(sample) <= wanted:
-        return np.arange(len(values))
-    return np.flatnonzero(values >= np.partition(sample, -wanted)[-wanted])
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+        begins, lengths, rests = self._embed(words)
+        promise = (self._begins[since : self._n] @ begins.T).ravel()  # many times faster than the other way round
+        likely = np.flatnonzero(promise >= _PROMISING)
+        near, asked = np.divmod(likely, len(words))
+        near += since
+        cosines = promise[likely] * self._lengths[near] * lengths[asked]
+        cosines += np.einsum("ij,ij->i", self._rests[near], rests[asked])
+        related = np.flatnonzero(cosines >= LEAST)
+        asked, near, weights = (
+            asked[related],
+            near[related],
+            (cosines[related].astype(np.float64) - LEAST) / (1 - LEAST),
+        )
+        order = np.lexsort((near, -weights, asked))
+        pairs = list(zip(near[order].tolist(), weights[order].tolist(), strict=True))
+        ends = np.searchsorted(asked[order], np.arange(len(words)), "right").tolist()
+        start = 0
+        for word, end in zip(words, ends, strict=True):
+            before = self._known.get(word, (0, []))[1]
+            found = pairs[start : min(end, start + MOST + 1)]  # the word itself may be among them
+            if before:
+                found = sorted([*before, *found], key=lambda pair: (-pair[1], pair[0]))[: MOST + 1]
+            self._known[word] = (self._n, found)
+            start = end

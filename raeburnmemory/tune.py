@@ -127,7 +127,7 @@ def _case(question: Question, observe: Observe) -> _Case:
 
 
 def _measured(case: _Case, weights: Weights) -> dict[str, float]:
-    order = rank(case.observed, weights).order()[:_HITS]
+    order = rank(case.observed, weights).best(_HITS)
     return measures([case.ids[place] for place in order], case.question.expected, _HITS)
 
 

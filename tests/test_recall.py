@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import random
 import sys
 import threading
 import time
+from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -48,6 +50,60 @@ def same(one, other):
     assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], abs=1e-4)
     scores = {hit.id: hit.score for hit in other}
     assert {hit.id: hit.score for hit in one} == pytest.approx(scores, abs=1e-4)
+
+
+# --- hits, made when they are looked at --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["memory", "json", "sqlite"])
+def test_hits_stay_as_they_were_found(tmp_path, backend):
+    """Whatever becomes of the memory between the search and the moment in which somebody looks."""
+
+    def found(*, late):
+        path = {"memory": ":memory:", "json": tmp_path / f"{late}.json", "sqlite": tmp_path / f"{late}.db"}[backend]
+        with MemoryGraph(path, "builtin", vector_backend="exact") as memory:
+            for number in range(6):
+                exchange = {"text": f"The harbour of Bergen, part {number}?"}, {"text": f"Harbour {number}."}
+                memory.add_interaction(
+                    *({"id": f"{kind}{number}", **text} for kind, text in zip("pr", exchange, strict=True)),
+                    session_id="s",
+                )
+            memory.link("p1", "p2", "cites")
+            hits = memory.recall("the harbour of Bergen", 5)
+            seen = None if late else (hits.to_dicts(), [hit.exchange for hit in hits], [str(hit.why) for hit in hits])
+            for node_id in ("p0", "r1", "s"):
+                memory.forget(node_id)
+            memory.update("p2", text="Something else.")
+            memory.recall("something")
+        return seen or (hits.to_dicts(), [hit.exchange for hit in hits], [str(hit.why) for hit in hits])
+
+    early, late = found(late=False), found(late=True)
+    assert len(early[0]) == 5
+    assert [{**one, "timestamp": None} for one in early[0]] == [{**one, "timestamp": None} for one in late[0]]
+    assert early[2] == late[2]
+    assert [[node.text for node in (one.prompt, *one.responses)] for one in early[1]] == [
+        [node.text for node in (one.prompt, *one.responses)] for one in late[1]
+    ]
+
+
+def test_hits_are_a_sequence(memory):
+    say(memory, **{f"p{number}": f"Ship number {number} leaves the harbour." for number in range(8)})
+    hits = memory.recall("ships in the harbour", 6)
+    every = list(hits)
+    assert len(hits) == len(every) == 6
+    assert hits.ids == [hit.id for hit in every]
+    assert hits[-1] == every[5]
+    assert hits[0] is hits[0]
+    assert list(hits[1:4]) == every[1:4]
+    assert list(hits[::-2]) == every[::-2]
+    assert every[2] in hits
+    for past in (6, -7):
+        with pytest.raises(IndexError):
+            hits[past]
+    for copy in (pickle.loads(pickle.dumps(hits)), deepcopy(hits)):
+        assert copy == hits == every
+        assert (copy.legs, copy.skipped) == (hits.legs, hits.skipped)
+    assert memory.recall("ships", 0).ids == []
 
 
 # --- the legs ----------------------------------------------------------------------------------------------------

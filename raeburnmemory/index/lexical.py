@@ -52,6 +52,7 @@ class LexicalIndex:
         self._stream: array[int] = array("i")  # the words of all texts, one after the other
         self._starts = array("q")  # of each text, where its words begin in there
         self._lengths = array("i")  # and how many they are
+        self._lengths_now: NDArray[np.int32] | None = None  # a copy of the lengths, once somebody asked
         self._waste = 0  # words in the stream that belong to no text any more
         self.held = 0  # texts with words
         self.total = 0  # words of all texts
@@ -61,6 +62,7 @@ class LexicalIndex:
 
     def put(self, number: int, text: str | None) -> None:
         """Make *text* the text with that *number*: one that is there, or the next one. None is a text without words."""
+        self._lengths_now = None
         if number == len(self):
             self._starts.append(0)
             self._lengths.append(0)
@@ -148,8 +150,10 @@ class LexicalIndex:
         return texts, counts, np.array([len(self._texts[term]) for term in terms], np.int64)
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return how many words each text has."""
-        return np.array(self._lengths, np.int32)
+        """Return how many words each text has; not to be changed."""
+        if self._lengths_now is None:
+            self._lengths_now = np.array(self._lengths, np.int32)
+        return self._lengths_now
 
     def stream_of(self, number: int) -> NDArray[np.int32]:
         """Return the words of one text, by their numbers, in their order."""

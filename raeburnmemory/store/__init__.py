@@ -23,7 +23,7 @@ from ..errors import (
 from ..nodes import Batch, Vector, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -131,8 +131,8 @@ class Store(Protocol):
     def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
         """Return those of the nodes named by *ids* that exist."""
 
-    def at_rows(self, rows: Sequence[int]) -> dict[int, Node]:
-        """Return those of the nodes at *rows* that exist, in any namespace."""
+    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
+        """Return those of the nodes at *rows* that exist now, in any namespace; they may be made when looked at."""
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""

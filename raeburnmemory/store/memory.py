@@ -12,10 +12,11 @@ from ..errors import GraphClosed
 from ..lock import Mutex
 from ..nodes import copied
 from . import Erased
+from ._undecoded import Undecoded
 from .state import State, own, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -109,13 +110,13 @@ class MemoryStore:
             found = (state.nodes[key] for key in keys if key in state.nodes)
             return {node.id: own(node) for node in found if visible(node, now)}
 
-    def at_rows(self, rows: Sequence[int]) -> dict[int, Node]:
+    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist."""
         with self._mutex:
             state = self._current()
             now = state.now()
             found = (state.nodes[state.rows[row]] for row in rows if row in state.rows)
-            return {node.row: own(node) for node in found if visible(node, now)}
+            return Undecoded({node.row: node for node in found if visible(node, now)}, own)
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""

@@ -34,13 +34,14 @@ from ..nodes import Changes, Link, Node
 from . import ERASING, SOURCE, Erased, VectorBlock, VectorChanges
 from ._copies import Copies, asked, remove_rows
 from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
+from ._undecoded import Undecoded
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, readers_of, sniff, translated
 from .state import matches, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -353,12 +354,16 @@ class SqliteStore:
             rows = _chunked(db, f"SELECT {_NODE} FROM nodes WHERE namespace = ? AND id IN", list(ids), (namespace,))
             return {node.id: node for node in map(_node, rows) if visible(node, now)}
 
-    def at_rows(self, rows: Sequence[int]) -> dict[int, Node]:
-        """Return those of the nodes at *rows* that exist."""
+    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
+        """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
         now = time.time()
         with self._reading() as db:
-            found = map(_node, _by_rows(db, f"SELECT {_NODE} FROM nodes", list(rows)))
-            return {node.row: node for node in found if visible(node, now)}
+            found = _by_rows(db, f"SELECT {_NODE} FROM nodes", list(rows))
+            return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, self._decoded)
+
+    def _decoded(self, raw: tuple[Any, ...]) -> Node:
+        with self._translated():
+            return _node(raw)
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""

@@ -157,6 +157,18 @@ def check_store_many(open_store: Callable[[], Store]) -> None:
     equal(pages, [999, 999, 502], "pages of 999")
 
 
+def check_store_at_rows(open_store: Callable[[], Store]) -> None:
+    """What was read stays as it was then, whatever becomes of it in the store, and once the store is closed."""
+    store = open_store()
+    store.write(Batch(nodes=[Node(each, "prompt", each, {"n": [1]}) for each in ("a", "b", "c")]))
+    rows = store.rows(Where()).tolist()
+    found = store.at_rows([*rows, 10**9])
+    store.write(Batch(nodes=[Node("a", "prompt", "new", {"n": [2]})], removed_nodes=[("default", "b")]))
+    equal({row for row in [*rows, -1, 10**9] if row in found}, set(rows), "the rows in at_rows()")
+    store.close()
+    equal([(found[row].text, found[row].attributes) for row in rows], [(e, {"n": [1]}) for e in "abc"], "at_rows()")
+
+
 def check_store_iterating(open_store: Callable[[], Store]) -> None:
     """Whoever writes while reading the nodes gets each node that stays, once."""
     store = open_store()
@@ -243,6 +255,7 @@ READING_CHECKS = (
     check_store_links,
     check_store_where,
     check_store_many,
+    check_store_at_rows,
     check_store_iterating,
     check_store_meta,
     check_store_expired,

@@ -1,0 +1,217 @@
+"""From the best candidates of a ranking to hits: who said it, in answer to what, and why it was found.
+
+A search may be asked for a hundred hits of which three are looked at, so each hit is made when somebody looks at it.
+What it is made of is taken when the search ends: later changes of the memory do not reach it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from .hits import Exchange, Hit, Step, Why
+from .nodes import PROMPT, RESPONDED_WITH, RESPONSE
+from .passages import speaker
+from .ranking import about
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from .corpus import Corpus
+    from .evidence import Evidence
+    from .nodes import Node
+    from .ranking import Ranking
+
+    Numbers = NDArray[np.integer[Any]]
+
+__all__ = ["Answers", "around", "named"]
+
+_MENTIONED = 0.001  # what adds less to a score is not worth a word
+
+
+class Answers(Sequence[Hit]):
+    """Hits for the *chosen* places of a ranking, each made when somebody looks at it.
+
+    *folded* are the places of near-copies of some; *read* gives the nodes at some rows. Who is not there is no hit.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        ranking: Ranking,
+        evidence: Evidence,
+        chosen: Sequence[int],
+        folded: Mapping[int, Sequence[int]],
+        read: Callable[[list[int]], Mapping[int, Node]],
+    ) -> None:
+        numbers = ranking.numbers[chosen]
+        agents, sessions = corpus.agents[numbers].tolist(), corpus.sessions[numbers].tolist()
+        exchanges = around(corpus, numbers)
+        wanted = {*numbers.tolist(), *agents, *(one for prompt, answers in exchanges for one in (prompt, *answers))}
+        wanted.discard(-1)
+        self._rows = dict(zip(wanted, corpus.rows[list(wanted)].tolist(), strict=True))
+        self._nodes, self._ids = read(list(self._rows.values())), corpus.ids
+        reasons = _Reasons(ranking, evidence, chosen, corpus)
+        scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
+        similar = evidence.similar[numbers].astype(np.float64).round(6).tolist()
+        shares = evidence.shares(numbers)
+        copies = [[corpus.ids[ranking.numbers[one]] for one in folded.get(place, ())] for place in chosen]
+        parts = zip(numbers.tolist(), scores, similar, shares, agents, sessions, exchanges, copies, strict=True)
+        self._parts = [(at, *some) for at, some in enumerate(parts) if self._rows[some[0]] in self._nodes]
+        self._reasons = reasons
+        self._made: dict[int, Hit] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the hits."""
+        return [self._ids[number] for _, number, *_ in self._parts]
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        found = self._made.get(place)
+        if found is None:
+            found = self._made.setdefault(place, self._hit(*self._parts[place]))
+        return found
+
+    def _hit(
+        self,
+        at: int,
+        number: int,
+        score: float,
+        similar: float,
+        share: float | None,
+        agent: int,
+        session: int,
+        exchange: tuple[int, Sequence[int]],
+        copies: Sequence[str],
+    ) -> Hit:
+        node, (prompt, answers) = self._nodes[self._rows[number]], exchange
+        said = (self._node(answer) for answer in answers)
+        return Hit(
+            node,
+            score,
+            None if math.isnan(similar) else similar,
+            share,
+            self._reasons.why(at),
+            named(node, self._node(agent)),
+            self._ids[session] if session >= 0 else None,
+            Exchange(self._node(prompt), tuple(one for one in said if one is not None))
+            if node.kind in {PROMPT, RESPONSE}
+            else None,
+            tuple(copies),
+        )
+
+    def _node(self, number: int) -> Node | None:
+        return self._nodes.get(self._rows[number]) if number >= 0 else None
+
+
+def around(corpus: Corpus, numbers: Numbers) -> list[tuple[int, Sequence[int]]]:
+    """Return, for each of some nodes, the prompt of its exchange and the responses; -1 for no prompt."""
+    asked = corpus.asked[numbers]
+    prompts = np.where((asked < 0) & (corpus.kinds[numbers] == corpus.code(PROMPT)), numbers, asked).tolist()
+    return [
+        (prompt, tuple(corpus.answers.get(prompt, ()))) if prompt >= 0 else (-1, (number,))
+        for prompt, number in zip(prompts, numbers.tolist(), strict=True)
+    ]
+
+
+def named(node: Node, agent: Node | None) -> str | None:
+    """Return who said it, by name: its own, that of the agent, or the role."""
+    name = speaker(node)
+    if name is None and agent is not None:
+        given = agent.attributes.get("name")
+        name = given if isinstance(given, str) and given else agent.id
+    return name or {PROMPT: "user", RESPONSE: "assistant"}.get(node.kind)
+
+
+class _Reasons:
+    """Why the *chosen* places of a ranking were found."""
+
+    def __init__(self, ranking: Ranking, evidence: Evidence, chosen: Sequence[int], corpus: Corpus) -> None:
+        numbers, parts_of = ranking.numbers[chosen], [about(name) for name in ranking.names]
+        parts = ranking.parts[:, chosen].astype(np.float64)
+        self._ids = corpus.ids
+        self._names = list(dict.fromkeys(one.leg for one in parts_of))
+        self._legs = np.array([parts[[one.leg == leg for one in parts_of]].sum(axis=0) for leg in self._names]).round(6)
+        self._written = evidence.question.written if evidence.question is not None else []
+        self._held = np.zeros((len(self._written), len(numbers)), np.bool_)
+        if self._written and len(evidence.texts):
+            columns = np.minimum(np.searchsorted(evidence.texts, numbers), len(evidence.texts) - 1)
+            self._held = (evidence.counts[:, columns] > 0) & (evidence.texts[columns] == numbers)
+        parts[np.abs(parts) < _MENTIONED] = 0
+        self._support = []  # for each relation how much came over it from which node
+        for relation in dict.fromkeys(one.relation for one in parts_of if one.relation is not None):
+            amounts = parts[[one.relation == relation for one in parts_of]].sum(axis=0)
+            if not amounts.any():
+                continue
+            if relation == "linked":
+                self._support.append((*_best_linked(evidence, corpus, numbers, amounts), amounts))
+            else:
+                others = _neighbours(corpus, numbers, relation)
+                self._support.append(([relation] * len(numbers), others, np.where(others >= 0, amounts, 0)))
+
+    def why(self, at: int) -> Why:
+        """Return the reasons of one."""
+        if not self._names:
+            return Why()
+        steps = [
+            (float(amounts[at]), relations[at], int(others[at]))
+            for relations, others, amounts in self._support
+            if amounts[at]
+        ]
+        steps.sort(key=lambda step: -abs(step[0]))
+        return Why(
+            dict(zip(self._names, self._legs[:, at].tolist(), strict=True)),
+            tuple(self._written[place] for place in np.flatnonzero(self._held[:, at]).tolist()),
+            tuple(Step(relation, self._ids[other], round(amount, 6)) for amount, relation, other in steps),
+        )
+
+
+def _best_linked(
+    evidence: Evidence, corpus: Corpus, numbers: Numbers, amounts: NDArray[np.float64]
+) -> tuple[list[str], Numbers]:
+    """Return the relation to, and the number of, what is linked to each and supports it most."""
+    near = np.maximum(evidence.near(), evidence.scaled(evidence.words))
+    relations, others = [""] * len(numbers), np.full(len(numbers), -1)
+    for place in np.flatnonzero(amounts).tolist():
+        links = corpus.linked[int(numbers[place])]
+        others[place], relations[place] = max(links, key=lambda link: float(near[link[0]]))
+    return relations, others
+
+
+def _neighbours(corpus: Corpus, numbers: Numbers, relation: str) -> Numbers:
+    """Return the nodes that support others over *relation*, -1 for none."""
+    if relation == "before previous":
+        previous = corpus.previous[numbers]
+        return np.where(previous >= 0, corpus.previous[previous], -1)
+    if relation == "supersedes":
+        return np.array(
+            [
+                int(corpus.newer[number])
+                if corpus.newer[number] >= 0
+                else next((other for other, _ in corpus.linked.get(number, ()) if corpus.newer[other] == number), -1)
+                for number in numbers.tolist()
+            ],
+            np.int64,
+        )
+    columns = {
+        "previous": corpus.previous,
+        "next": corpus.following,
+        "session": corpus.sessions,
+        RESPONDED_WITH: corpus.answer,
+    }
+    return columns[relation][numbers]
