@@ -100,7 +100,7 @@ THIRD_PARTY = {
     "store/_copies": {"numpy"},
     "store/journal": {"numpy"},
     "store/memory": {"numpy"},
-    "store/sqlite": {"numpy"},
+    "store/sqlite_reading": {"numpy"},
     "store/sqlite_batch": {"numpy"},
     "store/sqlite_original": {"numpy"},
     "store/state": {"numpy"},
