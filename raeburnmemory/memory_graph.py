@@ -17,6 +17,7 @@ from .facts import Facts, said
 from .graph_view import GraphView
 from .hits import Hits
 from .index import index_name
+from .linking import link_similar
 from .nodes import (
     DEFAULT_NAMESPACE,
     PROMPT,
@@ -609,9 +610,19 @@ class MemoryGraph:
 
         return tune(self, labelled, self._recall.observe, self.weights)
 
-    def link_similar_prompts(self, threshold: float = 0.85) -> int:
-        """Link prompts with a cosine similarity above *threshold*, in both directions; return how many are new."""
-        return self._writer.link_similar(threshold)
+    def link_similar_prompts(
+        self, threshold: float = 0.85, *, progress: Callable[[int, int], Any] | None = None
+    ) -> int:
+        """Link prompts with a cosine similarity above *threshold*, in both directions; return how many are new.
+
+        Each prompt is compared with all others, which takes four times as long for twice as many. Links are written
+        as they are found, some thousands in one transaction: interrupted, those stay, and the next call with the same
+        *threshold* goes on behind them. *progress* is called with the number of prompts compared so far and of all.
+
+        Raises:
+            EmbeddingsMissing: The vectors of the memory are lost; `reindex` makes them.
+        """
+        return link_similar(self._store, self._dense, self.namespace, threshold, progress)
 
     def get(self, node_id: str) -> Node:
         """Return the node with that id.

@@ -46,6 +46,7 @@ FLOORS = {
     "facts": 3.3,  # written by the writer
     "erasure": 3.4,  # forgets facts, too
     "reembed": 3.2,
+    "linking": 3.15,  # asks dense which vectors are alike
     "reader": 3.2,  # asks dense what the store's model is
     "export": 3.2,
     "graph_view": 3.3,  # the writer writes for it
