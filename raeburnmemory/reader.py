@@ -107,7 +107,7 @@ class Reader:
 
     def count(self) -> int:
         """Return how many nodes there are."""
-        return sum(self._store.counts(self._namespace)["kinds"].values())
+        return self._store.count(self._namespace)
 
     def stats(self) -> Stats:
         """Return what the namespace holds, and what the store is."""

@@ -167,6 +167,9 @@ class Store(Protocol):
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged, in a clause for an error message; None if none is."""
 
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds, the sum of the kinds that `counts` gives, for less."""
+
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return `{"kinds": {kind: n}, "relations": {relation: n}, "vectors": {field: n}}`."""
 

@@ -162,12 +162,16 @@ class MemoryStore:
             vectors = self._current().sets.get(field)
             if vectors is None:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
-            block = vectors.alive()
-            return block.slots, block.rows
+            return vectors.alive_slots()
 
     def vectors_lost(self) -> str | None:
         """Return None: what is in memory is not lost."""
         return None
+
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        with self._mutex:
+            return self._current().count(namespace)
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""

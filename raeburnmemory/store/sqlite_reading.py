@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 _BLOCK = 8192  # vectors per query
+_PAGE = 1000  # nodes per query
 _NODE = "row, namespace, id, kind, text, attributes, expires_at"
 _EDGE = "row, namespace, source, target, relation, data"
 
@@ -96,46 +98,61 @@ class Reading:
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""
+        if where.limit == 0:
+            return
+        number, now = 0, time.time()
+        for node in self._candidates(where, now):
+            if (
+                node.row > where.after_row
+                and (where.kinds is None or node.kind in where.kinds)
+                and visible(node, now)
+                and matches(node, where.attributes)
+            ):
+                yield node
+                number += 1
+                if number == where.limit:
+                    return
+
+    def _candidates(self, where: Where, now: float) -> Iterator[Node]:
+        """Yield nodes by ascending row, those that *where* describes among them."""
         if where.ids is not None:
             spaces = self.namespaces() if where.namespace is None else [where.namespace]
             found = [node for space in spaces for node in self.get(list(dict.fromkeys(where.ids)), space).values()]
-            pages = iter([sorted(found, key=lambda node: node.row)])
-        else:
-            pages = self._pages(where)
-        left, now = where.limit, time.time()
-        for page in pages:
-            for node in page:
-                if left == 0:
-                    return
-                if (
-                    node.row > where.after_row
-                    and (where.kinds is None or node.kind in where.kinds)
-                    and visible(node, now)
-                    and matches(node, where.attributes)
-                ):
-                    yield node
-                    left = None if left is None else left - 1
+            return iter(sorted(found, key=lambda node: node.row))
+        limit = None if where.attributes else where.limit
+        if where.kinds is None or where.namespace is None:
+            # By its rows and not by the index over kinds, which would have to be sorted for every page.
+            space = [] if where.namespace is None else [where.namespace]
+            condition = f"{'namespace = ? AND ' if space else ''}row > ?"
+            return self._paged("NOT INDEXED", condition, space, where.after_row, limit)
+        several = []
+        for kind in dict.fromkeys(where.kinds):
+            # In the index over kinds, nodes of one kind that do not expire stand by their rows.
+            lasting = "namespace = ? AND kind = ? AND expires_at IS NULL AND row > ?"
+            own = (where.namespace, kind)
+            several.append(self._paged("INDEXED BY nodes_kind", lasting, own, where.after_row, limit))
+            sql = "SELECT row FROM nodes WHERE namespace = ? AND kind = ? AND expires_at > ?"
+            several.append(self._at(sorted(row for (row,) in self._query(sql, (*own, now)))))
+        return heapq.merge(*several, key=lambda node: node.row)
 
-    def _pages(self, where: Where) -> Iterator[list[Node]]:
-        """Yield the nodes of a namespace and of kinds in pages, each one query: nothing stays locked in between."""
-        conditions, values = ["row > ?"], []
-        if where.namespace is not None:
-            conditions.append("namespace = ?")
-            values.append(where.namespace)
-        if where.kinds is not None:
-            conditions.append(f"kind IN ({', '.join('?' * len(where.kinds))})")
-            values += where.kinds
-        size = 1000 if where.limit is None or where.attributes else min(1000, where.limit + 1)
-        # By its rows and not by the index over kinds, which would have to be sorted for every page.
-        sql = f"SELECT {_NODE} FROM nodes NOT INDEXED WHERE {' AND '.join(conditions)} ORDER BY row LIMIT {size}"
-        after = where.after_row
+    def _paged(
+        self, index: str, condition: str, values: Sequence[Any], after: int, limit: int | None
+    ) -> Iterator[Node]:
+        """Yield the nodes of *condition* by row, a page at a time: nothing stays locked in between."""
+        sql = f"SELECT {_NODE} FROM nodes {index} WHERE {condition} ORDER BY row LIMIT ?"
+        size = 50 if limit is None else min(_PAGE, limit)  # many look at the first ones only
         while True:
             with self._reading() as db:
-                page = [_node(row) for row in db.execute(sql, (after, *values))]
-            if not page:
+                page = [_node(row) for row in db.execute(sql, (*values, after, size))]
+            yield from page
+            if len(page) < size:
                 return
-            yield page
-            after = page[-1].row
+            after, size = page[-1].row, min(_PAGE, size * 4)
+
+    def _at(self, rows: Sequence[int]) -> Iterator[Node]:
+        for start in range(0, len(rows), _PAGE):
+            found = self.at_rows(rows[start : start + _PAGE])
+            yield from (found[row] for row in sorted(found))
 
     def links(
         self,
@@ -247,27 +264,40 @@ class Reading:
         """Return None: the vectors are in the same file as everything else."""
         return None
 
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        return int(self._query("SELECT count(*) FROM nodes WHERE namespace = ?", (namespace,))[0][0])
+
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
-        where, values = ("", ()) if namespace is None else ("WHERE namespace = ?", (namespace,))
+        # Each of them one pass over an index, without the rows, which may be long.
+        where, values = ("", []) if namespace is None else ("WHERE namespace = ?", [namespace])
         with self._reading() as db, _snapshot(db):
             kinds = db.execute(
                 f"SELECT kind, count(*) FROM nodes {where} GROUP BY kind ORDER BY kind", values
             ).fetchall()
-            relations = db.execute(
-                f"SELECT relation, count(*) FROM edges {where} GROUP BY relation ORDER BY relation", values
-            ).fetchall()
-            vectors = {}
-            for field, (number, _, _) in sorted(fields(db).items()):
-                sql = "SELECT count(*) FROM vectors v JOIN nodes n ON n.row = v.row WHERE v.key >= ? AND v.key < ?"
-                if namespace is not None:
-                    sql += " AND n.namespace = ?"
-                vectors[field] = db.execute(sql, (*bounds(number), *values)).fetchone()[0]
+            # Grouping would sort all of the edges for the sake of a few relations.
+            relations = [name for (name,) in db.execute(f"SELECT DISTINCT relation FROM edges {where}", values)]
+            named = [("relation = ?", (name,)) for name in relations]
+            edges = dict(zip(relations, _tallied(db, f"FROM edges {where}", values, named), strict=True))
+            sets = fields(db)
+            source = "FROM vectors v INDEXED BY vectors_row"
+            if namespace is None or self._is_alone(db, namespace):
+                source, values = f"{source} WHERE v.row IS NOT NULL", []
+            else:
+                source += " CROSS JOIN nodes n ON n.row = v.row WHERE v.row IS NOT NULL AND n.namespace = ?"
+            within = [("v.key >= ? AND v.key < ?", bounds(number)) for number, _, _ in sets.values()]
+            vectors = dict(zip(sets, _tallied(db, source, values, within), strict=True))
         return {
             "kinds": dict(kinds),
-            "relations": dict(relations),
-            "vectors": {field: n for field, n in vectors.items() if n},
+            "relations": {name: n for name, n in sorted(edges.items()) if n},
+            "vectors": {field: n for field, n in sorted(vectors.items()) if n},
         }
+
+    @staticmethod
+    def _is_alone(db: sqlite3.Connection, namespace: str) -> bool:
+        ends = {db.execute(f"SELECT {end}(namespace) FROM nodes").fetchone()[0] for end in ("min", "max")}
+        return ends == {namespace}
 
     def namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold nodes, sorted."""
@@ -302,6 +332,17 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         db.execute("COMMIT")
+
+
+def _tallied(
+    db: sqlite3.Connection, source: str, values: Sequence[Any], tests: Sequence[tuple[str, Sequence[Any]]]
+) -> Iterator[int]:
+    """Yield for each of *tests*, a condition and its values, how many rows of *source* pass it."""
+    for start in range(0, len(tests), 20):  # a pass each
+        some = tests[start : start + 20]
+        columns = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition, _ in some)
+        given = [value for _, several in some for value in several]
+        yield from db.execute(f"SELECT {columns} {source}", (*given, *values)).fetchone()
 
 
 def _chunked(

@@ -111,6 +111,11 @@ class VectorSet:
             return VectorBlock(self._slots[part], rows, self._values[part], self._spans[part])
         return VectorBlock(self._slots[at], self._rows[at], self._values[at], self._spans[at])
 
+    def alive_slots(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots of the vectors that were not dropped, and the node row of each."""
+        at = np.flatnonzero(self._rows[: self._n] >= 0)
+        return self._slots[at], self._rows[at]
+
     def changes(self, since: int, version: int) -> VectorChanges:
         """Return what happened after version *since*."""
         reset = since < self.reset_at or since < 0
@@ -393,12 +398,16 @@ class State:
                     keys.update(dict.fromkeys(itertools.islice(around, newest)))
         return sorted((self.links[key] for key in keys), key=_by_row)
 
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        return sum(key[0] == namespace for key in self.nodes)
+
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
         nodes = [n for n in self.nodes.values() if namespace in {None, n.namespace}]
-        mine = None if namespace is None else {n.row for n in nodes}
+        every = len(nodes) == len(self.nodes)
         vectors = {
-            name: len(found) if mine is None else sum(row in mine for row in found.alive().rows.tolist())
+            name: len(found) if every else found.count(n.row for n in nodes)
             for name, found in sorted(self.sets.items())
         }
         return {

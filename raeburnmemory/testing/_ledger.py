@@ -181,6 +181,8 @@ class Ledger:
             },
             f"counts({space!r})",
         )
+        if space is not None:
+            equal(store.count(space), len(nodes), f"count({space!r})")
 
     def _compare_rows(self, nodes: list[Node], links: list[Link]) -> None:
         """Rows grow, stay what they were, and are never given twice."""
