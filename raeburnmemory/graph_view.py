@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +11,10 @@ from .errors import ReadOnly
 from .graph import plain_graph
 from .live_graph import live_graph
 from .lock import Mutex
-from .nodes import Where
+from .nodes import Changes, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from .live_graph import LiveGraph
     from .nodes import Link, Node
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from .writer import Writer
 
 __all__ = ["GraphView"]
+
+_log = logging.getLogger("raeburnmemory")
+
+_LARGE = 200_000  # nodes and links together from which on it is said what making the graph costs
+_SECONDS = 16e-6  # for each of them, and
+_BYTES = 1000  # its memory: what `python -m benchmarks.graph` finds, for short texts
 
 
 class GraphView:
@@ -54,14 +62,38 @@ class GraphView:
 
     def _bring(self, graph: LiveGraph) -> None:
         with self._lock:
-            if self._store.version() != self._version:
+            version = self._store.version()
+            if version == self._version:
+                return
+            changes = Changes(version, reset=True) if self._version < 0 else self._store.changes(self._version)
+            if changes.reset:
+                # Read page by page, while others go on writing. What they did meanwhile is all in the changes since:
+                # those say what there is now, so that it does no harm to have seen some of it already.
+                self._version = -1
+                graph.apply(Changes(version, reset=True), self._everything)
+                changes = self._store.changes(version)
+            if changes.reset:  # so much happened meanwhile that it is not remembered
                 with self._store.snapshot():
-                    changes = self._store.changes(self._version)
+                    changes = Changes(self._store.version(), reset=True)
                     graph.apply(changes, self._everything)
-                self._version = changes.version
+            else:
+                graph.apply(changes, self._everything)
+            self._version = changes.version
 
-    def _everything(self) -> tuple[Iterable[Node], Iterable[Link]]:
-        return self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace)
+    def _everything(self) -> tuple[Iterator[Node], Iterator[Link]]:
+        counts = self._store.counts(self._namespace)
+        nodes, links = sum(counts["kinds"].values()), sum(counts["relations"].values())
+        if nodes + links >= _LARGE:
+            _log.warning(
+                "The graph of %r is made in memory: %s nodes and %s links, about %d s and %s MB. neighbours(), "
+                "links(), thread(), nodes() and recall() read from the store and need none of it.",
+                self._store.location,
+                f"{nodes:,}",
+                f"{links:,}",
+                math.ceil((nodes + links) * _SECONDS),
+                f"{math.ceil((nodes + links) * _BYTES / 1e6):,}",
+            )
+        return self._store.nodes(Where(self._namespace)), self._store.all_links(self._namespace)
 
 
 class _GraphWriter:

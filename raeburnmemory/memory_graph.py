@@ -700,6 +700,8 @@ class MemoryGraph:
         """The memory as a `networkx.DiGraph`, up to date; what is changed in it is changed in the memory.
 
         It is built at the first use, with everything in this namespace, and catches up whenever `graph` is read.
+        A large one takes long and much memory: from 200,000 nodes and links together, a warning in the log
+        `raeburnmemory` says how much. Nothing else in this class needs it.
         """
         return self._view.live()
 

@@ -136,6 +136,12 @@ class MemoryStore:
         with self._mutex:
             return [own(link) for link in self._current().edges(ids, namespace, direction, relation, newest)]
 
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield all edges by ascending row."""
+        with self._mutex:
+            found = self._current().edges(None, namespace, "out", None, None)
+        yield from map(own, found)
+
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
         with self._mutex:

@@ -187,6 +187,15 @@ class Reading:
                     found.update((row[0], _link(row)) for row in rows)
         return [found[row] for row in sorted(found)]
 
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield all edges by ascending row, a page at a time."""
+        condition, values = ("row > ?", []) if namespace is None else ("namespace = ? AND row > ?", [namespace])
+        sql = f"SELECT {_EDGE} FROM edges NOT INDEXED WHERE {condition} ORDER BY row LIMIT {_PAGE}"
+        after = -1
+        while page := [_link(row) for row in self._query(sql, (*values, after))]:
+            yield from page
+            after = page[-1].row
+
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
         sql = (
@@ -359,9 +368,13 @@ def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> Iterator[t
 
 def _node(row: tuple[Any, ...]) -> Node:
     number, namespace, node_id, kind, text, attributes, expires_at = row
-    return Node(node_id, kind, text, json.loads(attributes), namespace, expires_at, number)
+    return Node(node_id, kind, text, _object(attributes), namespace, expires_at, number)
 
 
 def _link(row: tuple[Any, ...]) -> Link:
     number, namespace, source, target, relation, data = row
-    return Link(source, target, relation, json.loads(data), namespace, number)
+    return Link(source, target, relation, _object(data), namespace, number)
+
+
+def _object(text: str) -> Any:
+    return {} if text == "{}" else json.loads(text)  # most edges carry nothing

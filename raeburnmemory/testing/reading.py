@@ -151,6 +151,7 @@ def check_store_many(open_store: Callable[[], Store]) -> None:
     equal(len(store.links(["n0"], "default")), 2500, "2,500 links of one node")
     equal(len(store.links(ids, "default", direction="in")), 2500, "links of 2,500 nodes")
     equal(ends_of(store.links(["n0"], "default", newest=2)), ["n0-r-n2498", "n0-r-n2499"], "the newest two of 2,500")
+    equal(ends_of(store.all_links("default")), [f"n0-r-{each}" for each in ids], "all 2,500 links")
     pages, after = [], -1
     while page := list(store.nodes(Where(after_row=after, limit=999))):
         pages.append(len(page))
