@@ -7,18 +7,21 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._collector import no_collections
 from .errors import StoreWriteFailed
 from .nodes import DEFAULT_NAMESPACE, Where
 from .store import checked_path
 from .store.nodelink import node_link_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from .store import Store
 
 __all__ = ["export"]
+
+_PAGE = 1000  # nodes or edges encoded at a time
 
 
 def export(
@@ -44,13 +47,31 @@ def export(
 
 def _node_link(store: Store, namespace: str, *, all_namespaces: bool) -> tuple[dict[str, Any], Callable[[], bool]]:
     """Return the graph as node-link data, and what tells whether none of it was erased since."""
-    with store.snapshot():
+    with store.snapshot(), no_collections():
         # Of several namespaces the default one stands at the top, where a reader looks for it, even if it is empty.
         names = [DEFAULT_NAMESPACE, *store.namespaces()] if all_namespaces else [namespace]
-        spaces = {name: (list(store.nodes(Where(name))), store.links(None, name)) for name in dict.fromkeys(names)}
+        spaces = {name: (store.nodes(Where(name)), store.all_links(name)) for name in dict.fromkeys(names)}
+        data = node_link_data(spaces, names[0])
         version = store.version()
         mark = store.mark(version)
-    return node_link_data(spaces, names[0]), lambda: store.mark(version) == mark
+    return data, lambda: store.mark(version) == mark
+
+
+def _encoded(data: dict[str, Any]) -> Iterator[str]:
+    """Yield *data* as `json.dumps` has it, a page at a time: `json.dump` would go through every key in Python."""
+    yield "{"
+    for number, (key, value) in enumerate(data.items()):
+        yield f"{', ' if number else ''}{json.dumps(key)}: "
+        if isinstance(value, dict):
+            yield from _encoded(value)
+        elif isinstance(value, list):
+            yield "["
+            for start in range(0, len(value), _PAGE):
+                yield (", " if start else "") + json.dumps(value[start : start + _PAGE])[1:-1]
+            yield "]"
+        else:
+            yield json.dumps(value)
+    yield "}"
 
 
 def _write_json(
@@ -69,7 +90,7 @@ def _write_json(
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             if not wanted():
                 return False
-            json.dump(data, file)
+            file.writelines(_encoded(data))
             file.flush()
             os.fsync(file.fileno())
         with lock():

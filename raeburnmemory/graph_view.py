@@ -7,6 +7,7 @@ import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from ._collector import no_collections
 from .errors import ReadOnly
 from .graph import plain_graph
 from .live_graph import live_graph
@@ -56,7 +57,7 @@ class GraphView:
 
     def copy(self) -> Any:
         """Return a graph that has nothing to do with the memory any more."""
-        with self._store.snapshot():
+        with self._store.snapshot(), no_collections():
             nodes, links = self._everything()
             return plain_graph(list(nodes), list(links))
 
@@ -70,10 +71,11 @@ class GraphView:
                 # Read page by page, while others go on writing. What they did meanwhile is all in the changes since:
                 # those say what there is now, so that it does no harm to have seen some of it already.
                 self._version = -1
-                graph.apply(Changes(version, reset=True), self._everything)
+                with no_collections():
+                    graph.apply(Changes(version, reset=True), self._everything)
                 changes = self._store.changes(version)
             if changes.reset:  # so much happened meanwhile that it is not remembered
-                with self._store.snapshot():
+                with self._store.snapshot(), no_collections():
                     changes = Changes(self._store.version(), reset=True)
                     graph.apply(changes, self._everything)
             else:

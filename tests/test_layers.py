@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # give it one. Floors between whole numbers are for modules of one storey that stand on each other.
 FLOORS = {
     "errors": 0.0,
+    "_collector": 0.0,
     "nodes": 1.0,
     "_optional": 1.0,
     "flat_vectors": 1.0,

@@ -120,7 +120,7 @@ class MemoryStore:
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""
         with self._mutex:
-            found = list(self._current().select(where))
+            found = self._current().select(where)
         yield from map(own, found)
 
     def links(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -349,27 +350,19 @@ class State:
         )
 
     def select(self, where: Where, now: float | None = None) -> Iterator[Node]:
-        """Yield the visible nodes that *where* describes, by ascending row."""
+        """Return the visible nodes that *where* describes, by ascending row, of those that are there now.
+
+        They are looked through as they are asked for, and what is done to the state meanwhile does not change them.
+        """
         now = time.time() if now is None else now
-        found: Iterable[Node]
+        found: Sequence[Node]
         if where.ids is not None:
             keys = [(space, i) for space in self._spaces(where.namespace) for i in dict.fromkeys(where.ids)]
             found = sorted((self.nodes[key] for key in keys if key in self.nodes), key=_by_row)
         else:
             found = list(self.nodes.values())
-        left = where.limit
-        for node in found:
-            if left == 0:
-                return
-            if (
-                node.row > where.after_row
-                and (where.namespace is None or node.namespace == where.namespace)
-                and (where.kinds is None or node.kind in where.kinds)
-                and visible(node, now)
-                and matches(node, where.attributes)
-            ):
-                yield node
-                left = None if left is None else left - 1
+        first = bisect_right(found, where.after_row, key=_by_row)
+        return itertools.islice(_described(itertools.islice(found, first, None), where, now), where.limit)
 
     def rows_of(self, where: Where) -> list[int]:
         """Return the rows of the nodes that *where* describes, ascending."""
@@ -427,6 +420,17 @@ class State:
 
     def _spaces(self, namespace: str | None) -> list[str]:
         return self.spaces() if namespace is None else [namespace]
+
+
+def _described(nodes: Iterable[Node], where: Where, now: float) -> Iterator[Node]:
+    for node in nodes:
+        if (
+            (where.namespace is None or node.namespace == where.namespace)
+            and (where.kinds is None or node.kind in where.kinds)
+            and visible(node, now)
+            and matches(node, where.attributes)
+        ):
+            yield node
 
 
 def visible(node: Node, now: float) -> bool:
