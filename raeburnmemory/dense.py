@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .embed import Embedder
+    from .field_index import Alike
     from .index import VectorIndex
     from .store import Store
 
@@ -469,15 +470,10 @@ class Dense:
                 count += len(slots)
         return total / max(count, 1), count
 
-    def vectors(self, field: str, namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return the node rows and the vectors of *field* in *namespace*, whole texts only."""
-        wanted = self._store.rows(Where(namespace))
-        rows, values = [np.empty(0, np.int64)], []
-        for block in self._store.vectors(field, -1).blocks:
-            keep = np.isin(block.rows, wanted) & (block.spans[:, 0] == 0)
-            rows.append(block.rows[keep])
-            values.append(block.values[keep])
-        return np.concatenate(rows), np.concatenate(values) if values else np.empty((0, 0), np.float32)
+    def alike(self, after: int, namespace: str, threshold: float, field: str = PROMPT) -> Alike | None:
+        """Compare the next vectors of whole texts behind slot *after* with those before; see `FieldIndex.alike`."""
+        with self._lock:
+            return self._cached(field).alike(after, namespace, threshold)
 
     def close(self) -> None:
         """Save the indexes that changed enough to be worth it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from .index import VectorIndex
     from .store import Store
 
-__all__ = ["FieldIndex"]
+__all__ = ["Alike", "FieldIndex"]
 
 _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
+_PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during which the index is not to be had
+_MOST = 4096  # vectors in one block
+_MORE = 64  # hits to begin with where an index knows only the nearest few
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
 
 
@@ -28,6 +31,31 @@ class _Scanned(Protocol):
 
     def scan(self, vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return all slots and their scores in float32; equal rows score equally."""
+
+
+class _Paired(Protocol):
+    """An index that can tell all pairs above a threshold at once; of others one asks for more and more hits."""
+
+    def above(
+        self, vectors: NDArray[np.float32], threshold: float, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return the numbers of vectors, the slots and the scores of all pairs above *threshold*."""
+
+
+class Alike(NamedTuple):
+    """One block of a namespace's vectors, each compared with all before it.
+
+    `rows` and `others` are the node rows of the pairs above the threshold, `scores` their cosines; `last` is the last
+    slot of the block, `compared` counts the comparisons, `done` and `whole` the vectors up to it and all of them.
+    """
+
+    rows: NDArray[np.int64]
+    others: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    last: int
+    compared: int
+    done: int
+    whole: int
 
 
 class FieldIndex:
@@ -106,6 +134,38 @@ class FieldIndex:
                 allowed = self.slots[np.isin(self._rows, self._store.rows(Where(namespace)))]
             self._allowed[namespace] = (self._version, allowed)
         return allowed
+
+    def alike(self, after: int, namespace: str, threshold: float) -> Alike | None:
+        """Compare the next vectors of *namespace* behind slot *after* with all before them; None if there are none."""
+        slots = self.slots_of(namespace)
+        slots = self.slots if slots is None else slots
+        start = int(np.searchsorted(slots, after, "right"))
+        end = min(len(slots), start + max(1, min(_MOST, _PAIRS // max(start, _MOST))))
+        block = slots[start:end]
+        if not len(block):
+            return None
+        numbers, found, scores = self._above(self.index.get(block), threshold, slots[:end])
+        rows, others = self.rows_of(block)[numbers], self.rows_of(found)
+        keep = (found < block[numbers]) & (rows != others) & (others >= 0)
+        return Alike(rows[keep], others[keep], scores[keep], int(block[-1]), end * len(block), end, len(slots))
+
+    def _above(
+        self, vectors: NDArray[np.float32], threshold: float, allowed: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        if hasattr(self.index, "above"):
+            return cast("_Paired", self.index).above(vectors, threshold, allowed)
+        numbers, slots, scores = [], [], []
+        for number, vector in enumerate(vectors):
+            wanted = _MORE
+            found, values = self.index.search(vector, wanted, allowed)
+            while len(found) == wanted and values[-1] > threshold:
+                wanted *= 4
+                found, values = self.index.search(vector, wanted, allowed)
+            over = values > threshold
+            numbers.append(np.full(int(over.sum()), number))
+            slots.append(found[over])
+            scores.append(values[over])
+        return np.concatenate(numbers), np.concatenate(slots), np.concatenate(scores)
 
     @property
     def scannable(self) -> bool:

@@ -62,7 +62,9 @@ def edge_attributes(links_of_one_pair: Sequence[Link]) -> Attributes:
     It is the relation and the data of the oldest link, and, where there are several, `relations`: the data of
     each by relation, in the order of rows.
     """
-    links = sorted(links_of_one_pair, key=lambda link: link.row)
+    links = links_of_one_pair
+    if len(links) > 1:
+        links = sorted(links, key=lambda link: link.row)
     flat: Attributes = {"relation": links[0].relation, **copied(links[0].data)}
     if len(links) > 1:
         flat["relations"] = {link.relation: copied(link.data) for link in links}

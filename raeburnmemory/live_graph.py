@@ -187,16 +187,19 @@ class LiveGraph:
     def apply(self, changes: Changes, everything: Callable[[], tuple[Iterable[Node], Iterable[Link]]]) -> None:
         """Bring the graph up to date with *changes*; the writer calls this, one thread at a time.
 
-        After a reset *everything* is called for all nodes and links. Those of other namespaces are passed
-        over, and so are links of which an end is not among the nodes (if such a node ever shows again, that
-        takes a reset). Nodes and edges come in the order of rows.
+        After a reset *everything* is called for all nodes and links, both by ascending row, which are taken one by
+        one. Those of other namespaces are passed over, and so are links of which an end is not among the nodes (if
+        such a node ever shows again, that takes a reset). Nodes and edges come in the order of rows.
         """
-        nodes, links = everything() if changes.reset else (changes.nodes, changes.links)
-        nodes = sorted((node for node in nodes if self._is_mine(node)), key=lambda node: node.row)
-        links = sorted((link for link in links if self._is_mine(link)), key=lambda link: link.row)
+        nodes: Iterable[Node]
+        links: Iterable[Link]
         if changes.reset:
+            nodes, links = everything()
             for part in (self._node, self._succ, self._pred):  # in place: networkx's views hold on to them
                 part.clear()
+        else:
+            nodes = sorted(changes.nodes, key=lambda node: node.row)
+            links = sorted(changes.links, key=lambda link: link.row)
         for namespace, node_id in changes.removed_nodes:
             if namespace == self.writer.namespace:
                 self._drop_node(node_id)
@@ -204,14 +207,13 @@ class LiveGraph:
             if namespace == self.writer.namespace:
                 self._put_links(source, target, relation, [])
         for node in nodes:
-            self._put_node(node)
+            if node.namespace == self.writer.namespace:
+                self._put_node(node)
         for link in links:
-            self._put_links(link.source, link.target, link.relation, [link])
+            if link.namespace == self.writer.namespace:
+                self._put_links(link.source, link.target, link.relation, [link])
         if cached := getattr(self, "__networkx_cache__", None):
             cached.clear()
-
-    def _is_mine(self, item: Node | Link) -> bool:
-        return item.namespace == self.writer.namespace
 
     def _put_node(self, node: Node) -> None:
         shown = self._node.get(node.id)

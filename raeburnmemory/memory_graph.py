@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import weakref
@@ -13,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from .dense import UNNAMED, Dense
 from .erasure import forget_for_good
-from .errors import InvalidInput, MemoryGraphError, NodeNotFound, ReadOnly, StoreWriteFailed
+from .errors import InvalidInput, MemoryGraphError
+from .export import export
 from .facts import Facts, said
+from .graph_view import GraphView
 from .hits import Hits
 from .index import index_name
-from .lock import Mutex
+from .linking import link_similar
 from .nodes import (
-    BELONGS_TO,
     DEFAULT_NAMESPACE,
     PROMPT,
-    RESPONDED_WITH,
-    SESSION,
     Agent,
     Edge,
     Explanation,
@@ -37,14 +34,12 @@ from .nodes import (
     Session,
     Stats,
     Trace,
-    Where,
 )
-from .passages import EMBEDDED
 from .provenance import trace, why
 from .ranking import Weights
+from .reader import Reader
 from .recall import Recall, Wanted
 from .records import (
-    Record,
     checked_count,
     checked_data,
     checked_id,
@@ -52,16 +47,15 @@ from .records import (
     checked_text,
     interaction,
     message,
+    several,
     shown,
-    time_of,
     utc,
 )
-from .store import checked_path, default_path, open_store, store_exists
+from .store import default_path, open_store, store_exists
 from .writer import Chosen, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from .context import Context
@@ -138,10 +132,9 @@ class MemoryGraph:
         self._store: Store = store
         self._writer = Writer(store, self._dense, namespace)
         self._facts = Facts(store, self._writer, namespace)
+        self._reader = Reader(store, self._dense, namespace)
+        self._view = GraphView(store, self._writer, namespace)
         self.weights = Weights()
-        self._graph: Any = None
-        self._graph_version = -1
-        self._graph_lock = Mutex()
         self._finalizer = weakref.finalize(self, _finish_forgotten, self._dense, store)
 
     def __repr__(self) -> str:
@@ -235,24 +228,7 @@ class MemoryGraph:
         Each is a dict of the arguments of `add_interaction` or a tuple of its first four. *progress* is called with
         the number of texts, and passages of long ones, embedded so far and of all.
         """
-        records: list[Record] = []
-        if isinstance(interactions, (str, bytes, Mapping)) or not isinstance(interactions, Iterable):
-            raise InvalidInput(f"The interactions must be a list of them, not {shown(interactions)}.")
-        for number, given in enumerate(interactions):
-            try:
-                if isinstance(given, Mapping):
-                    records.append(interaction(**given, namespace=self.namespace))
-                elif isinstance(given, (list, tuple)):
-                    records.append(interaction(*given, namespace=self.namespace))
-                else:
-                    raise TypeError(f"it is {shown(given)}")
-            except InvalidInput as exc:
-                raise type(exc)(f"Interaction {number}: {exc}") from exc
-            except TypeError as exc:
-                raise InvalidInput(
-                    f"Interaction {number} must be a dict of the arguments of add_interaction or a tuple of its first "
-                    f"four: {exc}."
-                ) from exc
+        records = several(interactions, self.namespace)
         self._writer.record(records, allow_unembedded=allow_unembedded, progress=progress)
         return [record.ids for record in records]
 
@@ -371,8 +347,7 @@ class MemoryGraph:
         try:
             return forget_for_good(self._store, self._writer, self.namespace, chosen, backups=bool(backups))
         finally:
-            if self._graph is not None:  # somebody may hold it, and not ask for it again
-                self._catch_up(self._graph)
+            self._view.refresh()
 
     # --- facts --------------------------------------------------------------------------------------------------
 
@@ -635,9 +610,19 @@ class MemoryGraph:
 
         return tune(self, labelled, self._recall.observe, self.weights)
 
-    def link_similar_prompts(self, threshold: float = 0.85) -> int:
-        """Link prompts with a cosine similarity above *threshold*, in both directions; return how many are new."""
-        return self._writer.link_similar(threshold)
+    def link_similar_prompts(
+        self, threshold: float = 0.85, *, progress: Callable[[int, int], Any] | None = None
+    ) -> int:
+        """Link prompts with a cosine similarity above *threshold*, in both directions; return how many are new.
+
+        Each prompt is compared with all others, which takes four times as long for twice as many. Links are written
+        as they are found, some thousands in one transaction: interrupted, those stay, and the next call with the same
+        *threshold* goes on behind them. *progress* is called with the number of prompts compared so far and of all.
+
+        Raises:
+            EmbeddingsMissing: The vectors of the memory are lost; `reindex` makes them.
+        """
+        return link_similar(self._store, self._dense, self.namespace, threshold, progress)
 
     def get(self, node_id: str) -> Node:
         """Return the node with that id.
@@ -645,10 +630,7 @@ class MemoryGraph:
         Raises:
             NodeNotFound: There is none.
         """
-        found = self._store.get([checked_id(node_id, "an id")], self.namespace).get(node_id)
-        if found is None:
-            raise NodeNotFound(f"No node has the id {node_id!r} in {self.db_path!r}.")
-        return found
+        return self._reader.get(node_id)
 
     def nodes(
         self,
@@ -666,37 +648,18 @@ class MemoryGraph:
         *kind* is one or several node types, *session* its thread, *since* (inclusive) and *before* (exclusive) are
         times, *where* attributes. *limit* and *after* (an id) page by hand.
         """
-        kinds = None if kind is None else checked_ids(kind, "a kind of node")
-        limit = None if limit is None else checked_count(limit, "the limit")
-        where = checked_data(where or {}, "where")
-        start = -1 if after is None else self.get(after).row
-        ids = None if session is None else [node.id for node in self.thread(session)]
-        first, last = (None if time is None else utc(time) for time in (since, before))
-        timed = first is not None or last is not None
-        found = self._store.nodes(Where(self.namespace, kinds, ids, where, start, None if timed else limit))
-        for number, node in enumerate(_within(found, first, last) if timed else found):
-            if number == limit:
-                return
-            yield node
+        # A generator of its own, so that a memory that nobody else holds is not closed while it is being read.
+        yield from self._reader.nodes(
+            kind, session=session, since=since, before=before, where=where, limit=limit, after=after
+        )
 
     def neighbours(self, node_id: str, relation: str | None = None, direction: str = "out") -> list[Node]:
         """Return the nodes that edges lead to (`"out"`), come from (`"in"`) or touch (`"both"`), oldest edge first."""
-        links = self._links(node_id, relation, direction)
-        others = dict.fromkeys(link.target if link.source == node_id else link.source for link in links)
-        nodes = self._store.get(list(others), self.namespace)
-        return [nodes[other] for other in others if other in nodes]
+        return self._reader.neighbours(node_id, relation, direction)
 
     def links(self, node_id: str, relation: str | None = None, direction: str = "both") -> list[Link]:
         """Return the edges that leave (`"out"`), enter (`"in"`) or touch (`"both"`) a node, oldest first."""
-        return self._links(node_id, relation, direction)
-
-    def _links(self, node_id: str, relation: str | None, direction: str) -> list[Link]:
-        if relation is not None:
-            checked_id(relation, "a relation")
-        if direction not in {"out", "in", "both"}:
-            raise InvalidInput(f"{direction!r} is no direction. Choose one of: out, in, both.")
-        self.get(node_id)
-        return self._store.links([node_id], self.namespace, direction=direction, relation=relation)
+        return self._reader.links(node_id, relation, direction)
 
     def thread(self, session_id: str) -> list[Node]:
         """Return what was said in a session, in order: prompts, responses and other messages.
@@ -704,63 +667,31 @@ class MemoryGraph:
         Raises:
             NodeNotFound: There is no such session.
         """
-        kind = self.get(session_id).kind
-        if kind != SESSION:
-            raise NodeNotFound(f"{session_id!r} is no session in {self.db_path!r}, but a {kind}.")
-        said = [e.source for e in self._store.links([session_id], self.namespace, direction="in", relation=BELONGS_TO)]
-        answers = self._store.links(said, self.namespace, relation=RESPONDED_WITH)
-        nodes = self._store.get([*said, *(e.target for e in answers)], self.namespace)
-        return sorted(nodes.values(), key=lambda node: node.row)
+        return self._reader.thread(session_id)
 
     def history(self, node_id: str) -> list[Node]:
         """Return the earlier versions of a node, oldest first."""
-        self.get(node_id)
-        return self._store.history(node_id, self.namespace)
+        return self._reader.history(node_id)
 
     def visualise_prompt_chain(self, prompt_id: str, depth: int = 3) -> list[tuple[str, str]]:
         """Follow the oldest edge out of each node, at most *depth* times; return the (source, target) pairs."""
-        node_id, chain = self.get(prompt_id).id, []
-        for _ in range(checked_count(depth, "the depth")):
-            links = self._store.links([node_id], self.namespace)
-            if not links:
-                break
-            chain.append((node_id, links[0].target))
-            node_id = links[0].target
-        return chain
+        return self._reader.chain(prompt_id, depth)
 
     def __len__(self) -> int:
-        return sum(self._store.counts(self.namespace)["kinds"].values())
+        return self._reader.count()
 
     def __bool__(self) -> bool:
         return True  # an empty memory is a memory; `if memory:` must not count its nodes
 
     def __contains__(self, node_id: object) -> bool:
-        return isinstance(node_id, str) and node_id in self._store.get([node_id], self.namespace)
+        return self._reader.has(node_id)
 
     def __iter__(self) -> Iterator[Node]:
         return self.nodes()
 
     def stats(self) -> Stats:
         """Return what this namespace of the memory holds."""
-        counts, record = self._store.counts(self.namespace), self._dense.record()
-        kinds, vectors = counts["kinds"], counts["vectors"]
-        return Stats(
-            path=self.db_path,
-            storage_backend=self.storage_backend,
-            vector_backend=self.vector_backend,
-            namespace=self.namespace,
-            version=self._store.version(),
-            nodes=sum(counts["kinds"].values()),
-            edges=sum(counts["relations"].values()),
-            kinds=counts["kinds"],
-            relations=counts["relations"],
-            vectors=vectors,
-            unembedded=sum(max(kinds.get(kind, 0) - vectors.get(kind, 0), 0) for kind in EMBEDDED),
-            embedder=record["name"] if record else None,
-            dim=record["dim"] if record else None,
-            namespaces=self._store.namespaces(),
-            bytes=self._store.size(),
-        )
+        return self._reader.stats()
 
     # --- the graph ----------------------------------------------------------------------------------------------
 
@@ -769,36 +700,17 @@ class MemoryGraph:
         """The memory as a `networkx.DiGraph`, up to date; what is changed in it is changed in the memory.
 
         It is built at the first use, with everything in this namespace, and catches up whenever `graph` is read.
+        A large one takes long and much memory: from 200,000 nodes and links together, a warning in the log
+        `raeburnmemory` says how much. Nothing else in this class needs it.
         """
-        from .live_graph import live_graph
-
-        with self._graph_lock:
-            if self._graph is None:
-                self._graph = live_graph(_GraphWriter(self))
-            self._catch_up(self._graph)
-            return self._graph  # type: ignore[no-any-return]
-
-    def _catch_up(self, graph: LiveGraph) -> None:
-        with self._graph_lock:
-            if self._store.version() != self._graph_version:
-                with self._store.snapshot():
-                    changes = self._store.changes(self._graph_version)
-                    graph.apply(changes, self._everything)
-                self._graph_version = changes.version
-
-    def _everything(self) -> tuple[Iterable[Node], Iterable[Link]]:
-        return self._store.nodes(Where(self.namespace)), self._store.links(None, self.namespace)
+        return self._view.live()
 
     def to_networkx(self) -> Any:
         """Return a copy of the graph, to do with as you please: changing it changes nothing here.
 
         Without networkx it is a graph of our own with the same methods.
         """
-        from .graph import plain_graph
-
-        with self._store.snapshot():
-            nodes, links = self._everything()
-            return plain_graph(list(nodes), list(links))
+        return self._view.copy()
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -811,36 +723,7 @@ class MemoryGraph:
         nothing is written. The file can be opened as a memory; it holds no vectors, `reindex` makes them.
         *all_namespaces* adds the other namespaces under a key of their own.
         """
-        data, known = self._node_link(all_namespaces=all_namespaces)
-        if path is None or path is True:
-            if self._store.name == "sqlite":
-                lock = contextlib.nullcontext if self._store.read_only else self._store.exclusive
-                while not _write_json(f"{self.db_path}.json", data, known, lock):
-                    data, known = self._node_link(all_namespaces=all_namespaces)
-            elif not self._store.read_only:
-                self._store.checkpoint()
-        elif path is not False:
-            target = os.path.realpath(checked_path(path))
-            if target == self.db_path:
-                self._store.checkpoint()
-            else:
-                _write_json(target, data)
-        return data
-
-    def _node_link(self, *, all_namespaces: bool) -> tuple[dict[str, Any], Callable[[], bool]]:
-        """Return the graph as node-link data, and what tells whether none of it was erased since."""
-        from .store.nodelink import node_link_data
-
-        with self._store.snapshot():
-            # Of several namespaces the default one stands at the top, where a reader looks for it, even if it is empty.
-            names = [DEFAULT_NAMESPACE, *self._store.namespaces()] if all_namespaces else [self.namespace]
-            spaces = {
-                name: (list(self._store.nodes(Where(name))), self._store.links(None, name))
-                for name in dict.fromkeys(names)
-            }
-            version = self._store.version()
-            mark = self._store.mark(version)
-        return node_link_data(spaces, names[0]), lambda: self._store.mark(version) == mark
+        return export(self._store, self.namespace, path, all_namespaces=all_namespaces)
 
     async def export_async(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Do what `export` does in a thread."""
@@ -913,66 +796,3 @@ def _finish_forgotten(dense: Dense, store: Store) -> None:
         _finish(dense, store)
     except MemoryGraphError as exc:
         _log.warning("A memory that nobody closed could not be closed: %s", exc)
-
-
-class _GraphWriter:
-    """What the live graph needs of its memory, without keeping it open."""
-
-    def __init__(self, memory: MemoryGraph) -> None:
-        self._memory = weakref.ref(memory)
-        self.namespace = memory.namespace
-
-    def _alive(self) -> MemoryGraph:
-        memory = self._memory()
-        if memory is None:
-            raise ReadOnly("The MemoryGraph of this graph is gone. Keep it, or work on a copy: graph.copy().")
-        return memory
-
-    def write_graph(self, nodes: Sequence[Any], links: Sequence[Any]) -> None:
-        self._alive()._writer.write_graph(nodes, links)  # noqa: SLF001
-
-    def erase_graph(self, ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
-        self._alive()._writer.erase_graph(ids, pairs)  # noqa: SLF001
-
-    def catch_up(self, graph: LiveGraph) -> None:
-        self._alive()._catch_up(graph)  # noqa: SLF001
-
-
-def _within(nodes: Iterator[Node], first: str | None, last: str | None) -> Iterator[Node]:
-    for node in nodes:
-        time = time_of(node)
-        if time is not None and (first is None or time >= first) and (last is None or time < last):
-            yield node
-
-
-def _write_json(
-    path: str,
-    data: dict[str, Any],
-    wanted: Callable[[], bool] = lambda: True,
-    lock: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-) -> bool:
-    """Write a JSON file, replacing what is there at once or not at all; tell whether it was done.
-
-    *wanted* is asked once the file is there and still empty, and under *lock* before it is put in place. So whoever
-    erases something first makes it unwanted, and then deletes unfinished files, finds it or is found out.
-    """
-    temporary = f"{path}.tmp-{os.getpid()}"
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            if not wanted():
-                return False
-            json.dump(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        with lock():
-            if not wanted():
-                return False
-            os.replace(temporary, path)
-            return True
-    except StoreWriteFailed:
-        raise  # it is an OSError, too
-    except OSError as exc:
-        raise StoreWriteFailed(exc.errno, f"Could not write {path!r}: {exc.strerror}. Choose another path") from exc
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)

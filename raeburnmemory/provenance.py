@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from .errors import NodeNotFound
 from .nodes import (
+    AGENT,
     BELONGS_TO,
     DERIVED_FROM,
     GENERATED_BY,
     RESPONDED_WITH,
+    SESSION,
     SUPERSEDES,
     Explanation,
     Link,
@@ -37,6 +39,7 @@ _WAYS = (
     (SUPERSEDES, "out"),
     (SUPERSEDES, "in"),
 )
+_ENDS = {AGENT, SESSION}  # nothing leads to them from where they come from, but all that was said may lead to one
 
 
 def trace(store: Store, namespace: str, node_id: str, depth: int | None) -> Trace:
@@ -53,7 +56,7 @@ def trace(store: Store, namespace: str, node_id: str, depth: int | None) -> Trac
         frontier, away = [node_id], 0
         while frontier and (limit is None or away < limit):
             away += 1
-            steps = _steps(store, namespace, frontier)
+            steps = _steps(store, namespace, [nodes[one] for one in frontier])
             met = store.get(list({_other(link, end) for end, link in steps}), namespace)
             reached = []
             for end, link in steps:
@@ -80,18 +83,18 @@ def why(store: Store, namespace: str, node_id: str) -> Explanation:
     """Explain one node from what is around it."""
     with store.snapshot():
         node = _one(store, namespace, node_id)
-        found = _around(store, namespace, [node_id])[node_id]
+        found = _around(store, namespace, [node])[node_id]
         sources = [each for each, _ in found[DERIVED_FROM, "out"]]
-        around = _around(store, namespace, [source.id for source in sources])
+        around = _around(store, namespace, sources)
     return _explained(node, found, tuple(_explained(source, around[source.id], ()) for source in sources))
 
 
 _Around = dict[tuple[str, str], list[tuple[Node, list[Node]]]]  # for each way the nodes, and the sessions of prompts
 
 
-def _around(store: Store, namespace: str, ids: Sequence[str]) -> dict[str, _Around]:
-    """Return for each of *ids* the nodes that each way leads to, and the sessions of those."""
-    steps = _steps(store, namespace, ids)
+def _around(store: Store, namespace: str, told: Sequence[Node]) -> dict[str, _Around]:
+    """Return for each of the nodes *told* the nodes that each way leads to, and the sessions of those."""
+    steps = _steps(store, namespace, told)
     prompts = [_other(link, end) for end, link in steps if link.relation == RESPONDED_WITH]
     further = store.links(list(dict.fromkeys(prompts)), namespace, relation=BELONGS_TO)
     nodes = store.get(list({_other(link, end) for end, link in steps} | {link.target for link in further}), namespace)
@@ -99,7 +102,7 @@ def _around(store: Store, namespace: str, ids: Sequence[str]) -> dict[str, _Arou
     for link in further:
         if link.target in nodes:
             sessions.setdefault(link.source, []).append(nodes[link.target])
-    found: dict[str, _Around] = {node_id: {way: [] for way in _WAYS} for node_id in ids}
+    found: dict[str, _Around] = {node.id: {way: [] for way in _WAYS} for node in told}
     for end, link in steps:
         other = _other(link, end)
         if other in nodes:
@@ -129,12 +132,13 @@ def _explained(node: Node, around: _Around, sources: tuple[Explanation, ...]) ->
     )
 
 
-def _steps(store: Store, namespace: str, ids: Sequence[str]) -> list[tuple[str, Link]]:
-    """Return the edges that lead back from *ids*, each with the end that it leads back from."""
+def _steps(store: Store, namespace: str, nodes: Sequence[Node]) -> list[tuple[str, Link]]:
+    """Return the edges that lead back from *nodes*, each with the end that it leads back from."""
+    ids = {"out": [node.id for node in nodes], "in": [node.id for node in nodes if node.kind not in _ENDS]}
     return [
         (link.source if direction == "out" else link.target, link)
         for relation, direction in _WAYS
-        for link in store.links(list(ids), namespace, direction=direction, relation=relation)
+        for link in store.links(ids[direction], namespace, direction=direction, relation=relation)
     ]
 
 

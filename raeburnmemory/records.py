@@ -42,6 +42,7 @@ __all__ = [
     "interaction",
     "message",
     "new_id",
+    "several",
     "shown",
     "time_of",
     "utc",
@@ -106,6 +107,33 @@ def interaction(
     _all_different(nodes)
     ids = Recorded(asked.id, answer_id, agent_id, session_id)
     return Record(tuple(nodes), tuple(links), ids, {} if vector is None else {asked.id: vector})
+
+
+def several(given: Any, namespace: str) -> list[Record]:
+    """Turn interactions, each a dict of the arguments of `interaction` or a tuple of its first four, into records.
+
+    Raises:
+        InvalidInput: They are no list, or one of them cannot be stored; the message says which.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise InvalidInput(f"The interactions must be a list of them, not {shown(given)}.")
+    records: list[Record] = []
+    for number, one in enumerate(given):
+        try:
+            if isinstance(one, Mapping):
+                records.append(interaction(**one, namespace=namespace))
+            elif isinstance(one, (list, tuple)):
+                records.append(interaction(*one, namespace=namespace))
+            else:
+                raise TypeError(f"it is {shown(one)}")
+        except InvalidInput as exc:
+            raise type(exc)(f"Interaction {number}: {exc}") from exc
+        except TypeError as exc:
+            raise InvalidInput(
+                f"Interaction {number} must be a dict of the arguments of add_interaction or a tuple of its first "
+                f"four: {exc}."
+            ) from exc
+    return records
 
 
 def message(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .dense import describe
 from .embed import checked_embed, open_embedder
 from .errors import InvalidInput
+from .linking import LINKING
 from .nodes import Batch, Node, Reindexed, Vector, Where
 from .passages import EMBEDDED, PASSAGES, Piece, pieces, speaker
 
@@ -53,7 +54,7 @@ def reembed(store: Store, dense: Dense, model: Any, progress: Callable[[int, int
         filling.fill(fields, None)  # what was added meanwhile
         if store.meta("reembedding") != target:
             raise InvalidInput(f"Somebody else began to move {store.location!r} to another model. Run reembed again.")
-        store.write(Batch(meta={"embedder": target, "reembedding": None}, staged="promote"))
+        store.write(Batch(meta={"embedder": target, "reembedding": None, LINKING: None}, staged="promote"))
     if store.vectors_lost() is not None:
         store.checkpoint(mended=True)  # all of them were made anew
     dense.use(model, embedder, target)

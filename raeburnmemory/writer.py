@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -18,7 +17,6 @@ from .nodes import (
     GENERATED_BY,
     PROMPT,
     RESPONDED_WITH,
-    SEMANTICALLY_SIMILAR,
     SESSION,
     Batch,
     Forgotten,
@@ -190,35 +188,6 @@ class Writer:
             if keys:
                 self._store.write(Batch(removed_links=keys))
             return len(keys)
-
-    def link_similar(self, threshold: float) -> int:
-        """Link prompts whose cosine similarity is above *threshold*, both ways; return how many links are new."""
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not math.isfinite(threshold):
-            raise InvalidInput(f"The threshold must be a cosine similarity such as 0.85, not {threshold!r}.")
-        rows, values = self._dense.vectors(PROMPT, self._namespace)
-        pairs: list[tuple[int, int, float]] = []
-        for start in range(0, len(rows), 512):  # bounds the memory
-            scores = values[start : start + 512] @ values.T
-            # Above by more than what float32 rounds off: equal is not above.
-            for i, j in np.argwhere(scores > threshold + 1e-6).tolist():
-                if start + i != j:
-                    pairs.append((int(rows[start + i]), int(rows[j]), float(scores[i, j])))
-        with self._store.exclusive():
-            nodes = self._store.at_rows(sorted({row for pair in pairs for row in pair[:2]}))
-            links = [
-                Link(
-                    nodes[a].id,
-                    nodes[b].id,
-                    SEMANTICALLY_SIMILAR,
-                    {"score": min(1.0, round(score, 6))},
-                    self._namespace,
-                )
-                for a, b, score in pairs
-                if a in nodes and b in nodes
-            ]
-            new = self._new_links(links)
-            self._store.write(Batch(links=new))
-        return len(new)
 
     def transact(self, plan: Callable[[], Batch], then: Callable[[], T], *, allow_unembedded: bool = False) -> T:
         """Write what *plan* finds is to be changed, with vectors, and return what *then* reads before others may write.

@@ -48,6 +48,11 @@ class Wrong:
             return slots[order], scores[order]
         return (slots[1:], scores[1:]) if self._fault == "a hit is lost" and k > 100 else (slots, scores)
 
+    def above(self, vectors, threshold, allowed=None):
+        numbers, slots, scores = self._index.above(vectors, threshold, allowed)
+        keep = (slots != 31) | (self._fault != "a pair is lost")
+        return numbers[keep], slots[keep], scores[keep]
+
     def remove(self, slots):
         if self._fault != "nothing is removed":
             self._index.remove(slots)
@@ -62,6 +67,7 @@ class Wrong:
         ("allowed after the top k", "check_index_allowed"),
         ("ties to the larger slot", "check_index_ties"),
         ("a hit is lost", "check_index_search"),
+        ("a pair is lost", "check_index_above"),
         ("nothing is removed", "check_index_remove"),
         ("any stamp will do", "check_index_file"),
     ],

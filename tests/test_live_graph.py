@@ -70,7 +70,7 @@ class FakeStore:
         )
 
     def everything(self):
-        return reversed(self.nodes.values()), reversed(self.links.values())
+        return iter(self.nodes.values()), iter(self.links.values())
 
 
 class FakeMemory:

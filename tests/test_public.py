@@ -85,7 +85,7 @@ METHODS = {
     "graph": "property",
     "history": "(self, node_id)",
     "link": "(self, source, target, relation, **data)",
-    "link_similar_prompts": "(self, threshold=0.85)",
+    "link_similar_prompts": "(self, threshold=0.85, *, progress=None)",
     "links": "(self, node_id, relation=None, direction='both')",
     "load": "(self)",
     "model": "property",

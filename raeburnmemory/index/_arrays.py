@@ -16,9 +16,12 @@ import numpy as np
 from ..errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _BLOCK = 1024  # rows gathered, moved or scored again at a time: some megabytes, near the processor
+_TILE = 4096  # rows compared with as many others at a time, or fewer
 _GATHER = 5  # gathering a row costs this many times scanning one in place (384 numbers a row)
 
 
@@ -101,6 +104,45 @@ def near(
     kth = len(found) - k
     positions = np.flatnonzero(found >= float(np.partition(found, kth)[kth]) - slack)
     return positions if within is None else within[positions]
+
+
+def above(
+    table: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    threshold: float,
+    within: NDArray[np.int64] | None,
+    slack: float,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield, a tile at a time, which query and which position score above *threshold*, and the scores that count.
+
+    *within* (ascending positions) restricts them; scores in float32 are misjudged by at most *slack*.
+    """
+    count = len(table) if within is None else len(within)
+    # Positions without gaps are rows that can stay where they are.
+    first = 0 if within is None else int(within[0]) if count and within[-1] - within[0] == count - 1 else None
+    for start in range(0, count, _TILE):
+        stop = min(start + _TILE, count)
+        if first is None and within is not None:
+            rows = table[within[start:stop]]
+        else:
+            rows = table[(first or 0) + start : (first or 0) + stop]
+        for low in range(0, len(queries), _TILE):
+            proposed = np.flatnonzero(queries[low : low + _TILE] @ rows.T > threshold - slack)
+            numbers, at = np.divmod(proposed, stop - start)
+            numbers += low
+            values = np.empty(len(at), np.float32)
+            for some in range(0, len(at), _BLOCK):
+                part = slice(some, some + _BLOCK)
+                values[part] = _exact(rows[at[part]], queries[numbers[part]])
+            over = values > threshold
+            at = at[over] + start
+            yield numbers[over], at if within is None else within[at], values[over]
+
+
+def _exact(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    products = np.einsum("ij,ij->i", rows.astype(np.float64), others.astype(np.float64))
+    found: NDArray[np.float32] = products.astype(np.float32) + np.float32(0)
+    return found
 
 
 def by_rows(table: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:

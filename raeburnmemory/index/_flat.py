@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DimensionMismatch, InvalidInput
-from ._arrays import ascending, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
+from ._arrays import above, ascending, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
 from ._file import read_cache, write_cache
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_NO_PAIRS = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class FlatIndex(ABC):
@@ -71,12 +73,8 @@ class FlatIndex(ABC):
             DimensionMismatch: The rows have another length than `dim`.
             InvalidInput: A slot out of order, another number of slots than rows, or a row that is not finite.
         """
-        slots, rows = integers(slots, "slots"), floats(vectors)
-        if rows.ndim == 2 and rows.shape[1] != self.dim:
-            raise DimensionMismatch(
-                f"These vectors have {rows.shape[1]} numbers each, this index holds vectors of {self.dim}."
-            )
-        if rows.ndim != 2 or len(rows) != len(slots):
+        slots, rows = integers(slots, "slots"), self._rows_given(vectors)
+        if len(rows) != len(slots):
             raise InvalidInput(f"{len(slots)} slots need as many rows of {self.dim}, not shape {rows.shape}.")
         if not len(slots):
             return
@@ -88,6 +86,16 @@ class FlatIndex(ABC):
         length = longest(rows)
         self._append(rows)
         self._register(slots, length)
+
+    def _rows_given(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = floats(vectors)
+        if rows.ndim == 2 and rows.shape[1] != self.dim:
+            raise DimensionMismatch(
+                f"These vectors have {rows.shape[1]} numbers each, this index holds vectors of {self.dim}."
+            )
+        if rows.ndim != 2:
+            raise InvalidInput(f"Vectors come in rows of {self.dim} numbers each, not in the shape {rows.shape}.")
+        return rows
 
     def _register(self, slots: NDArray[np.int64], length: float) -> None:
         self._slots = grown(self._slots, self._count, len(slots))
@@ -126,6 +134,12 @@ class FlatIndex(ABC):
             found = places[known[places] == slots]
         return found
 
+    def _within(self, allowed: NDArray[np.int64]) -> NDArray[np.int64]:
+        allowed = integers(allowed, "allowed slots")
+        if not ascending(allowed):
+            raise InvalidInput("Allowed slots must ascend, each of them once.")
+        return self._positions(allowed)
+
     def search(
         self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -147,10 +161,7 @@ class FlatIndex(ABC):
         self._settle()
         within = None
         if allowed is not None:
-            allowed = integers(allowed, "allowed slots")
-            if not ascending(allowed):
-                raise InvalidInput("Allowed slots must ascend, each of them once.")
-            within = self._positions(allowed)
+            within = self._within(allowed)
         k = min(k, self._count if within is None else len(within))
         if k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -170,6 +181,28 @@ class FlatIndex(ABC):
         """
         self._settle()
         return self._slots[: self._count], by_rows(self._table(), floats(vector))
+
+    def above(
+        self, vectors: NDArray[np.float32], threshold: float, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return all pairs of one of *vectors* (n, dim) and a slot whose score is above *threshold*.
+
+        That is the numbers of the vectors, the slots and the scores, by vector and then by slot. Scores and *allowed*
+        are those of `search`. It compares all with all in tiles, so that nothing grows with both numbers but the
+        answer; how many vectors are given at once is how many comparisons one call makes.
+
+        Raises:
+            DimensionMismatch: The vectors have another length than `dim`.
+            InvalidInput: They are not finite, or *allowed* does not ascend.
+        """
+        queries = self._rows_given(vectors)
+        slack = slack_for(self.dim, longest(queries) * self._longest)
+        self._settle()
+        within = None if allowed is None else self._within(allowed)
+        pairs = above(self._table(), queries, threshold, within, slack)
+        numbers, positions, values = (np.concatenate(parts) for parts in zip(_NO_PAIRS, *pairs, strict=True))
+        order = np.lexsort((positions, numbers))
+        return numbers[order], self._slots[positions[order]], values[order]
 
     def get(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of those of *slots* (ascending) that are present, in their order (n, dim)."""

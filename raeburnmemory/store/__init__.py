@@ -155,6 +155,12 @@ class Store(Protocol):
         last so many on each side of each of *ids*, at no more cost than that.
         """
 
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield every edge of a namespace, None: of all, by ascending row, without holding up others in between.
+
+        Whoever writes meanwhile does not hide an edge that stays; what is new may be among them.
+        """
+
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
 
@@ -166,6 +172,9 @@ class Store(Protocol):
 
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged, in a clause for an error message; None if none is."""
+
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds, the sum of the kinds that `counts` gives, for less."""
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return `{"kinds": {kind: n}, "relations": {relation: n}, "vectors": {field: n}}`."""

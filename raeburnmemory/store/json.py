@@ -18,13 +18,14 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
+from ..errors import LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
 from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, settled, sweep, sync_folder, write_failed
 from .journal import Journal, decode_batch, encode_batch
+from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
 from .state import State
@@ -142,15 +143,8 @@ class JsonStore(MemoryStore):
         for fields in journal.lines():
             version = fields["version"]
             if version > state.version:
-                self._expect(version, state.version + 1)
+                expect(self._journal_path, version, state.version + 1)
                 state.apply(decode_batch(fields), version)
-
-    def _expect(self, found: int, expected: int) -> None:
-        if found != expected:
-            raise StoreCorrupt(
-                f"{self._journal_path!r} is damaged: version {found} follows where {expected} was expected. Nothing "
-                f"was changed. Put back a copy of it with its graph, or move it away to go on with the graph alone."
-            )
 
     def _load(self) -> None:
         """Read everything from the files."""
@@ -163,7 +157,7 @@ class JsonStore(MemoryStore):
             try:
                 graph = GraphFile.read(self._path)
                 if self._same_file(journal):
-                    self._assemble(graph, journal)
+                    self._take(assembled(graph, journal, self._vectors), graph)
                     self._journal, journal = journal, None
                     return
             except FileNotFoundError as exc:
@@ -189,122 +183,11 @@ class JsonStore(MemoryStore):
             return journal is None
         return journal is not None and inode == journal.inode
 
-    def _assemble(self, graph: GraphFile, journal: Journal | None) -> None:
-        """Make the state of a graph, its vectors and its journal."""
-        state, ours = graph.state, graph.store is not None
-        if journal and ours and journal.store != graph.store:
-            raise StoreCorrupt(
-                f"{self._journal_path!r} belongs to another memory than {self._path!r}. Put back the right one, or "
-                f"move the journal away."
-            )
-        if journal and ours and journal.base > graph.version:
-            # A fold puts the graph in place before the journal, and the journal was opened before the graph was read.
-            raise StoreCorrupt(
-                f"{self._path!r} is older than {self._journal_path!r} beside it: changes between them are missing. Put "
-                f"back the graph that belongs to the journal, or move the journal away to go on without it."
-            )
-        entries = list(journal.lines()) if journal else []
-        last = max([journal.base if journal else 0, graph.version, *(e["version"] for e in entries)])
-        edited = journal is not None and (
-            not ours or (graph.version == journal.base and graph.digest != journal.digest)
-        )
-        if edited and ours:
-            raise StoreCorrupt(
-                f"{self._path!r} was changed by something else, or is damaged: it is not what was written, and "
-                f"{self._journal_path!r} holds {len(entries)} changes since. Put back a copy of it, or, to take it "
-                f"over as it is with those changes, remove the entry 'raeburnmemory' under 'graph' in it."
-            )
-        if journal and ours and (entries[-1]["version"] if entries else journal.base) < graph.version:
-            raise StoreCorrupt(
-                f"{self._journal_path!r} is older than {self._path!r}. Move the journal away: the graph has it all."
-            )
-        at: dict[str, int] = {}
-        foreign = edited or not ours
-        lost = self._load_vectors(graph, journal, state, at, foreign=foreign)
-        for fields in entries:
-            version, batch = fields["version"], decode_batch(fields)
-            if ours and version <= graph.version:
-                state.apply_vectors(batch, version, at)
-                continue
-            if foreign:
-                try:
-                    state.check(batch)
-                except InvalidInput as exc:
-                    raise StoreCorrupt(
-                        f"{self._path!r} was written by something else and does not fit its journal: {exc} Nothing was "
-                        f"changed. Put back a copy of it, or move the journal away."
-                    ) from exc
-                state.apply(batch, version)
-            else:
-                self._expect(version, state.version + 1)
-                state.apply(batch, version)
-        if foreign:
-            state.version = last + 1  # what others changed is one change of ours
-        # Slots and rows may have been numbered anew: caches of an earlier reading start over.
-        state.known_since = state.known_vectors_since = state.version
-        for vectors in state.sets.values():
-            vectors.reset_at = state.version
-        self.id = graph.store or (journal.store if journal else self.id)
-        self._state, self._foreign, self._lost, self._stamp = state, foreign, lost, graph.stamp
+    def _take(self, made: Assembled, graph: GraphFile) -> None:
+        self.id = made.store or self.id
+        self._state, self._foreign, self._stamp = made.state, made.foreign, graph.stamp
+        self._lost, self._marked, self._fields = made.lost, made.marked, made.fields
         self._note_sizes(graph.size)
-
-    def _load_vectors(
-        self, graph: GraphFile, journal: Journal | None, state: State, at: dict[str, int], *, foreign: bool
-    ) -> str | None:
-        """Fill in the vectors; return a clause that says which are lost."""
-
-        @cache  # a long text has many vectors
-        def crc(row: int) -> int | None:
-            return text_checksum(state.nodes[state.rows[row]].text) if row in state.rows else None
-
-        def row_of(prompt: str) -> int:
-            node = state.nodes.get((DEFAULT_NAMESPACE, prompt))
-            return -1 if node is None else node.row
-
-        store = graph.store or (journal.store if journal else None)
-        self._fields = set(graph.expected_vectors)
-        try:
-            described, mark = self._vectors.header(store) if store else ({}, None)
-        except StoreCorrupt as exc:
-            return str(exc)
-        self._fields |= set(described)
-        lost = [] if mark is None else [mark]
-        self._marked = mark is not None
-        wanted = graph.expected_vectors if graph.store else dict.fromkeys(described, 1)
-        # Fields that the graph does not count any more matter only where a fold was cut short: there the files are
-        # older than the graph, and the journal says what became of them.
-        cut_short = journal is not None and journal.base < graph.version
-        first = journal.base if journal else graph.version
-        versions = range(1 << 62) if foreign else range(first, graph.version + 1)
-        for name in sorted({*wanted, *described} if cut_short else wanted):
-            try:
-                vectors, description = self._vectors.read(name, described.get(name, []), versions, cut_short=cut_short)
-            except StoreCorrupt as exc:
-                if name in wanted:
-                    lost.append(str(exc))
-                continue
-            at[name] = description["version"]
-            if vectors is None:
-                continue
-            if foreign or journal is None:  # then nothing else tells whether the graph was edited
-                vectors = self._vectors.of_other_rows(name, vectors, description, row_of, crc)
-            for row in set(vectors.alive().rows.tolist()) - set(state.rows):
-                vectors.drop(row, at[name])
-            state.sets[name] = vectors
-        if foreign and PROMPT not in state.sets:
-            try:
-                rows = {
-                    n.id: n.row for n in state.nodes.values() if n.namespace == DEFAULT_NAMESPACE and n.kind == PROMPT
-                }
-                original = self._vectors.read_original(rows)
-            except StoreCorrupt as exc:
-                lost.append(str(exc))
-            else:
-                if original is not None:
-                    lost = []
-                    if len(original[0]):
-                        state.sets[PROMPT] = original[0]
-        return "; ".join(dict.fromkeys(lost)) or None
 
     def _note_sizes(self, graph_size: int) -> None:
         self._snapshot_bytes = graph_size + sum(vectors.dim * 4 * len(vectors) for vectors in self._state.sets.values())

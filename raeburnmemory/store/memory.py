@@ -121,7 +121,7 @@ class MemoryStore:
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""
         with self._mutex:
-            found = list(self._current().select(where))
+            found = self._current().select(where)
         yield from map(own, found)
 
     def links(
@@ -136,6 +136,12 @@ class MemoryStore:
         """Return edges by ascending row."""
         with self._mutex:
             return [own(link) for link in self._current().edges(ids, namespace, direction, relation, newest)]
+
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield all edges by ascending row."""
+        with self._mutex:
+            found = self._current().edges(None, namespace, "out", None, None)
+        yield from map(own, found)
 
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
@@ -163,12 +169,16 @@ class MemoryStore:
             vectors = self._current().sets.get(field)
             if vectors is None:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
-            block = vectors.alive()
-            return block.slots, block.rows
+            return vectors.alive_slots()
 
     def vectors_lost(self) -> str | None:
         """Return None: what is in memory is not lost."""
         return None
+
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        with self._mutex:
+            return self._current().count(namespace)
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""

@@ -18,7 +18,7 @@ from ..errors import NotAStore, StoreCorrupt
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ["NAMESPACES", "mended", "node_link_data", "parse_json", "read_node", "read_node_link", "write_node_link"]
 
@@ -50,7 +50,7 @@ def pairs_to_json(links: Iterable[Link]) -> Iterator[dict[str, Any]]:
 
 
 def node_link_data(
-    spaces: dict[str, tuple[list[Node], list[Link]]], namespace: str = DEFAULT_NAMESPACE
+    spaces: Mapping[str, tuple[Iterable[Node], Iterable[Link]]], namespace: str = DEFAULT_NAMESPACE
 ) -> dict[str, Any]:
     """Return nodes and edges by namespace as one dict, those of *namespace* at the top."""
     data = _section(*spaces.get(namespace, ([], [])))
@@ -61,7 +61,7 @@ def node_link_data(
     return top
 
 
-def _section(nodes: list[Node], links: list[Link]) -> dict[str, Any]:
+def _section(nodes: Iterable[Node], links: Iterable[Link]) -> dict[str, Any]:
     edges = list(pairs_to_json(links))
     return {
         "nodes": [node_to_json(node) for node in nodes],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import itertools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .._collector import no_collections
 from ..errors import StoreCorrupt, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
 from ._files import at_once, open_regular, write_failed
@@ -18,7 +17,7 @@ from .state import State, VectorSet
 from .vector_files import FieldSnapshot, from_ranges, to_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .state import NodeKey
 
@@ -55,7 +54,7 @@ class GraphFile:
         with open_regular(path) as file:
             raw = file.read()
             stamp = file_stamp(os.fstat(file.fileno()))
-        with _no_collections():
+        with no_collections():
             return cls._parse(path, raw, stamp)
 
     @classmethod
@@ -89,18 +88,6 @@ class GraphFile:
                 f"{path!r} is damaged: its {_OURS!r} entry does not fit its nodes ({exc!r}). Nothing was changed. "
                 f"Run repair, or put back a copy, or delete that entry to read the rest as a plain graph."
             ) from exc
-
-
-@contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
-    """Hold back the garbage collector, which would walk again and again over what is being built and stays."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def file_stamp(stat: os.stat_result) -> tuple[int, int, int]:

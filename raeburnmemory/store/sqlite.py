@@ -14,11 +14,8 @@ import json
 import logging
 import os
 import sqlite3
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..errors import (
     GraphClosed,
@@ -30,38 +27,31 @@ from ..errors import (
     StoreWriteFailed,
 )
 from ..lock import Mutex, StoreLock
-from ..nodes import Changes, Link, Node
-from . import ERASING, SOURCE, Erased, VectorBlock, VectorChanges
+from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
 from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
-from ._undecoded import Undecoded
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
-from .sqlite_schema import SCHEMA_VERSION, SLOTS, bounds, connect, create, fields, readers_of, sniff, translated
-from .state import matches, visible
+from .sqlite_reading import Reading
+from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from ..nodes import Batch, Where
+    from ..nodes import Batch
 
 __all__ = ["SqliteStore"]
 
 log = logging.getLogger("raeburnmemory")
 
-_BLOCK = 8192  # vectors per query
 _WAL_LIMIT = 16 << 20  # bytes of the -wal file beyond which it is cut off as soon as no reader needs it
 _PATIENCE = 1.0  # seconds that a write waits for readers when the -wal file is twice as large
-_NODE = "row, namespace, id, kind, text, attributes, expires_at"
-_EDGE = "row, namespace, source, target, relation, data"
 
 _inherited: list[sqlite3.Connection] = []  # of a parent process: never to be used or closed in its child
 
 
-class SqliteStore:
+class SqliteStore(Reading):
     """The `Store` contract over a SQLite database."""
 
     name = "sqlite"
@@ -220,10 +210,6 @@ class SqliteStore:
         with self._mutex, self._translated():
             yield self._connection()
 
-    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._reading() as db:
-            return db.execute(sql, values).fetchall()
-
     # --- writing ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -292,17 +278,6 @@ class SqliteStore:
                     self._db.close()
             raise
 
-    # --- reading ------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _version(db: sqlite3.Connection) -> int:
-        return int(db.execute("SELECT max(version) FROM log").fetchone()[0] or 0)
-
-    def version(self) -> int:
-        """Return the number of the last committed batch."""
-        with self._reading() as db:
-            return self._version(db)
-
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all reads in the block see one version."""
@@ -320,250 +295,9 @@ class SqliteStore:
                     with self._translated():
                         db.execute("COMMIT")
 
-    def changes(self, since: int) -> Changes:
-        """Return what happened to nodes and edges after version *since*."""
-        with self._reading() as db, _snapshot(db):
-            version = self._version(db)
-            if since >= version:
-                return Changes(version)
-            entries = self._log(db, since)
-            if entries is None:
-                return Changes(version, reset=True)
-            nodes = {row for entry in entries for row in entry.get("nodes", ())}
-            edges = {row for entry in entries for row in entry.get("edges", ())}
-            return Changes(
-                version,
-                nodes=[_node(r) for r in _by_rows(db, f"SELECT {_NODE} FROM nodes", sorted(nodes))],
-                links=[_link(r) for r in _by_rows(db, f"SELECT {_EDGE} FROM edges", sorted(edges))],
-                removed_nodes=[tuple(key) for entry in entries for key in entry.get("gone_nodes", ())],
-                removed_links=[tuple(key) for entry in entries for key in entry.get("gone_edges", ())],
-            )
-
-    @staticmethod
-    def _log(db: sqlite3.Connection, since: int) -> list[dict[str, Any]] | None:
-        """Return the entries after version *since*, None if not all of them are kept."""
-        rows = db.execute("SELECT version, changes FROM log WHERE version > ? ORDER BY version", (since,)).fetchall()
-        if since < 0 or (rows and rows[0][0] != since + 1):
-            return None
-        return [json.loads(changes) for _, changes in rows]
-
-    def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
-        """Return those of the nodes named by *ids* that exist."""
-        now = time.time()
-        with self._reading() as db:
-            rows = _chunked(db, f"SELECT {_NODE} FROM nodes WHERE namespace = ? AND id IN", list(ids), (namespace,))
-            return {node.id: node for node in map(_node, rows) if visible(node, now)}
-
-    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
-        """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
-        now = time.time()
-        with self._reading() as db:
-            found = _by_rows(db, f"SELECT {_NODE} FROM nodes", list(rows))
-            return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, self._decoded)
-
-    def _decoded(self, raw: tuple[Any, ...]) -> Node:
-        with self._translated():
-            return _node(raw)
-
-    def nodes(self, where: Where) -> Iterator[Node]:
-        """Yield the nodes that *where* describes, by ascending row."""
-        if where.ids is not None:
-            spaces = self.namespaces() if where.namespace is None else [where.namespace]
-            found = [node for space in spaces for node in self.get(list(dict.fromkeys(where.ids)), space).values()]
-            pages = iter([sorted(found, key=lambda node: node.row)])
-        else:
-            pages = self._pages(where)
-        left, now = where.limit, time.time()
-        for page in pages:
-            for node in page:
-                if left == 0:
-                    return
-                if (
-                    node.row > where.after_row
-                    and (where.kinds is None or node.kind in where.kinds)
-                    and visible(node, now)
-                    and matches(node, where.attributes)
-                ):
-                    yield node
-                    left = None if left is None else left - 1
-
-    def _pages(self, where: Where) -> Iterator[list[Node]]:
-        """Yield the nodes of a namespace and of kinds in pages, each one query: nothing stays locked in between."""
-        conditions, values = ["row > ?"], []
-        if where.namespace is not None:
-            conditions.append("namespace = ?")
-            values.append(where.namespace)
-        if where.kinds is not None:
-            conditions.append(f"kind IN ({', '.join('?' * len(where.kinds))})")
-            values += where.kinds
-        size = 1000 if where.limit is None or where.attributes else min(1000, where.limit + 1)
-        # By its rows and not by the index over kinds, which would have to be sorted for every page.
-        sql = f"SELECT {_NODE} FROM nodes NOT INDEXED WHERE {' AND '.join(conditions)} ORDER BY row LIMIT {size}"
-        after = where.after_row
-        while True:
-            with self._reading() as db:
-                page = [_node(row) for row in db.execute(sql, (after, *values))]
-            if not page:
-                return
-            yield page
-            after = page[-1].row
-
-    def links(
-        self,
-        ids: Sequence[str] | None,
-        namespace: str | None,
-        *,
-        direction: str = "out",
-        relation: str | None = None,
-        newest: int | None = None,
-    ) -> list[Link]:
-        """Return edges by ascending row."""
-        conditions, values = ["1"], []
-        if namespace is not None:
-            conditions.append("namespace = ?")
-            values.append(namespace)
-        if relation is not None:
-            conditions.append("relation = ?")
-            values.append(relation)
-        base = f"SELECT {_EDGE} FROM edges WHERE {' AND '.join(conditions)}"
-        found: dict[int, Link] = {}
-        with self._reading() as db:
-            if ids is None:
-                for row in db.execute(base, values):
-                    found[row[0]] = _link(row)
-            else:
-                for column in {"out": ["source"], "in": ["target"], "both": ["source", "target"]}[direction]:
-                    if newest is None:
-                        rows = _chunked(db, f"{base} AND {column} IN", list(ids), values)
-                    else:
-                        last = f"{base} AND {column} = ? ORDER BY row DESC LIMIT {newest:d}"
-                        rows = (row for node_id in ids for row in db.execute(last, (*values, node_id)).fetchall())
-                    found.update((row[0], _link(row)) for row in rows)
-        return [found[row] for row in sorted(found)]
-
-    def history(self, node_id: str, namespace: str) -> list[Node]:
-        """Return the replaced versions of a node, oldest first."""
-        sql = (
-            "SELECT h.row, n.namespace, n.id, h.kind, h.text, h.attributes, h.expires_at "
-            "FROM history h JOIN nodes n ON n.row = h.row WHERE n.namespace = ? AND n.id = ? ORDER BY h.number"
-        )
-        with self._reading() as db:
-            return [_node(row) for row in db.execute(sql, (namespace, node_id))]
-
-    def vectors(self, field: str, since: int) -> VectorChanges:
-        """Return what happened to the vectors of *field* after version *since*."""
-        with self._reading() as db, _snapshot(db):
-            version = self._version(db)
-            found = fields(db).get(field)
-            if found is None:
-                return VectorChanges(version, since < version, np.empty(0, np.int64), iter(()))
-            first, end = bounds(found[0])
-            entries = None if since < found[2] else self._log(db, since)
-            if entries is None:
-                last = db.execute("SELECT max(key) FROM vectors WHERE key >= ? AND key < ?", (first, end)).fetchone()[0]
-                blocks = self._blocks(first, first if last is None else last + 1, first, found[1])
-                return VectorChanges(version, True, np.empty(0, np.int64), blocks)
-        spans = [entry["added"][field] for entry in entries if field in entry.get("added", {})]
-        gone = {slot for entry in entries for slot in entry.get("dropped", {}).get(field, ())}
-        low, high = (spans[0][0], spans[-1][1] + 1) if spans else (0, 0)
-        removed = np.array(sorted(slot for slot in gone if slot < low or not spans), np.int64)
-        return VectorChanges(version, False, removed, self._blocks(first + low, first + high, first, found[1]))
-
-    def _blocks(self, low: int, high: int, first: int, dim: int) -> Iterator[VectorBlock]:
-        """Yield the vectors with keys from *low* up to *high*, each block one query."""
-        sql = (
-            'SELECT key, row, vector, part, start, "end" FROM vectors '
-            "WHERE key >= ? AND key < ? AND row IS NOT NULL ORDER BY key LIMIT ?"  # a page a query
-        )
-        while low < high and (rows := self._query(sql, (low, high, _BLOCK))):
-            raw = b"".join(row[2] for row in rows)
-            if len(raw) != 4 * dim * len(rows):
-                raise StoreCorrupt(
-                    f"{self._path!r} holds vectors of another length than {dim}. Make them again with reindex."
-                )
-            values = np.frombuffer(raw, "<f4").reshape(len(rows), dim).astype(np.float32, copy=False)
-            keys = np.array([row[0] for row in rows], np.int64)
-            spans = np.array([row[3:] for row in rows], np.int64)
-            yield VectorBlock(keys - first, np.array([row[1] for row in rows], np.int64), values, spans)
-            low = rows[-1][0] + 1
-
-    def rows(self, where: Where) -> NDArray[np.int64]:
-        """Return the rows of the nodes that *where* describes, ascending."""
-        if where.ids is not None or where.attributes or where.limit is not None:
-            return np.array([node.row for node in self.nodes(where)], np.int64)
-        conditions = ["row > ?", "(expires_at IS NULL OR expires_at > ?)"]
-        values: list[Any] = [where.after_row, time.time()]
-        if where.namespace is not None:
-            conditions.append("namespace = ?")
-            values.append(where.namespace)
-        if where.kinds is not None:
-            conditions.append(f"kind IN ({', '.join('?' * len(where.kinds))})")
-            values += where.kinds
-        found = self._query(f"SELECT row FROM nodes WHERE {' AND '.join(conditions)}", values)
-        return np.sort(np.array([row for (row,) in found], np.int64))
-
-    def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the slots of the vectors in *field*, ascending, and the node row of each."""
-        with self._reading() as db:
-            found = fields(db).get(field)
-            if found is None:
-                return np.empty(0, np.int64), np.empty(0, np.int64)
-            # From the index over rows alone, which has no vectors in it.
-            sql = "SELECT key, row FROM vectors INDEXED BY vectors_row WHERE row IS NOT NULL AND key >= ? AND key < ?"
-            pairs = np.array(db.execute(sql, bounds(found[0])).fetchall(), np.int64).reshape(-1, 2)
-        pairs = pairs[np.argsort(pairs[:, 0])]
-        return pairs[:, 0] - found[0] * SLOTS, pairs[:, 1]
-
-    def vectors_lost(self) -> str | None:
-        """Return None: the vectors are in the same file as everything else."""
-        return None
-
-    def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
-        """Return how many nodes, edges and vectors there are of each kind, relation and field."""
-        where, values = ("", ()) if namespace is None else ("WHERE namespace = ?", (namespace,))
-        with self._reading() as db, _snapshot(db):
-            kinds = db.execute(
-                f"SELECT kind, count(*) FROM nodes {where} GROUP BY kind ORDER BY kind", values
-            ).fetchall()
-            relations = db.execute(
-                f"SELECT relation, count(*) FROM edges {where} GROUP BY relation ORDER BY relation", values
-            ).fetchall()
-            vectors = {}
-            for field, (number, _, _) in sorted(fields(db).items()):
-                sql = "SELECT count(*) FROM vectors v JOIN nodes n ON n.row = v.row WHERE v.key >= ? AND v.key < ?"
-                if namespace is not None:
-                    sql += " AND n.namespace = ?"
-                vectors[field] = db.execute(sql, (*bounds(number), *values)).fetchone()[0]
-        return {
-            "kinds": dict(kinds),
-            "relations": dict(relations),
-            "vectors": {field: n for field, n in vectors.items() if n},
-        }
-
-    def namespaces(self) -> list[str]:
-        """Return the names of the namespaces that hold nodes, sorted."""
-        found: list[str] = []
-        while True:  # hops along the index instead of reading all of it
-            sql = "SELECT min(namespace) FROM nodes" + (" WHERE namespace > ?" if found else "")
-            name = self._query(sql, found[-1:])[0][0]
-            if name is None:
-                return found
-            found.append(name)
-
-    def meta(self, key: str) -> Any:
-        """Return the JSON value kept under *key*, or None."""
-        with self._reading() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
-
     def cache_path(self, field: str) -> str | None:
         """Return where an index of *field* may be saved as a cache."""
         return f"{self._path}.{field}.index"
-
-    def mark(self, version: int) -> str | None:
-        """Return what the commit of *version* was marked with."""
-        rows = self._query("SELECT changes FROM log WHERE version = ?", (version,))
-        return json.loads(rows[0][0]).get("mark") if rows else None
 
     def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:
         """Apply *batch*, and leave nothing in any file of the nodes that it, or an older batch, removes."""
@@ -662,38 +396,3 @@ def _set_mark(db: sqlite3.Connection, mark: Any) -> None:
         db.execute("DELETE FROM meta WHERE key = ?", (ERASING,))
     else:
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (ERASING, json.dumps(mark)))
-
-
-@contextlib.contextmanager
-def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
-    """Let several queries see one version."""
-    if db.in_transaction:
-        yield
-        return
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.execute("COMMIT")
-
-
-def _chunked(
-    db: sqlite3.Connection, sql: str, items: list[Any], before: Sequence[Any] = ()
-) -> Iterator[tuple[Any, ...]]:
-    for start in range(0, len(items), 500):  # SQLite once allowed no more than 999 variables
-        some = items[start : start + 500]
-        yield from db.execute(f"{sql} ({', '.join('?' * len(some))})", (*before, *some)).fetchall()
-
-
-def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> Iterator[tuple[Any, ...]]:
-    return _chunked(db, f"{select} WHERE row IN", rows)
-
-
-def _node(row: tuple[Any, ...]) -> Node:
-    number, namespace, node_id, kind, text, attributes, expires_at = row
-    return Node(node_id, kind, text, json.loads(attributes), namespace, expires_at, number)
-
-
-def _link(row: tuple[Any, ...]) -> Link:
-    number, namespace, source, target, relation, data = row
-    return Link(source, target, relation, json.loads(data), namespace, number)

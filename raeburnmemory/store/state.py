@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,6 +111,11 @@ class VectorSet:
             rows = self._rows[part].copy()  # the one column that changes in place
             return VectorBlock(self._slots[part], rows, self._values[part], self._spans[part])
         return VectorBlock(self._slots[at], self._rows[at], self._values[at], self._spans[at])
+
+    def alive_slots(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots of the vectors that were not dropped, and the node row of each."""
+        at = np.flatnonzero(self._rows[: self._n] >= 0)
+        return self._slots[at], self._rows[at]
 
     def changes(self, since: int, version: int) -> VectorChanges:
         """Return what happened after version *since*."""
@@ -344,27 +350,19 @@ class State:
         )
 
     def select(self, where: Where, now: float | None = None) -> Iterator[Node]:
-        """Yield the visible nodes that *where* describes, by ascending row."""
+        """Return the visible nodes that *where* describes, by ascending row, of those that are there now.
+
+        They are looked through as they are asked for, and what is done to the state meanwhile does not change them.
+        """
         now = time.time() if now is None else now
-        found: Iterable[Node]
+        found: Sequence[Node]
         if where.ids is not None:
             keys = [(space, i) for space in self._spaces(where.namespace) for i in dict.fromkeys(where.ids)]
             found = sorted((self.nodes[key] for key in keys if key in self.nodes), key=_by_row)
         else:
             found = list(self.nodes.values())
-        left = where.limit
-        for node in found:
-            if left == 0:
-                return
-            if (
-                node.row > where.after_row
-                and (where.namespace is None or node.namespace == where.namespace)
-                and (where.kinds is None or node.kind in where.kinds)
-                and visible(node, now)
-                and matches(node, where.attributes)
-            ):
-                yield node
-                left = None if left is None else left - 1
+        first = bisect_right(found, where.after_row, key=_by_row)
+        return itertools.islice(_described(itertools.islice(found, first, None), where, now), where.limit)
 
     def rows_of(self, where: Where) -> list[int]:
         """Return the rows of the nodes that *where* describes, ascending."""
@@ -393,12 +391,16 @@ class State:
                     keys.update(dict.fromkeys(itertools.islice(around, newest)))
         return sorted((self.links[key] for key in keys), key=_by_row)
 
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        return sum(key[0] == namespace for key in self.nodes)
+
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
         nodes = [n for n in self.nodes.values() if namespace in {None, n.namespace}]
-        mine = None if namespace is None else {n.row for n in nodes}
+        every = len(nodes) == len(self.nodes)
         vectors = {
-            name: len(found) if mine is None else sum(row in mine for row in found.alive().rows.tolist())
+            name: len(found) if every else found.count(n.row for n in nodes)
             for name, found in sorted(self.sets.items())
         }
         return {
@@ -418,6 +420,17 @@ class State:
 
     def _spaces(self, namespace: str | None) -> list[str]:
         return self.spaces() if namespace is None else [namespace]
+
+
+def _described(nodes: Iterable[Node], where: Where, now: float) -> Iterator[Node]:
+    for node in nodes:
+        if (
+            (where.namespace is None or node.namespace == where.namespace)
+            and (where.kinds is None or node.kind in where.kinds)
+            and visible(node, now)
+            and matches(node, where.attributes)
+        ):
+            yield node
 
 
 def visible(node: Node, now: float) -> bool:

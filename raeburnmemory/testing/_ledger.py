@@ -150,6 +150,7 @@ class Ledger:
             links = [link for key, link in self.links.items() if space in {None, key[0]}]
             edges = store.links(None, space)
             equal([*map(link_facts, edges)], [*map(link_facts, links)], f"the links of {space!r}")
+            equal([*map(link_facts, store.all_links(space))], [*map(link_facts, links)], f"all links of {space!r}")
             self._compare_counts(store, space, nodes, links)
         self._compare_rows(found, edges)
         by_row = {node.row: node_facts(node) for node in found}
@@ -181,6 +182,8 @@ class Ledger:
             },
             f"counts({space!r})",
         )
+        if space is not None:
+            equal(store.count(space), len(nodes), f"count({space!r})")
 
     def _compare_rows(self, nodes: list[Node], links: list[Link]) -> None:
         """Rows grow, stay what they were, and are never given twice."""

@@ -10,7 +10,7 @@ import math
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -189,6 +189,43 @@ def check_index_allowed(open_index: Callable[[int], VectorIndex]) -> None:
         compare_search(index, rows, query, 6, np.array(absent, np.int64))
 
 
+def check_index_above(open_index: Callable[[int], VectorIndex]) -> None:
+    """An index that has `above` gives all pairs above a threshold, by vector and slot, and no other."""
+    index, rows = filled(open_index, 300, 12, 25)
+    above: Any = getattr(index, "above", None)
+    if above is None:
+        return
+    queries = np.concatenate([unit_rows(20, 12, 26), np.stack([rows[1], -rows[4], 2 * rows[7]])])
+    gone = np.array([10, 13, 16, 400])
+    index.remove(gone)
+    left = {slot: row for slot, row in rows.items() if slot not in gone}
+    some, run = np.array([0, 1, 7, 10, 22, 31, 33, 301, 898, 5000]), np.array(sorted(left))[100:200]
+    scored = [[(slot, exact_score(row, query)) for slot, row in left.items()] for query in queries]
+    boundary = scored[0][17][1]  # a score itself: equal is not above
+    for threshold in (-2.0, 0.0, 0.3, boundary, 0.9, 2.0):
+        for allowed in (None, some, run, np.empty(0, np.int64)):
+            numbers, slots, scores = above(queries, threshold, allowed)
+            wanted = [
+                (number, slot, score)
+                for number, pairs in enumerate(scored)
+                for slot, score in pairs
+                if score > threshold and (allowed is None or slot in allowed)
+            ]
+            found = list(zip(numbers.tolist(), slots.tolist(), scores.tolist(), strict=True))
+            that(
+                found == wanted,
+                f"above {threshold}: {len(found)} pairs {found[:3]}, expected {len(wanted)} {wanted[:3]}",
+            )
+    that([len(part) for part in above(queries[:0], 0.0)] == [0, 0, 0], "no vectors have pairs")
+    empty: Any = open_index(12)
+    that([len(part) for part in empty.above(queries, -2.0)] == [0, 0, 0], "an empty index has pairs")
+    wrong = np.full((2, 12), np.nan, np.float32)
+    refused(InvalidInput, lambda: above(wrong, 0.0), "vectors that are not finite")
+    refused(InvalidInput, lambda: above(queries[0], 0.0), "one vector instead of rows")
+    refused(InvalidInput, lambda: above(queries, 0.0, some[::-1]), "allowed slots that descend")
+    refused(DimensionMismatch, lambda: above(queries[:, :5], 0.0), "vectors of another length")
+
+
 def check_index_remove(open_index: Callable[[int], VectorIndex]) -> None:
     """Removed vectors are gone at once, the others stay, and new ones may follow."""
     index, rows = filled(open_index, 2600, 10, 11)
@@ -355,6 +392,7 @@ INDEX_CHECKS = (
     check_index_near_ties,
     check_index_zero_query,
     check_index_allowed,
+    check_index_above,
     check_index_remove,
     check_index_refusals,
     check_index_copies,

@@ -38,6 +38,7 @@ def check_store_namespaces(open_store: Callable[[], Store]) -> None:
     equal(store.get(["p"], "default")["p"].text, "p of default", "the node of another namespace")
     equal(store.get(["p"], "nowhere"), {}, "a namespace that is not there")
     equal(store.counts("nowhere"), {"kinds": {}, "relations": {}, "vectors": {}}, "its counts")
+    equal((store.count("nowhere"), store.count("default")), (0, 2), "the number of nodes there, and of the default one")
 
 
 def check_store_relations(open_store: Callable[[], Store]) -> None:
@@ -150,6 +151,7 @@ def check_store_many(open_store: Callable[[], Store]) -> None:
     equal(len(store.links(["n0"], "default")), 2500, "2,500 links of one node")
     equal(len(store.links(ids, "default", direction="in")), 2500, "links of 2,500 nodes")
     equal(ends_of(store.links(["n0"], "default", newest=2)), ["n0-r-n2498", "n0-r-n2499"], "the newest two of 2,500")
+    equal(ends_of(store.all_links("default")), [f"n0-r-{each}" for each in ids], "all 2,500 links")
     pages, after = [], -1
     while page := list(store.nodes(Where(after_row=after, limit=999))):
         pages.append(len(page))
@@ -169,18 +171,37 @@ def check_store_at_rows(open_store: Callable[[], Store]) -> None:
     equal([(found[row].text, found[row].attributes) for row in rows], [(e, {"n": [1]}) for e in "abc"], "at_rows()")
 
 
+def check_store_kinds(open_store: Callable[[], Store]) -> None:
+    """Nodes of some kinds come by their rows over many pages, and among them those that expire later."""
+    store = open_store()
+    ends = (None, None, _PAST, _FUTURE)
+    everything = [Node(f"n{i}", ("a", "b", "c")[i % 3], f"text {i}", expires_at=ends[i % 4]) for i in range(4400)]
+    store.write(Batch(nodes=everything, links=[Link("n2", "n3", "r")]))
+    there = [each for each in everything if each.expires_at != _PAST]
+    row = {found.id: found.row for found in store.nodes(Where())}
+    for kinds in (["a"], ["c", "a"], ["a", "b", "c", "d"]):
+        wanted = [each.id for each in there if each.kind in kinds]
+        equal(ids_of(store.nodes(Where(kinds=kinds))), wanted, f"nodes of the kinds {kinds}")
+        equal(ids_of(store.nodes(Where(kinds=kinds, limit=1700))), wanted[:1700], f"1,700 nodes of the kinds {kinds}")
+        later = Where(kinds=kinds, after_row=row[wanted[700]], limit=30)
+        equal(ids_of(store.nodes(later)), wanted[701:731], f"30 nodes of the kinds {kinds} from the middle")
+    equal(store.count("default"), 4400, "the number of nodes, as counts() has it")
+
+
 def check_store_iterating(open_store: Callable[[], Store]) -> None:
     """Whoever writes while reading the nodes gets each node that stays, once."""
     store = open_store()
     ids = [f"n{i}" for i in range(1500)]
     store.write(Batch(nodes=[node(each) for each in ids]))
-    seen = []
-    for found in store.nodes(Where()):
-        seen.append(found.id)
-        if len(seen) == 10:
-            store.write(Batch(nodes=[node("n5", "new"), node("later")], removed_nodes=[("default", "n1400")]))
-    equal(len(seen), len(set(seen)), "the number of different nodes")
-    equal(set(ids) - {"n1400"} - set(seen), set(), "the nodes that were missed")
+    seen: list[str] = []
+    for where in (Where(), Where(kinds=["prompt"])):
+        seen.clear()
+        for found in store.nodes(where):
+            seen.append(found.id)
+            if len(seen) == 10:
+                store.write(Batch(nodes=[node("n5", "new"), node("later")], removed_nodes=[("default", "n1400")]))
+        equal(len(seen), len(set(seen)), "the number of different nodes")
+        equal(set(ids) - {"n1400"} - set(seen), set(), "the nodes that were missed")
 
 
 def check_store_meta(open_store: Callable[[], Store]) -> None:
@@ -256,6 +277,7 @@ READING_CHECKS = (
     check_store_where,
     check_store_many,
     check_store_at_rows,
+    check_store_kinds,
     check_store_iterating,
     check_store_meta,
     check_store_expired,

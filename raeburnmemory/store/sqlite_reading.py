@@ -1,0 +1,389 @@
+"""What can be read from a SQLite store, whoever opened it."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import StoreCorrupt
+from ..nodes import Changes, Link, Node
+from . import VectorBlock, VectorChanges
+from ._undecoded import Undecoded
+from .sqlite_schema import SLOTS, bounds, fields
+from .state import matches, visible
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from ..nodes import Where
+
+__all__ = ["Reading"]
+
+_BLOCK = 8192  # vectors per query
+_PAGE = 1000  # nodes per query
+_NODE = "row, namespace, id, kind, text, attributes, expires_at"
+_EDGE = "row, namespace, source, target, relation, data"
+
+
+class Reading:
+    """The reading half of the `Store` contract; see there."""
+
+    _path: str
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Give the connection for the length of the block, in which nobody else uses it."""
+        raise NotImplementedError
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """Say in our words what SQLite or JSON has to say in the block."""
+        raise NotImplementedError
+
+    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._reading() as db:
+            return db.execute(sql, values).fetchall()
+
+    @staticmethod
+    def _version(db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT max(version) FROM log").fetchone()[0] or 0)
+
+    def version(self) -> int:
+        """Return the number of the last committed batch."""
+        with self._reading() as db:
+            return self._version(db)
+
+    def changes(self, since: int) -> Changes:
+        """Return what happened to nodes and edges after version *since*."""
+        with self._reading() as db, _snapshot(db):
+            version = self._version(db)
+            if since >= version:
+                return Changes(version)
+            entries = self._log(db, since)
+            if entries is None:
+                return Changes(version, reset=True)
+            nodes = {row for entry in entries for row in entry.get("nodes", ())}
+            edges = {row for entry in entries for row in entry.get("edges", ())}
+            return Changes(
+                version,
+                nodes=[_node(r) for r in _by_rows(db, f"SELECT {_NODE} FROM nodes", sorted(nodes))],
+                links=[_link(r) for r in _by_rows(db, f"SELECT {_EDGE} FROM edges", sorted(edges))],
+                removed_nodes=[tuple(key) for entry in entries for key in entry.get("gone_nodes", ())],
+                removed_links=[tuple(key) for entry in entries for key in entry.get("gone_edges", ())],
+            )
+
+    @staticmethod
+    def _log(db: sqlite3.Connection, since: int) -> list[dict[str, Any]] | None:
+        """Return the entries after version *since*, None if not all of them are kept."""
+        rows = db.execute("SELECT version, changes FROM log WHERE version > ? ORDER BY version", (since,)).fetchall()
+        if since < 0 or (rows and rows[0][0] != since + 1):
+            return None
+        return [json.loads(changes) for _, changes in rows]
+
+    def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
+        """Return those of the nodes named by *ids* that exist."""
+        now = time.time()
+        with self._reading() as db:
+            rows = _chunked(db, f"SELECT {_NODE} FROM nodes WHERE namespace = ? AND id IN", list(ids), (namespace,))
+            return {node.id: node for node in map(_node, rows) if visible(node, now)}
+
+    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
+        """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
+        now = time.time()
+        with self._reading() as db:
+            found = _by_rows(db, f"SELECT {_NODE} FROM nodes", list(rows))
+            return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, self._decoded)
+
+    def _decoded(self, raw: tuple[Any, ...]) -> Node:
+        with self._translated():
+            return _node(raw)
+
+    def nodes(self, where: Where) -> Iterator[Node]:
+        """Yield the nodes that *where* describes, by ascending row."""
+        if where.limit == 0:
+            return
+        number, now = 0, time.time()
+        for node in self._candidates(where, now):
+            if (
+                node.row > where.after_row
+                and (where.kinds is None or node.kind in where.kinds)
+                and visible(node, now)
+                and matches(node, where.attributes)
+            ):
+                yield node
+                number += 1
+                if number == where.limit:
+                    return
+
+    def _candidates(self, where: Where, now: float) -> Iterator[Node]:
+        """Yield nodes by ascending row, those that *where* describes among them."""
+        if where.ids is not None:
+            spaces = self.namespaces() if where.namespace is None else [where.namespace]
+            found = [node for space in spaces for node in self.get(list(dict.fromkeys(where.ids)), space).values()]
+            return iter(sorted(found, key=lambda node: node.row))
+        limit = None if where.attributes else where.limit
+        if where.kinds is None or where.namespace is None:
+            # By its rows and not by the index over kinds, which would have to be sorted for every page.
+            space = [] if where.namespace is None else [where.namespace]
+            condition = f"{'namespace = ? AND ' if space else ''}row > ?"
+            return self._paged("NOT INDEXED", condition, space, where.after_row, limit)
+        several = []
+        for kind in dict.fromkeys(where.kinds):
+            # In the index over kinds, nodes of one kind that do not expire stand by their rows.
+            lasting = "namespace = ? AND kind = ? AND expires_at IS NULL AND row > ?"
+            own = (where.namespace, kind)
+            several.append(self._paged("INDEXED BY nodes_kind", lasting, own, where.after_row, limit))
+            sql = "SELECT row FROM nodes WHERE namespace = ? AND kind = ? AND expires_at > ?"
+            several.append(self._at(sorted(row for (row,) in self._query(sql, (*own, now)))))
+        return heapq.merge(*several, key=lambda node: node.row)
+
+    def _paged(
+        self, index: str, condition: str, values: Sequence[Any], after: int, limit: int | None
+    ) -> Iterator[Node]:
+        """Yield the nodes of *condition* by row, a page at a time: nothing stays locked in between."""
+        sql = f"SELECT {_NODE} FROM nodes {index} WHERE {condition} ORDER BY row LIMIT ?"
+        size = 50 if limit is None else min(_PAGE, limit)  # many look at the first ones only
+        while True:
+            with self._reading() as db:
+                page = [_node(row) for row in db.execute(sql, (*values, after, size))]
+            yield from page
+            if len(page) < size:
+                return
+            after, size = page[-1].row, min(_PAGE, size * 4)
+
+    def _at(self, rows: Sequence[int]) -> Iterator[Node]:
+        for start in range(0, len(rows), _PAGE):
+            found = self.at_rows(rows[start : start + _PAGE])
+            yield from (found[row] for row in sorted(found))
+
+    def links(
+        self,
+        ids: Sequence[str] | None,
+        namespace: str | None,
+        *,
+        direction: str = "out",
+        relation: str | None = None,
+        newest: int | None = None,
+    ) -> list[Link]:
+        """Return edges by ascending row."""
+        conditions, values = ["1"], []
+        if namespace is not None:
+            conditions.append("namespace = ?")
+            values.append(namespace)
+        if relation is not None:
+            conditions.append("relation = ?")
+            values.append(relation)
+        base = f"SELECT {_EDGE} FROM edges WHERE {' AND '.join(conditions)}"
+        found: dict[int, Link] = {}
+        with self._reading() as db:
+            if ids is None:
+                for row in db.execute(base, values):
+                    found[row[0]] = _link(row)
+            else:
+                for column in {"out": ["source"], "in": ["target"], "both": ["source", "target"]}[direction]:
+                    if newest is None:
+                        rows = _chunked(db, f"{base} AND {column} IN", list(ids), values)
+                    else:
+                        last = f"{base} AND {column} = ? ORDER BY row DESC LIMIT {newest:d}"
+                        rows = (row for node_id in ids for row in db.execute(last, (*values, node_id)).fetchall())
+                    found.update((row[0], _link(row)) for row in rows)
+        return [found[row] for row in sorted(found)]
+
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield all edges by ascending row, a page at a time."""
+        condition, values = ("row > ?", []) if namespace is None else ("namespace = ? AND row > ?", [namespace])
+        sql = f"SELECT {_EDGE} FROM edges NOT INDEXED WHERE {condition} ORDER BY row LIMIT {_PAGE}"
+        after = -1
+        while page := [_link(row) for row in self._query(sql, (*values, after))]:
+            yield from page
+            after = page[-1].row
+
+    def history(self, node_id: str, namespace: str) -> list[Node]:
+        """Return the replaced versions of a node, oldest first."""
+        sql = (
+            "SELECT h.row, n.namespace, n.id, h.kind, h.text, h.attributes, h.expires_at "
+            "FROM history h JOIN nodes n ON n.row = h.row WHERE n.namespace = ? AND n.id = ? ORDER BY h.number"
+        )
+        with self._reading() as db:
+            return [_node(row) for row in db.execute(sql, (namespace, node_id))]
+
+    def vectors(self, field: str, since: int) -> VectorChanges:
+        """Return what happened to the vectors of *field* after version *since*."""
+        with self._reading() as db, _snapshot(db):
+            version = self._version(db)
+            found = fields(db).get(field)
+            if found is None:
+                return VectorChanges(version, since < version, np.empty(0, np.int64), iter(()))
+            first, end = bounds(found[0])
+            entries = None if since < found[2] else self._log(db, since)
+            if entries is None:
+                last = db.execute("SELECT max(key) FROM vectors WHERE key >= ? AND key < ?", (first, end)).fetchone()[0]
+                blocks = self._blocks(first, first if last is None else last + 1, first, found[1])
+                return VectorChanges(version, True, np.empty(0, np.int64), blocks)
+        spans = [entry["added"][field] for entry in entries if field in entry.get("added", {})]
+        gone = {slot for entry in entries for slot in entry.get("dropped", {}).get(field, ())}
+        low, high = (spans[0][0], spans[-1][1] + 1) if spans else (0, 0)
+        removed = np.array(sorted(slot for slot in gone if slot < low or not spans), np.int64)
+        return VectorChanges(version, False, removed, self._blocks(first + low, first + high, first, found[1]))
+
+    def _blocks(self, low: int, high: int, first: int, dim: int) -> Iterator[VectorBlock]:
+        """Yield the vectors with keys from *low* up to *high*, each block one query."""
+        sql = (
+            'SELECT key, row, vector, part, start, "end" FROM vectors '
+            "WHERE key >= ? AND key < ? AND row IS NOT NULL ORDER BY key LIMIT ?"  # a page a query
+        )
+        while low < high and (rows := self._query(sql, (low, high, _BLOCK))):
+            raw = b"".join(row[2] for row in rows)
+            if len(raw) != 4 * dim * len(rows):
+                raise StoreCorrupt(
+                    f"{self._path!r} holds vectors of another length than {dim}. Make them again with reindex."
+                )
+            values = np.frombuffer(raw, "<f4").reshape(len(rows), dim).astype(np.float32, copy=False)
+            keys = np.array([row[0] for row in rows], np.int64)
+            spans = np.array([row[3:] for row in rows], np.int64)
+            yield VectorBlock(keys - first, np.array([row[1] for row in rows], np.int64), values, spans)
+            low = rows[-1][0] + 1
+
+    def rows(self, where: Where) -> NDArray[np.int64]:
+        """Return the rows of the nodes that *where* describes, ascending."""
+        if where.ids is not None or where.attributes or where.limit is not None:
+            return np.array([node.row for node in self.nodes(where)], np.int64)
+        conditions = ["row > ?", "(expires_at IS NULL OR expires_at > ?)"]
+        values: list[Any] = [where.after_row, time.time()]
+        if where.namespace is not None:
+            conditions.append("namespace = ?")
+            values.append(where.namespace)
+        if where.kinds is not None:
+            conditions.append(f"kind IN ({', '.join('?' * len(where.kinds))})")
+            values += where.kinds
+        found = self._query(f"SELECT row FROM nodes WHERE {' AND '.join(conditions)}", values)
+        return np.sort(np.array([row for (row,) in found], np.int64))
+
+    def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots of the vectors in *field*, ascending, and the node row of each."""
+        with self._reading() as db:
+            found = fields(db).get(field)
+            if found is None:
+                return np.empty(0, np.int64), np.empty(0, np.int64)
+            # From the index over rows alone, which has no vectors in it.
+            sql = "SELECT key, row FROM vectors INDEXED BY vectors_row WHERE row IS NOT NULL AND key >= ? AND key < ?"
+            pairs = np.array(db.execute(sql, bounds(found[0])).fetchall(), np.int64).reshape(-1, 2)
+        pairs = pairs[np.argsort(pairs[:, 0])]
+        return pairs[:, 0] - found[0] * SLOTS, pairs[:, 1]
+
+    def vectors_lost(self) -> str | None:
+        """Return None: the vectors are in the same file as everything else."""
+        return None
+
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        return int(self._query("SELECT count(*) FROM nodes WHERE namespace = ?", (namespace,))[0][0])
+
+    def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
+        """Return how many nodes, edges and vectors there are of each kind, relation and field."""
+        # Each of them one pass over an index, without the rows, which may be long.
+        where, values = ("", []) if namespace is None else ("WHERE namespace = ?", [namespace])
+        with self._reading() as db, _snapshot(db):
+            kinds = db.execute(
+                f"SELECT kind, count(*) FROM nodes {where} GROUP BY kind ORDER BY kind", values
+            ).fetchall()
+            # Grouping would sort all of the edges for the sake of a few relations.
+            relations = [name for (name,) in db.execute(f"SELECT DISTINCT relation FROM edges {where}", values)]
+            named = [("relation = ?", (name,)) for name in relations]
+            edges = dict(zip(relations, _tallied(db, f"FROM edges {where}", values, named), strict=True))
+            sets = fields(db)
+            source = "FROM vectors v INDEXED BY vectors_row"
+            if namespace is None or self._is_alone(db, namespace):
+                source, values = f"{source} WHERE v.row IS NOT NULL", []
+            else:
+                source += " CROSS JOIN nodes n ON n.row = v.row WHERE v.row IS NOT NULL AND n.namespace = ?"
+            within = [("v.key >= ? AND v.key < ?", bounds(number)) for number, _, _ in sets.values()]
+            vectors = dict(zip(sets, _tallied(db, source, values, within), strict=True))
+        return {
+            "kinds": dict(kinds),
+            "relations": {name: n for name, n in sorted(edges.items()) if n},
+            "vectors": {field: n for field, n in sorted(vectors.items()) if n},
+        }
+
+    @staticmethod
+    def _is_alone(db: sqlite3.Connection, namespace: str) -> bool:
+        ends = {db.execute(f"SELECT {end}(namespace) FROM nodes").fetchone()[0] for end in ("min", "max")}
+        return ends == {namespace}
+
+    def namespaces(self) -> list[str]:
+        """Return the names of the namespaces that hold nodes, sorted."""
+        found: list[str] = []
+        while True:  # hops along the index instead of reading all of it
+            sql = "SELECT min(namespace) FROM nodes" + (" WHERE namespace > ?" if found else "")
+            name = self._query(sql, found[-1:])[0][0]
+            if name is None:
+                return found
+            found.append(name)
+
+    def meta(self, key: str) -> Any:
+        """Return the JSON value kept under *key*, or None."""
+        with self._reading() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return json.loads(row[0]) if row else None
+
+    def mark(self, version: int) -> str | None:
+        """Return what the commit of *version* was marked with."""
+        rows = self._query("SELECT changes FROM log WHERE version = ?", (version,))
+        return json.loads(rows[0][0]).get("mark") if rows else None
+
+
+@contextlib.contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """Let several queries see one version."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.execute("COMMIT")
+
+
+def _tallied(
+    db: sqlite3.Connection, source: str, values: Sequence[Any], tests: Sequence[tuple[str, Sequence[Any]]]
+) -> Iterator[int]:
+    """Yield for each of *tests*, a condition and its values, how many rows of *source* pass it."""
+    for start in range(0, len(tests), 20):  # a pass each
+        some = tests[start : start + 20]
+        columns = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition, _ in some)
+        given = [value for _, several in some for value in several]
+        yield from db.execute(f"SELECT {columns} {source}", (*given, *values)).fetchone()
+
+
+def _chunked(
+    db: sqlite3.Connection, sql: str, items: list[Any], before: Sequence[Any] = ()
+) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(items), 500):  # SQLite once allowed no more than 999 variables
+        some = items[start : start + 500]
+        yield from db.execute(f"{sql} ({', '.join('?' * len(some))})", (*before, *some)).fetchall()
+
+
+def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+    return _chunked(db, f"{select} WHERE row IN", rows)
+
+
+def _node(row: tuple[Any, ...]) -> Node:
+    number, namespace, node_id, kind, text, attributes, expires_at = row
+    return Node(node_id, kind, text, _object(attributes), namespace, expires_at, number)
+
+
+def _link(row: tuple[Any, ...]) -> Link:
+    number, namespace, source, target, relation, data = row
+    return Link(source, target, relation, _object(data), namespace, number)
+
+
+def _object(text: str) -> Any:
+    return {} if text == "{}" else json.loads(text)  # most edges carry nothing
