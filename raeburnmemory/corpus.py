@@ -10,14 +10,17 @@ import math
 import re
 from bisect import bisect_left, insort
 from datetime import datetime
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .index._parts_file import read_parts, write_parts
 from .index.lexical import LexicalIndex
 from .nodes import (
     AGENT,
     BELONGS_TO,
+    DEFAULT_NAMESPACE,
     GENERATED_BY,
     PROMPT,
     RESPONDED_WITH,
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from .nodes import Changes, Link, Node
     from .store import Store
 
-__all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus"]
+__all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "saved_as", "seconds"]
 
 # What is known of a node without reading it again, one bit each.
 TEXT, NAMED, ANSWER, ASKS, DATED, STANDING = (1 << bit for bit in range(6))
@@ -63,6 +66,8 @@ _ABOUT_MEMORY = """
 across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
 say session suggest summarise summarize summary talk tell throughout various walk
 """
+_RULES = 1  # to be raised whenever anything here, or a word, is made in another way
+_SAVE_AFTER = 1000  # nodes after which it is worth saving
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -105,6 +110,7 @@ class Corpus:
         self._namespace = namespace
         self._language = language
         self.version = -1
+        self._unsaved = 0  # nodes that came or changed since this was saved
         self._clear()
 
     def _clear(self) -> None:
@@ -130,6 +136,67 @@ class Corpus:
 
     def __len__(self) -> int:
         return self._n
+
+    # --- saved --------------------------------------------------------------------------------------------------
+
+    def _path(self) -> str | None:
+        return self._store.cache_path(saved_as(self._namespace))
+
+    def _stamp(self) -> dict[str, object]:
+        return {"store": self._store.id, "namespace": self._namespace, "made by": made_by(self.words)}
+
+    def worth_saving(self) -> bool:
+        """Tell whether enough came since it was saved."""
+        return self._unsaved > max(_SAVE_AFTER, self._n // 10)
+
+    def save(self) -> None:
+        """Save it, unless what it holds may have been erased since it caught up."""
+        path, mark = self._path(), self._store.mark(self.version)
+        if path is not None and mark is not None:
+            write_parts(path, {**self._stamp(), "version": self.version, "mark": mark}, self._parts())
+            self._unsaved = 0
+
+    def _parts(self) -> dict[str, NDArray[Any] | list[str]]:
+        answers = [(prompt, answer) for prompt, some in self.answers.items() for answer in some]
+        links = [(number, other, relation) for number, some in self.linked.items() for other, relation in some]
+        relations = {relation: code for code, relation in enumerate(dict.fromkeys(link[2] for link in links))}
+        return {
+            **{name: getattr(self, name) for name in _COLUMNS},
+            "ids": self.ids,
+            "names": self.names,
+            "answers": np.array(answers, np.int32).reshape(-1),
+            "relations": list(relations),
+            "links": np.array([(one, two, relations[by]) for one, two, by in links], np.int32).reshape(-1),
+            **{f"words.{name}": part for name, part in self.words.to_parts().items()},
+        }
+
+    def _load(self) -> None:
+        """Begin with what was saved, if it is of this store's past."""
+        path = self._path()
+        found = None if path is None else read_parts(path, self._stamp())
+        if found is None:
+            return
+        stamp, parts = found
+        version = stamp.get("version")
+        if not isinstance(version, int) or stamp.get("mark") != self._store.mark(version) or not stamp.get("mark"):
+            return
+        own = {name.removeprefix("words."): part for name, part in parts.items() if name.startswith("words.")}
+        self.words = LexicalIndex.from_parts(self._language, own)
+        self.ids, self.names = parts["ids"], parts["names"]
+        self._codes = {name: code for code, name in enumerate(self.names)}
+        self._n = len(self.ids)
+        self._room = {name: parts[name].astype(kind, copy=False) for name, (kind, _) in _COLUMNS.items()}
+        self._cut()
+        there = np.flatnonzero(self.kinds >= 0).tolist()
+        self._number = {self.ids[number]: number for number in there}
+        for prompt, answer in parts["answers"].reshape(-1, 2).tolist():
+            self.answers.setdefault(prompt, []).append(answer)
+        for number, other, code in parts["links"].reshape(-1, 3).tolist():
+            self.linked.setdefault(number, {})[other, parts["relations"][code]] = None
+        inside = np.flatnonzero(self.sessions >= 0)
+        for number, session in zip(inside.tolist(), self.sessions[inside].tolist(), strict=True):
+            self._members.setdefault(session, []).append(number)
+        self.version = version
 
     # --- names and numbers --------------------------------------------------------------------------------------
 
@@ -188,11 +255,14 @@ class Corpus:
         """Bring everything to the version of the store."""
         if self._store.version() == self.version:
             return
+        if self.version < 0:
+            self._load()
         with self._store.snapshot():
             changes = self._store.changes(self.version)
             if changes.reset or not self._apply(changes):
                 self._clear()
                 self._take(self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace))
+                self._unsaved = self._n
         self.version = changes.version
 
     def _apply(self, changes: Changes) -> bool:
@@ -228,6 +298,7 @@ class Corpus:
     def _take(self, nodes: Iterable[Node], links: Iterable[Link]) -> None:
         for node in nodes:
             self._put(node)
+            self._unsaved += 1
         links = sorted(links, key=lambda link: link.row)
         for relation in (RESPONDED_WITH, GENERATED_BY, BELONGS_TO, None):  # a session passes on over answers
             for link in links:
@@ -270,7 +341,7 @@ class Corpus:
         number = self._n
         if number == len(self._room["rows"]):
             for name, (kind, empty) in _COLUMNS.items():
-                self._room[name] = np.concatenate([self._room[name], np.full(number, empty, kind)])
+                self._room[name] = np.concatenate([self._room[name], np.full(max(number, 16), empty, kind)])
         self._n += 1
         self._cut()
         self.ids.append(node_id)
@@ -345,6 +416,18 @@ class Corpus:
             self.linked.setdefault(target, {})[source, link.relation] = None
             if link.relation == SUPERSEDES and source != target:
                 self.newer[target] = max(source, int(self.newer[target]))
+
+
+def saved_as(namespace: str) -> str:
+    """Return the name under which the words of *namespace* are saved: it may be called anything, a file may not."""
+    if namespace == DEFAULT_NAMESPACE:
+        return "words"
+    return f"words-{sha256(namespace.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def made_by(index: LexicalIndex) -> dict[str, str | int | None]:
+    """Return what decides how texts become words and columns."""
+    return {"rules": _RULES, **index.words.rules}
 
 
 def seconds(stamp: str | None) -> float:

@@ -135,7 +135,7 @@ class MemoryGraph:
         self._reader = Reader(store, self._dense, namespace)
         self._view = GraphView(store, self._writer, namespace)
         self.weights = Weights()
-        self._finalizer = weakref.finalize(self, _finish_forgotten, self._dense, store)
+        self._finalizer = weakref.finalize(self, _finish_forgotten, self._dense, self._recall, store)
 
     def __repr__(self) -> str:
         scope = "" if self.namespace == DEFAULT_NAMESPACE else f", namespace={self.namespace!r}"
@@ -765,7 +765,7 @@ class MemoryGraph:
     def close(self) -> None:
         """Bring the files in order and give them back. Everything was on disk before; closing twice is fine."""
         if self._finalizer.detach() is not None:
-            _finish(self._dense, self._store)
+            _finish(self._dense, self._recall, self._store)
 
     def __enter__(self) -> MemoryGraph:
         return self
@@ -782,17 +782,18 @@ def _checked_timeout(value: Any) -> None:
         raise InvalidInput(f"The timeout must be a number of seconds, 0 or more, not {shown(value)}.")
 
 
-def _finish(dense: Dense, store: Store) -> None:
+def _finish(dense: Dense, recall: Recall, store: Store) -> None:
     """Close what a graph was made of; a function of its own so that a forgotten graph can be collected."""
     try:
         dense.close()
+        recall.close()
     finally:
         store.close()
 
 
-def _finish_forgotten(dense: Dense, store: Store) -> None:
+def _finish_forgotten(dense: Dense, recall: Recall, store: Store) -> None:
     """Close what nobody closed. There is nobody to catch an error either, and nothing is lost by it: it is logged."""
     try:
-        _finish(dense, store)
+        _finish(dense, recall, store)
     except MemoryGraphError as exc:
         _log.warning("A memory that nobody closed could not be closed: %s", exc)

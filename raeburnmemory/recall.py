@@ -6,6 +6,7 @@ How the legs become one score is the business of `ranking`.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from .answers import Answers, around, named
 from .corpus import TEXT, Corpus, seconds
-from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, MissingDependency
+from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, LockTimeout, MissingDependency
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
 from .filters import condition
 from .hits import Hit, Hits
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from .store import Store
 
 __all__ = ["Recall", "Wanted"]
+
+log = logging.getLogger("raeburnmemory")
 
 _POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
@@ -129,6 +132,17 @@ class Recall:
             self._corpus.catch_up()
             observed = observe(self._evidence(query, _POOL, vector, self._allowed(wanted), legs, skipped, now))
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
+
+    def close(self) -> None:
+        """Save what it knows of the store, if that changed enough to be worth it."""
+        with self._lock:
+            if self._store.read_only or not self._corpus.worth_saving():
+                return
+            try:
+                with self._store.exclusive():  # nobody may erase meanwhile what is written here
+                    self._corpus.save()
+            except LockTimeout as exc:
+                log.warning("The words are not saved, and will be collected again: %s", exc)
 
     def near(self, wanted: Wanted) -> Callable[[Hit, int], list[Hit]]:
         """Return a function from a hit and a distance to what is said there: at 0 in exchange, at n the n-th turns.

@@ -260,6 +260,11 @@ def test_any_changes(backend, begun, steps, tmp_path_factory):
                 getattr(do, name)(*given_)
             if look:
                 check(corpus, memory._store)
+                if backend == "sqlite":  # from here on as whoever opens the memory now
+                    corpus.save()
+                    corpus = Corpus(memory._store, SPACE, "none")
+                    corpus._load()
+                    assert corpus.version == memory._store.version()
         check(corpus, memory._store)
         check(Corpus(memory._store, SPACE, "none"), memory._store)
 

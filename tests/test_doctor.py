@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import zlib
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from outside import LOCKS, contents
 from raeburnmemory import MemoryGraph, doctor
 from raeburnmemory._optional import installed
 from raeburnmemory.errors import InvalidInput, NotAStore, StoreCorrupt, StoreMissing, StoreTooNew
+from raeburnmemory.index._parts_file import examine_parts, write_parts
 
 STORES = ["g.json", "g.db"]
 VECTORS = ".faiss" if installed("faiss") else ".vectors.npy"
@@ -435,10 +437,38 @@ SQLITE_DAMAGE = {
     "a saved index with ghosts": (lambda p: save_index(p, ghosts=2), {"index-ghosts"}, "all"),
     "a saved index that is short": (lambda p: save_index(p, drop=2), {"index-short"}, "all"),
     "a saved index with other vectors": (lambda p: save_index(p, spoil=True), {"index-differs"}, "all"),
+    "saved words that are cut off": (lambda p: save_words(p, cut=9), {"index-damaged"}, "all"),
+    "saved words with a flipped bit": (lambda p: save_words(p, bit=2000), {"index-damaged"}, "all"),
+    "saved words of another memory": (lambda p: save_words(p, store="x"), {"index-foreign"}, "all"),
+    "saved words of another namespace": (lambda p: save_words(p, namespace="work"), {"index-foreign"}, "all"),
+    "saved words of the future": (lambda p: save_words(p, version=9999), {"index-newer"}, "all"),
+    "saved words of another past": (lambda p: save_words(p, mark="ffffffff"), {"index-other-past"}, "all"),
+    "saved words with ghosts": (lambda p: save_words(p, rows=lambda v: v + 1000), {"index-ghosts"}, "all"),
+    "saved words that are short": (
+        lambda p: save_words(p, kinds=lambda v: np.where(v == v[0], -1, v)), {"index-short"}, "all"),
+    "saved words of other texts": (
+        lambda p: save_words(p, **{"words.starts": lambda v: v[::-1].copy()}), {"index-differs"}, "all"),
+    "saved words with other ids": (lambda p: save_words(p, ids=lambda v: v[::-1]), {"index-differs"}, "all"),
     "a file of a killed process": (
         lambda p: beside(p, ".tmp-999999999").write_bytes(b"?"), {"leftover"}, "all"),
     "a file that everybody may write": (lambda p: p.chmod(0o646), {"mode"}, "all"),
 }  # fmt: skip
+
+
+def save_words(path, *, cut=0, bit=None, **changes):
+    """Save the words of a memory, and then change the stamp or some parts, each by a function of what it was."""
+    name = str(beside(path, ".words.index"))
+    with open_memory(path) as memory:
+        memory.recall("apple")
+        memory._recall._corpus.save()
+    assert doctor.verify(path).sound
+    stamp, parts = examine_parts(name)
+    stamp = {key: changes.get(key, value) for key, value in stamp.items()}
+    write_parts(name, stamp, {key: changes[key](part) if key in changes else part for key, part in parts.items()})
+    raw = bytearray(Path(name).read_bytes())
+    if bit is not None:
+        raw[bit] ^= 4
+    Path(name).write_bytes(raw[: len(raw) - cut])
 
 
 def save_index(path, *, ghosts=0, drop=0, spoil=False, **stamp):

@@ -101,6 +101,7 @@ THIRD_PARTY = {
     "index/lexical": {"numpy"},
     "index/_arrays": {"numpy"},
     "index/_file": {"numpy"},
+    "index/_parts_file": {"numpy"},
     "index/_flat": {"numpy"},
     "index/exact": {"numpy"},
     "index/faiss": {"faiss", "numpy"},

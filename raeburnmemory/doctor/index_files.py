@@ -1,4 +1,4 @@
-"""Saved indexes: caches of the vectors, which are never believed before they were compared with the store."""
+"""Saved indexes: caches of vectors and words, which are never believed before they were compared with the store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..corpus import made_by, saved_as
 from ..index._file import examine
+from ..index._parts_file import MAGIC, examine_parts
+from ..index.lexical import LexicalIndex
+from ..passages import indexed_text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .content import Content
     from .report import Report
 
@@ -40,14 +46,30 @@ def check_indexes(path: str, content: Content | None, report: Report) -> None:
 def _problem(field: str, name: str, content: Content | None, report: Report) -> tuple[str, str] | None:
     if os.path.islink(name) or not os.path.isfile(name):
         return "index-damaged", "is no file"
-    found = examine(name)
+    of_words = _is_of_words(name)
+    found: Any = examine_parts(name) if of_words else examine(name)
     if isinstance(found, str):
         return "index-damaged", f"is damaged: {found}"
     if content is None:
         return None
-    stamp, slots, rows = found
-    if stamp.get("store") != content.meta.get("store") or stamp.get("field") != field:
+    stamp = found[0]
+    whose = saved_as(str(stamp.get("namespace"))) if of_words else stamp.get("field")
+    if stamp.get("store") != content.meta.get("store") or whose != field:
         return "index-foreign", "belongs to another memory, or another field"
+    if (problem := _past_problem(name, stamp, content, report)) or stamp.get("version") != report.version:
+        return problem
+    return (
+        _words_problem(stamp, found[1], content) if of_words else _vectors_problem(field, found[1], found[2], content)
+    )
+
+
+def _is_of_words(name: str) -> bool:
+    with open(name, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _past_problem(name: str, stamp: dict[str, Any], content: Content, report: Report) -> tuple[str, str] | None:
+    """Say what is wrong with the version at which something was saved."""
     version, now = stamp.get("version"), report.version or 0
     if not isinstance(version, int) or version > now:
         return (
@@ -58,7 +80,37 @@ def _problem(field: str, name: str, content: Content | None, report: Report) -> 
         return "index-other-past", f"is of a version {version} that this memory does not remember"
     if version < now:
         report.add("note", "index-older", f"The saved index {name!r} is of version {version}; it will be caught up.")
+    return None
+
+
+def _words_problem(stamp: dict[str, Any], parts: dict[str, Any], content: Content) -> tuple[str, str] | None:
+    """Compare saved words with those of the texts, unless another stemmer made them: then they are not used."""
+    space, rules = stamp["namespace"], stamp.get("made by")
+    there = {row: node for row, node in content.nodes.items() if node.namespace == space}
+    saved = {
+        int(row): number
+        for number, (row, kind) in enumerate(zip(parts["rows"], parts["kinds"], strict=True))
+        if kind >= 0
+    }
+    if ghosts := sorted(set(saved) - set(there)):
+        return "index-ghosts", f"holds {len(ghosts)} nodes that the memory does not"
+    if len(saved) != len(there):
+        return "index-short", f"lacks {len(there) - len(saved)} nodes of the memory"
+    index = LexicalIndex(str(rules["language"]) if isinstance(rules, dict) else "none")
+    if rules != made_by(index):
         return None
+    vocabulary, stream = parts["words.vocabulary"], parts["words.stream"].tolist()
+    for row, number in saved.items():
+        start, length = int(parts["words.starts"][number]), int(parts["words.lengths"][number])
+        words = [vocabulary[term] for term in stream[start : start + length]]
+        if parts["ids"][number] != there[row].id or words != index.words.of(indexed_text(there[row]) or ""):
+            return "index-differs", f"holds other words than the memory, of {there[row].id!r} for one"
+    return None
+
+
+def _vectors_problem(
+    field: str, slots: NDArray[np.int64], rows: NDArray[np.float32], content: Content
+) -> tuple[str, str] | None:
     there: dict[int, Any] = {}
     for other, _, block in content.blocks():
         if other == field:

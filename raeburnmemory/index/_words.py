@@ -109,6 +109,16 @@ class Words:
             )
         return Stemmer.Stemmer(language).stemWord  # type: ignore[no-any-return]
 
+    @property
+    def rules(self) -> dict[str, str | None]:
+        """What decides how texts become words, besides this file."""
+        version: str | None = None
+        if self._stem is not None:
+            import Stemmer
+
+            version = Stemmer.version()
+        return {"language": self.language, "stemmer": version, "unicode": unicodedata.unidata_version}
+
     def of(self, text: str) -> list[str]:
         """Return the words of *text* in their order, ready to be compared."""
         found: list[str] = []

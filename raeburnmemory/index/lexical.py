@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from array import array
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ._words import Words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -113,6 +113,43 @@ class LexicalIndex:
             start, self._starts[number] = self._starts[number], len(stream)
             stream.extend(self._stream[start : start + length])
         self._stream, self._waste = stream, 0
+
+    # --- as arrays ----------------------------------------------------------------------------------------------
+
+    def to_parts(self) -> dict[str, NDArray[Any] | list[str]]:
+        """Return all of it as arrays and lists, from which `from_parts` makes it again."""
+        texts, counts, sizes = self.postings_of(range(len(self._texts)))
+        return {
+            "vocabulary": list(self._vocabulary),
+            "written": self.written,
+            "texts": texts,
+            "counts": counts,
+            "sizes": sizes,
+            "stream": np.array(self._stream, np.int32),
+            "starts": np.array(self._starts, np.int64),
+            "lengths": np.array(self._lengths, np.int32),
+        }
+
+    @classmethod
+    def from_parts(cls, language: str, parts: Mapping[str, Any]) -> LexicalIndex:
+        """Return the index that gave *parts*."""
+        made = cls(language)
+        made._vocabulary = {word: term for term, word in enumerate(parts["vocabulary"])}
+        made.written = list(parts["written"])
+        ends = np.cumsum(parts["sizes"]).tolist()
+        bounds = list(zip([0, *ends], ends, strict=False))
+        for lists, values in ((made._texts, parts["texts"]), (made._counts, parts["counts"])):
+            raw = np.ascontiguousarray(values, np.int32).tobytes()
+            lists += [array("i", raw[4 * start : 4 * end]) for start, end in bounds]
+        for own, values, kind in (
+            (made._stream, parts["stream"], np.int32),
+            (made._starts, parts["starts"], np.int64),
+            (made._lengths, parts["lengths"], np.int32),
+        ):
+            own.frombytes(np.ascontiguousarray(values, kind).tobytes())
+        made.held, made.total = int(np.count_nonzero(parts["lengths"])), int(parts["lengths"].sum(dtype=np.int64))
+        made._waste = len(made._stream) - made.total
+        return made
 
     # --- asking -------------------------------------------------------------------------------------------------
 

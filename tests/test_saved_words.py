@@ -1,0 +1,320 @@
+"""Words that are saved when a memory is closed: found again by the next process, never believed beyond what they say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import closing
+from random import Random
+
+import numpy as np
+import pytest
+from outside import fake, run
+
+from raeburnmemory import MemoryGraph
+from raeburnmemory._optional import installed
+from raeburnmemory.corpus import Corpus, saved_as
+from raeburnmemory.index._parts_file import MAGIC, examine_parts, read_parts, write_parts
+from raeburnmemory.index.lexical import LexicalIndex
+from raeburnmemory.nodes import Batch, Node
+from raeburnmemory.store import open_store
+
+COUNT = 1100
+THINGS = ["harbour", "boat", "lantern", "violin", "orchard", "glacier", "kettle", "saddle"]
+
+
+def open_memory(path, **options):
+    return MemoryGraph(path, fake, vector_backend="exact", **options)
+
+
+def text(number):
+    return f"Ana saw a {THINGS[number % 8]} and number{number} near the {THINGS[number // 8 % 8]}, is it so?"
+
+
+def fill(path, count=COUNT, **options):
+    with open_memory(path, **options) as memory:
+        memory.add_many(
+            {
+                "prompt": {"id": f"p{n}", "text": text(n)},
+                "session_id": f"s{n // 20}",
+                "agent": {"id": "a", "name": "Bo"},
+            }
+            if n % 5
+            else {
+                "prompt": {"id": f"p{n}", "text": text(n)},
+                "response": {"id": f"r{n}", "text": f"Yes, {text(n + 3)}"},
+            }
+            for n in range(count)
+        )
+        memory.link("p3", "p9", "supersedes")
+        memory.recall("the boat")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "m.db"
+    fill(path)
+    assert path.with_name("m.db.words.index").exists()
+    return path
+
+
+@pytest.fixture
+def path(filled, tmp_path):
+    for name in filled.parent.iterdir():
+        shutil.copy(name, tmp_path)
+    return tmp_path / "m.db"
+
+
+def saved(path):
+    return path.with_name(path.name + ".words.index")
+
+
+def found(path, **options):
+    """Return what some searches find, and whether the nodes had to be read for it."""
+    with open_memory(path, read_only=True, **options) as memory:
+        store, calls = memory._store, []
+        nodes, store.nodes = store.nodes, lambda where: calls.append(where) or nodes(where)
+        hits = [
+            memory.recall(question, 12).to_dicts()
+            for question in ("a violin near the glacier", "number77", "did Bo see a kettle?", "saddle orchard boat")
+        ]
+        return hits, bool(calls)
+
+
+def test_the_next_process_finds_the_same_without_reading_everything(path):
+    with_words, read = found(path)
+    assert not read
+    saved(path).unlink()
+    assert found(path) == (with_words, True)
+    assert all(with_words)
+    assert not saved(path).exists()  # who only reads saves nothing
+
+
+def test_what_came_since_is_caught_up(path):
+    before = saved(path).read_bytes()
+    with open_memory(path) as memory:
+        memory.add_message("The zeppelin landed on the glacier.", session_id="s3", id="new")
+        memory.update("p8", text="A zeppelin over the kettle")
+        memory.forget(["p16"])
+    assert saved(path).read_bytes() == before  # not worth it yet
+    hits, read = found(path)
+    saved(path).unlink()
+    assert found(path)[0] == hits
+    with open_memory(path, read_only=True) as memory:
+        assert set(memory.recall("zeppelin", 2).ids) == {"new", "p8"}
+    assert not read
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_saved_again_when_much_came(path, many):
+    before = saved(path).read_bytes()
+    with open_memory(path) as memory:
+        count = 1001 if many else 900
+        memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(count))
+        memory.recall("boat")
+    assert (saved(path).read_bytes() != before) == many
+    assert found(path)[1] is False
+
+
+def test_not_saved_for_a_few_and_not_unasked(tmp_path):
+    fill(tmp_path / "few.db", 300)
+    with open_memory(tmp_path / "unasked.db") as memory:
+        memory.add_many({"prompt": {"id": f"p{n}", "text": text(n)}} for n in range(COUNT))
+    fill(tmp_path / "m.json")
+    assert not list(tmp_path.glob("*words*"))
+
+
+def test_each_namespace_has_its_own(path):
+    with open_memory(path, namespace="a/../b c") as memory:
+        memory.add_many({"prompt": {"id": f"p{n}", "text": text(n + 5)}} for n in range(COUNT))
+        memory.recall("the boat")
+    digest = hashlib.sha256(b"a/../b c").hexdigest()[:16]
+    other = path.with_name(f"m.db.words-{digest}.index")
+    assert other.exists()
+    assert saved_as("default") == "words"
+    hits, read = found(path, namespace="a/../b c")
+    assert not read
+    shutil.copy(saved(path), other)  # that of another namespace
+    assert found(path, namespace="a/../b c") == (hits, True)
+
+
+def test_damage_is_found_and_named_and_nothing_is_missed(path, caplog):
+    hits, _ = found(path)
+    raw = saved(path).read_bytes()
+    random = Random(7)
+    places = [0, 5, 25, 84, 85, 90, 200, len(raw) - 1, *(random.randrange(len(raw)) for _ in range(40))]
+    spoiled = [raw[:at] + bytes([raw[at] ^ 1 << random.randrange(8)]) + raw[at + 1 :] for at in places]
+    spoiled += [raw[:at] for at in (0, 10, 84, 300, len(raw) // 2, len(raw) - 1)] + [raw + b"\0", b"\0" * len(raw)]
+    for each in spoiled:
+        saved(path).write_bytes(each)
+        caplog.clear()
+        assert isinstance(examine_parts(str(saved(path))), str)
+        assert read_parts(str(saved(path)), {}) is None
+        assert "m.db.words.index" in caplog.text
+    assert found(path) == (hits, True)
+    saved(path).unlink()
+    saved(path).mkdir()
+    assert found(path) == (hits, True)
+    assert "it is not a file" in caplog.text
+
+
+def test_a_damaged_file_is_replaced(path):
+    saved(path).write_bytes(b"?" * 1000)
+    with open_memory(path) as memory:
+        memory.recall("boat")
+    assert found(path)[1] is False
+
+
+def test_a_header_that_claims_too_much(tmp_path, caplog):
+    def made(header):
+        line = json.dumps(header).encode() + b"\n"
+        place = tmp_path / "x"
+        place.write_bytes(MAGIC + hashlib.sha256(line).hexdigest().encode() + b"\n" + line + b"1234")
+        return str(place)
+
+    good = {"format": 1, "stamp": {}, "parts": [["a", "<i4", 1, 0x9BE3E0A3]]}
+    stamp, parts = examine_parts(made(good))
+    assert (stamp, parts["a"].tolist()) == ({}, np.frombuffer(b"1234", "<i4").tolist())
+    for change, message in (
+        ({"format": 2}, "format is 2"),
+        ({"parts": [["a", "<i4", 10**15, 0]]}, "has 4 bytes"),
+        ({"parts": [["a", "<i4", -1, 0]]}, "incomplete"),
+        ({"parts": [["a", "|O", 1, 0]]}, "incomplete"),
+        ({"parts": [["a", "json", 4, 0x9BE3E0A3]]}, "no list"),
+        ({"parts": [["a", "<i4", 1, 5]]}, "do not match"),
+        ({"parts": 7}, "incomplete"),
+        ({"stamp": None}, "incomplete"),
+    ):
+        assert message in examine_parts(made({**good, **change}))
+
+
+@pytest.mark.parametrize("change", ["store", "mark", "version", "rules"])
+def test_words_of_another_past_are_not_used(path, change, monkeypatch):
+    hits, _ = found(path)
+    stamp, parts = examine_parts(str(saved(path)))
+    if change == "rules":
+        monkeypatch.setattr("raeburnmemory.corpus._RULES", 10**6)
+    else:
+        write_parts(str(saved(path)), {**stamp, change: {"version": stamp["version"] + 1}.get(change, "other")}, parts)
+    assert found(path) == (hits, True)
+
+
+def test_words_of_another_language_are_not_used(path):
+    hits, _ = found(path, language="none")
+    assert found(path, language="none") == (hits, True)
+    with open_memory(path, language="none") as memory:
+        memory.recall("boat")
+    assert found(path, language="none") == (hits, False)
+
+
+def test_an_older_copy_put_back_does_not_get_the_newer_words(path, tmp_path):
+    older = tmp_path / "older.db"
+    with open_memory(path) as memory:
+        memory.backup(older)
+        memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(COUNT))
+        memory.recall("boat")
+    hits, read = found(older)
+    assert read
+    for name in path.parent.glob("m.db*"):
+        if not name.name.endswith(("words.index", ".lock", ".gate")):
+            name.unlink()
+    shutil.copy(older, path)
+    assert found(path) == (hits, True)
+
+
+def test_forgetting_for_good_takes_the_words_along(path):
+    with open_memory(path) as memory:
+        memory.add_message("The password is xyzzyplugh99.", id="secret")
+        memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(COUNT))
+        memory.recall("boat")
+    assert b"xyzzyplugh99" in saved(path).read_bytes()
+    with open_memory(path) as memory:
+        memory.recall("password")
+        memory.forget("secret", secure=True)
+        memory.recall("password")
+    for name in path.parent.iterdir():
+        assert b"xyzzyplugh99" not in name.read_bytes(), name
+
+
+def test_a_process_that_still_knows_it_saves_nothing_of_it(path):
+    """It was read before the other one forgot, and is closed after."""
+    with open_memory(path) as memory:
+        memory.add_message("The password is xyzzyplugh99.", id="secret")
+        memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(COUNT))
+        memory.recall("boat")
+        forget = "from test_saved_words import open_memory\nopen_memory(PATH).forget('secret', secure=True)"
+        run(forget.replace("PATH", repr(str(path))))
+    for name in path.parent.iterdir():
+        assert b"xyzzyplugh99" not in name.read_bytes(), name
+
+
+def test_arrays_and_texts_come_back_as_they_were(tmp_path):
+    parts = {
+        "i": np.array([1, -5, 2**31 - 1], np.int32),
+        "l": np.array([2**62], ">i8"),
+        "f": np.array([np.nan, np.inf, -0.0], np.float64),
+        "none": np.empty(0, np.float32),
+        "texts": ["", "\n", "\ud800", "ä\0", '"'],
+    }
+    write_parts(str(tmp_path / "x"), {"a": [1]}, parts)
+    stamp, back = read_parts(str(tmp_path / "x"), {"a": (1,)})
+    assert stamp == {"a": [1]}
+    assert back["texts"] == parts["texts"]
+    for name in "ilf":
+        assert back[name].dtype.isnative
+        assert back[name].tobytes() == parts[name].astype(parts[name].dtype.newbyteorder("=")).tobytes()
+    assert (back["none"].dtype, len(back["none"])) == (np.float32, 0)
+    assert read_parts(str(tmp_path / "x"), {"a": [2]}) is None
+    assert read_parts(str(tmp_path / "nothing"), {}) is None
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_index_made_of_its_parts_goes_on_like_the_one_that_gave_them():
+    one = LexicalIndex("none")
+    for number in range(50):
+        one.put(number, text(number))
+    one.put(7, "red wine")
+    one.put(8, None)
+    two = LexicalIndex.from_parts("none", one.to_parts())
+    for index in (one, two):
+        index.put(50, "wine and cheese")
+        index.put(3, "a violin")
+        index.put(7, None)
+    assert (two.held, two.total, two.written, two._waste) == (one.held, one.total, one.written, one._waste)
+    for word in ("wine", "violin", "harbour", "nothing", "number3"):
+        for mine, others in zip(two.postings(two.term(word)), one.postings(one.term(word)), strict=True):
+            assert mine.tolist() == others.tolist()
+    for number in range(51):
+        assert two.stream_of(number).tolist() == one.stream_of(number).tolist()
+
+
+@pytest.mark.skipif(not installed("Stemmer"), reason="stems are those of PyStemmer")
+def test_whoever_changes_the_rules_says_so(tmp_path):
+    """If this fails because texts become other words or columns on purpose: raise `_RULES` in corpus.py.
+
+    What others saved by the old rules would be used for the new ones otherwise.
+    """
+    with closing(open_store(tmp_path / "m.db")) as store:
+        texts = [
+            "Where did the wolves go?",
+            "She said \u201cthe caf\u00e9\u2019s children\u201d ran in 2021.",
+            "\u6771\u4eac\u306e\u732b",
+            "",
+            "From now on be brief.",
+        ]
+        nodes = [
+            Node(f"p{n}", "prompt", each, {"timestamp": "2026-01-02T03:04:05+00:00"}) for n, each in enumerate(texts)
+        ]
+        store.write(Batch(nodes=[*nodes, Node("r", "response", "O'Neill's answers", {"name": "Zo\u00eb"})]))
+        corpus = Corpus(store, "default")
+        corpus.catch_up()
+        parts = corpus._parts()
+    assert " ".join(parts["words.vocabulary"]) == (
+        "wolv go say cafe child run 2021 \u6771 \u6771\u4eac \u4eac \u4eac\u306e \u306e \u306e\u732b \u732b brief zoe o'neill answer"
+    )
+    assert parts["flags"].tolist() == [9, 17, 1, 0, 33, 7]
+    assert list(parts)[:13] == [
+        *("rows", "kinds", "speakers", "sessions", "agents", "previous", "following", "asked", "answer", "newer"),
+        *("flags", "times", "expires"),
+    ]
