@@ -203,6 +203,48 @@ def fact(
         print_text(f"Recorded fact {node.id} in {memory.db_path}: {node.text}")
 
 
+FactId = Annotated[str, typer.Argument(metavar="ID", help="The id of the fact.")]
+
+
+@app.command(rich_help_panel=_RECORD)
+def retract(
+    ctx: typer.Context,
+    fact_id: FactId,
+    at: Annotated[str | None, option("Until when it held, in ISO 8601; now if left out.", metavar="TIME")] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a fact end: it held until then and no longer.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json retract f1
+      raeburnmemory retract f1 --at 2025-01-01
+    """
+    until = None if at is None else time_or_seconds(at)
+    with existing(ctx, read_only=False) as memory:
+        node = memory.retract(fact_id, until)
+    if as_json:
+        print_json(node.to_dict())
+    else:
+        print_text(f"Fact {node.id} ends at {node.attributes['valid_to']}: {node.text}")
+
+
+@app.command(rich_help_panel=_RECORD)
+def undo(ctx: typer.Context, fact_id: FactId, as_json: Json = False) -> None:
+    """Take back a fact as if it had never been said: what it superseded holds again.
+
+    [bold]Example[/bold]
+
+      raeburnmemory --db graph.json undo f1
+    """
+    with existing(ctx, read_only=False) as memory:
+        node = memory.undo(fact_id)
+    if as_json:
+        print_json(node.to_dict())
+    else:
+        print_text(f"Took back fact {node.id}: {node.text}")
+
+
 @app.command(rich_help_panel=_RECORD)
 def forget(
     ctx: typer.Context,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -23,20 +24,59 @@ from .errors import InvalidInput
 
 __all__ = ["register"]
 
+# What several commands take.
+NodeId = Annotated[str, typer.Argument(metavar="ID", help="The id of a node.")]
+Sessions = Annotated[list[str] | None, option("Only what was said in this session; may be repeated.")]
+Agents = Annotated[list[str] | None, option("Only what this agent said or was asked; may be repeated.")]
+Speakers = Annotated[list[str] | None, option("Only what this one said; may be repeated.")]
+Since = Annotated[str | None, option("Only from this time on.", metavar="TIME")]
+Until = Annotated[str | None, option("Only before this time.", metavar="TIME")]
+Attributes = Annotated[list[str] | None, option("Only with this attribute; may be repeated.", metavar="KEY=VALUE")]
+Questions = Annotated[str, typer.Argument(metavar="QUESTIONS", help="A file of questions, in JSON.")]
+
+
+def _filters(
+    session: list[str] | None,
+    agent: list[str] | None,
+    speaker: list[str] | None,
+    since: str | None,
+    until: str | None,
+    where: list[str] | None,
+) -> dict[str, Any]:
+    return {
+        "session": session,
+        "agent": agent,
+        "speaker": speaker,
+        "since": None if since is None else time_or_seconds(since),
+        "until": None if until is None else time_or_seconds(until),
+        "where": attributes(where) if where else None,
+    }
+
+
+def _warn(skipped: Mapping[str, str]) -> None:
+    for leg, reason in skipped.items():
+        tell("Warning", f"The {leg} search did not run: {reason}.")
+
+
+def _print(found: Any, *, as_json: bool) -> None:
+    """Print what can be shown as JSON and as text."""
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        print_text(str(found))
+
 
 def recall(
     ctx: typer.Context,
     question: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     top_k: Annotated[int, option("How many to show at most.", "--top-k", "-k", min=0)] = 10,
     kind: Annotated[list[str] | None, option("Only nodes of this kind; may be repeated.")] = None,
-    session: Annotated[list[str] | None, option("Only what was said in this session; may be repeated.")] = None,
-    agent: Annotated[list[str] | None, option("Only what this agent said or was asked; may be repeated.")] = None,
-    speaker: Annotated[list[str] | None, option("Only what this one said; may be repeated.")] = None,
-    since: Annotated[str | None, option("Only from this time on.", metavar="TIME")] = None,
-    until: Annotated[str | None, option("Only before this time.", metavar="TIME")] = None,
-    where: Annotated[
-        list[str] | None, option("Only with this attribute; may be repeated.", metavar="KEY=VALUE")
-    ] = None,
+    session: Sessions = None,
+    agent: Agents = None,
+    speaker: Speakers = None,
+    since: Since = None,
+    until: Until = None,
+    where: Attributes = None,
     leg: Annotated[list[str] | None, option("Search with this leg only; may be repeated.")] = None,
     min_similarity: Annotated[float | None, option("Leave out hits below this cosine similarity.")] = None,
     min_coverage: Annotated[float | None, option("Leave out hits with less of the question's words.")] = None,
@@ -62,12 +102,7 @@ def recall(
             question,
             top_k,
             kinds=kind,
-            session=session,
-            agent=agent,
-            speaker=speaker,
-            since=None if since is None else time_or_seconds(since),
-            until=None if until is None else time_or_seconds(until),
-            where=attributes(where) if where else None,
+            **_filters(session, agent, speaker, since, until, where),
             legs=leg,
             min_similarity=min_similarity,
             min_coverage=min_coverage,
@@ -75,8 +110,7 @@ def recall(
             diversity=diversity,
             fold=fold,
         )
-    for name, reason in hits.skipped.items():
-        tell("Warning", f"The {name} search did not run: {reason}.")
+    _warn(hits.skipped)
     if as_json:
         print_json({"hits": [hit.to_dict() for hit in hits], "legs": list(hits.legs), "skipped": hits.skipped})
     elif explain:
@@ -104,8 +138,7 @@ def similar(
     """
     with existing(ctx, read_only=True) as memory:
         hits = memory.similar(text, top_k)
-    for leg, reason in hits.skipped.items():
-        tell("Warning", f"The {leg} search did not run: {reason}.")
+    _warn(hits.skipped)
     if as_json:
         print_json({"hits": [hit.to_dict() for hit in hits], "skipped": hits.skipped})
     elif not hits and not hits.skipped and top_k:
@@ -121,14 +154,12 @@ def context(
     top_k: Annotated[int, option("How many hits to take it from.", "--top-k", "-k", min=0)] = 20,
     neighbours: Annotated[int, option("How many turns on each side of a hit may come along.", min=0)] = 1,
     order: Annotated[str, option("conversation, or score: the best first.")] = "conversation",
-    session: Annotated[list[str] | None, option("Only what was said in this session; may be repeated.")] = None,
-    agent: Annotated[list[str] | None, option("Only what this agent said or was asked; may be repeated.")] = None,
-    speaker: Annotated[list[str] | None, option("Only what this one said; may be repeated.")] = None,
-    since: Annotated[str | None, option("Only from this time on.", metavar="TIME")] = None,
-    until: Annotated[str | None, option("Only before this time.", metavar="TIME")] = None,
-    where: Annotated[
-        list[str] | None, option("Only with this attribute; may be repeated.", metavar="KEY=VALUE")
-    ] = None,
+    session: Sessions = None,
+    agent: Agents = None,
+    speaker: Speakers = None,
+    since: Since = None,
+    until: Until = None,
+    where: Attributes = None,
     as_json: Json = False,
 ) -> None:
     """Print what matters for a question as cited text for a prompt, within a number of tokens.
@@ -147,15 +178,9 @@ def context(
             k=top_k,
             neighbours=neighbours,
             order=order,
-            session=session,
-            agent=agent,
-            speaker=speaker,
-            since=None if since is None else time_or_seconds(since),
-            until=None if until is None else time_or_seconds(until),
-            where=attributes(where) if where else None,
+            **_filters(session, agent, speaker, since, until, where),
         )
-    for name, reason in found.skipped.items():
-        tell("Warning", f"The {name} search did not run: {reason}.")
+    _warn(found.skipped)
     if as_json:
         print_json(found.to_dict())
         return
@@ -170,7 +195,7 @@ def context(
 
 def get(
     ctx: typer.Context,
-    node_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the node.")],
+    node_id: NodeId,
     as_json: Json = False,
 ) -> None:
     """Show one node: its type, text and attributes.
@@ -235,7 +260,7 @@ def facts(
 
 def why(
     ctx: typer.Context,
-    node_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a fact or another node.")],
+    node_id: NodeId,
     as_json: Json = False,
 ) -> None:
     """Explain a node: who said it, when, in which session, what it was derived from, what superseded it.
@@ -247,15 +272,36 @@ def why(
     """
     with existing(ctx, read_only=True) as memory:
         found = memory.why(node_id)
+    _print(found, as_json=as_json)
+
+
+def trace(
+    ctx: typer.Context,
+    node_id: NodeId,
+    depth: Annotated[int | None, option("How many steps to go back; all if left out.", min=0)] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a node back to all that it comes from, and show it as a tree.
+
+    From facts to their sources and the facts before and after them, from responses to their prompts and agents, from
+    prompts to their sessions.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json trace r1
+      raeburnmemory trace r1 --depth 1 --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        found = memory.trace(node_id, depth)
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dicts())
     else:
         print_text(str(found))
 
 
 def evaluate(
     ctx: typer.Context,
-    questions: Annotated[str, typer.Argument(metavar="QUESTIONS", help="A file of questions, in JSON.")],
+    questions: Questions,
     top_k: Annotated[int, option("How many hits count as the answer.", "--top-k", "-k", min=1)] = 10,
     as_json: Json = False,
 ) -> None:
@@ -273,10 +319,25 @@ def evaluate(
 
     with existing(ctx, read_only=True) as memory:
         found = memory.evaluate(read_questions(os.path.expanduser(questions)), top_k)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_text(str(found))
+    _print(found, as_json=as_json)
+
+
+def tune(ctx: typer.Context, questions: Questions, as_json: Json = False) -> None:
+    """Fit the weights of recall to a file of questions, and say whether that is better by more than chance.
+
+    The file is as for evaluate. The memory is not changed: with --json the "weights" are printed too, for a program
+    to set as memory.weights.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db graph.json tune questions.json
+      raeburnmemory tune questions.jsonl --json
+    """
+    from .evaluate import read_questions
+
+    with existing(ctx, read_only=True) as memory:
+        found = memory.tune(read_questions(os.path.expanduser(questions)))
+    _print(found, as_json=as_json)
 
 
 def stats(ctx: typer.Context, as_json: Json = False) -> None:
@@ -324,5 +385,5 @@ def export(
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to *app*, under the heading *panel* of its help."""
-    for command in (recall, similar, context, get, thread, facts, why, evaluate, stats, export):
+    for command in (recall, similar, context, get, thread, facts, why, trace, evaluate, tune, stats, export):
         app.command(rich_help_panel=panel)(command)

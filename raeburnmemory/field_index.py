@@ -45,14 +45,16 @@ class _Paired(Protocol):
 class Alike(NamedTuple):
     """One block of a namespace's vectors, each compared with all before it.
 
-    `rows` and `others` are the node rows of the pairs above the threshold, `scores` their cosines; `last` is the last
-    slot of the block, `compared` counts the comparisons, `done` and `whole` the vectors up to it and all of them.
+    `rows` and `others` are the node rows of the pairs above the threshold, `scores` their cosines. `last` is the last
+    slot of the block and `last_row` the row of its node. `compared` counts the comparisons, `done` and `whole` the
+    vectors up to there and all of them.
     """
 
     rows: NDArray[np.int64]
     others: NDArray[np.int64]
     scores: NDArray[np.float32]
     last: int
+    last_row: int
     compared: int
     done: int
     whole: int
@@ -145,9 +147,11 @@ class FieldIndex:
         if not len(block):
             return None
         numbers, found, scores = self._above(self.index.get(block), threshold, slots[:end])
-        rows, others = self.rows_of(block)[numbers], self.rows_of(found)
+        told = self.rows_of(block)
+        rows, others = told[numbers], self.rows_of(found)
         keep = (found < block[numbers]) & (rows != others) & (others >= 0)
-        return Alike(rows[keep], others[keep], scores[keep], int(block[-1]), end * len(block), end, len(slots))
+        compared = end * len(block)
+        return Alike(rows[keep], others[keep], scores[keep], int(block[-1]), int(told[-1]), compared, end, len(slots))
 
     def _above(
         self, vectors: NDArray[np.float32], threshold: float, allowed: NDArray[np.int64]

@@ -27,8 +27,8 @@ __all__ = ["GraphView"]
 _log = logging.getLogger("raeburnmemory")
 
 _LARGE = 200_000  # nodes and links together from which on it is said what making the graph costs
-_SECONDS = 16e-6  # for each of them, and
-_BYTES = 1000  # its memory: what `python -m benchmarks.graph` finds, for short texts
+_SECONDS = 15e-6  # for each of them, and
+_BYTES = 900  # its memory: what `python -m benchmarks.graph` finds, for short texts
 
 
 class GraphView:

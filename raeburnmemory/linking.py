@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import EmbeddingsMissing, InvalidInput
-from .nodes import SEMANTICALLY_SIMILAR, Batch, Link, same_json
+from .nodes import PROMPT, SEMANTICALLY_SIMILAR, Batch, Link, same_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +58,7 @@ class _Linking:
     def __init__(self, store: Store, namespace: str, threshold: float) -> None:
         self._store, self._namespace, self._threshold = store, namespace, threshold
         self._noted = self._under_way().get(namespace)
-        again = self._noted is not None and self._noted["threshold"] == threshold
-        self.slot = self._noted["slot"] if again and self._noted is not None else -1
+        self.slot, self._row = self._left_off()
         self.new = 0
         self._pairs: list[tuple[int, int, float]] = []
         self._work = 0
@@ -65,6 +66,17 @@ class _Linking:
     def _under_way(self) -> dict[str, dict[str, Any]]:
         found = self._store.meta(LINKING)
         return found if isinstance(found, dict) else {}
+
+    def _left_off(self) -> tuple[int, int]:
+        """Return the last slot that was compared with this threshold, and the row of its node; or that none was."""
+        noted = self._noted
+        if noted is not None and noted["threshold"] == self._threshold:
+            slots, rows = self._store.vector_slots(PROMPT)
+            at = int(np.searchsorted(slots, noted["slot"]))
+            # Else it is gone, or the files were mended and count their vectors anew.
+            if at < len(slots) and (slots[at], rows[at]) == (noted["slot"], noted["row"]):
+                return int(slots[at]), int(rows[at])
+        return -1, -1
 
     def take(self, block: Alike) -> None:
         """Remember what was found in the next block, and write once it is enough."""
@@ -74,13 +86,13 @@ class _Linking:
             part = slice(start, start + _PAIRS)
             columns = (block.rows[part].tolist(), block.others[part].tolist(), block.scores[part].tolist())
             self._pairs += zip(*columns, strict=True)
-        self.slot = block.last
+        self.slot, self._row = block.last, block.last_row
         self._work += block.compared
         if len(self._pairs) >= _PAIRS or self._work >= _WORK:
             self._write(self._note())
 
     def _note(self) -> dict[str, Any]:
-        return {"threshold": self._threshold, "slot": self.slot}
+        return {"threshold": self._threshold, "slot": self.slot, "row": self._row}
 
     def finish(self) -> None:
         """Write what is left. Nothing is under way any more."""

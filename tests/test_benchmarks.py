@@ -500,3 +500,30 @@ def test_the_vectors_of_prepared_questions_are_those_of_the_model():
     assert prepared.known.keys() == {"a boat", "some soup"}
     for texts in (["a boat"], ["some soup"], ["a boat", "some soup"], ["a door"]):
         assert np.array_equal(prepared.embed(texts), latency.BuiltinEmbedder().embed(texts))
+
+
+# --- what reading costs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_what_reading_costs_is_printed_for_each_size(tmp_path, monkeypatch, capsys):
+    graph = benchmark("graph")
+    chosen = "get,why (agent),nodes('fact') (none),len,graph,export(path),link_similar_prompts"
+    options = ["--sizes", "300,600", "--folder", str(tmp_path), "--rounds", "1", "--link", "--only", chosen]
+    monkeypatch.setattr(sys, "argv", ["graph", *options])
+    graph.main()
+    tables = capsys.readouterr().out.strip().split("\n\n")
+    assert [table.partition(" nodes")[0] for table in tables] == [
+        "sqlite, 300",
+        "sqlite, 600",
+        "json, 300",
+        "json, 600",
+    ]
+    for table in tables:
+        rows = {line[:27].strip(): line[27:].split() for line in table.splitlines()[2:]}
+        assert ",".join(rows) == chosen.replace("graph,export(path)", "export(path),graph")
+        made = {name: int(row[3].replace(",", "")) for name, row in rows.items()}
+        if table.startswith("sqlite"):
+            assert made["get"] == 1
+            assert made["graph"] > 700 < made["export(path)"]
+    assert not (tmp_path / "exported.json").exists()

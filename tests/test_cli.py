@@ -20,6 +20,7 @@ import pytest
 import raeburnmemory
 from raeburnmemory import MemoryGraph
 from raeburnmemory.embed.builtin import BuiltinEmbedder
+from raeburnmemory.ranking import Weights
 
 with contextlib.suppress(ImportError):  # where it is missing, what works without it is tested all the same
     import typer
@@ -32,6 +33,8 @@ ROOT = Path(raeburnmemory.__file__).resolve().parent.parent
 COMMANDS = [
     "add",
     "fact",
+    "retract",
+    "undo",
     "forget",
     "recall",
     "similar",
@@ -40,7 +43,9 @@ COMMANDS = [
     "thread",
     "facts",
     "why",
+    "trace",
     "evaluate",
+    "tune",
     "stats",
     "export",
     "reindex",
@@ -424,6 +429,54 @@ def test_why(graph):
     assert "'nobody'" in bad(3, "--db", graph, "why", "nobody")
 
 
+def test_trace(graph):
+    good("--db", graph, "fact", "Ana", "lives_in", "Vienna", "--source", "r1", "--id", "v")
+    lines = good("--db", graph, "trace", "v").splitlines()
+    assert lines[0] == "fact v: Ana lives in Vienna"
+    assert lines[1].startswith("└── derived from response r1: On the account page.")
+    assert [line.split(":")[0].strip("│├└─ ") for line in lines[2:]] == [
+        "answers prompt p1",
+        "in session s1",
+        "given by agent a1",
+    ]
+    found = json.loads(good("--db", graph, "trace", "v", "--json"))
+    assert [(node["id"], node["origin"]["depth"]) for node in found] == [
+        ("v", 0),
+        ("r1", 1),
+        ("p1", 2),
+        ("s1", 3),
+        ("a1", 2),
+    ]
+    assert len(good("--db", graph, "trace", "v", "--depth", "1").splitlines()) == 2
+    assert "'nobody'" in bad(3, "--db", graph, "trace", "nobody")
+    bad(2, "--db", graph, "trace", "v", "--depth", "-1")
+
+
+def test_retract_and_undo(graph):
+    said = ("--db", graph, "fact", "Ana", "lives_in")
+    good(*said, "Vienna", "--from", "2024-05-01", "--id", "v")
+    good(*said, "Graz", "--from", "2025-01-01", "--id", "g", "--single-valued")
+
+    def ends():
+        return {node["id"]: node["valid_to"] for node in json.loads(good("--db", graph, "facts", "--all", "--json"))}
+
+    new_year = "2025-01-01T00:00:00+00:00"
+    assert ends() == {"v": new_year, "g": None}
+    assert good("--db", graph, "undo", "g") == "Took back fact g: Ana lives in Graz\n"
+    assert ends() == {"v": None}
+    out = good("--db", graph, "retract", "v", "--at", "1735689600")
+    assert out == f"Fact v ends at {new_year}: Ana lives in Vienna\n"
+    assert ends() == {"v": new_year}
+    assert json.loads(good("--db", graph, "undo", "v", "--json"))["id"] == "v"
+    assert ends() == {}
+    good(*said, "Linz", "--id", "l")
+    assert json.loads(good("--db", graph, "retract", "l", "--json"))["valid_to"] is not None
+    for command in ("retract", "undo"):
+        assert "'nobody'" in bad(3, "--db", graph, command, "nobody")
+        assert "'p1'" in bad(2, "--db", graph, command, "p1")
+    bad(2, "--db", graph, "retract", "l", "--at", "soon")
+
+
 QUESTIONS = [
     {"question": "How do I reset my password?", "expected": ["p1"], "class": "account"},
     {"question": "Where is the bakery?", "expected": ["p2"], "session": "s1"},
@@ -440,6 +493,19 @@ def test_evaluate(graph):
     data = json.loads(good("--db", graph, "evaluate", "q.json", "--json"))
     assert (data["questions"], data["k"], data["figures"]["mrr"]["value"]) == (2, 10, 0.5)
     assert [one["missing"] for one in data["failures"]] == [["p2"]]
+
+
+def test_tune(graph):
+    Path("q.json").write_text(json.dumps(QUESTIONS))
+    before = Path(graph).read_bytes()
+    lines = good("--db", graph, "tune", "q.json").splitlines()
+    assert lines[0].split() == ["before", "after"]
+    assert lines[-1] == "The present weights are kept: 2 questions teach too little. Bring at least 20."
+    data = json.loads(good("--db", graph, "tune", "q.json", "--json"))
+    assert (data["questions"], data["kept"]) == (2, True)
+    assert data["weights"] == Weights().to_dict()
+    assert Path(graph).read_bytes() == before
+    assert "'r.json'" in bad(1, "--db", graph, "tune", "r.json")
 
 
 def test_questions_that_cannot_be_asked(graph):
@@ -495,6 +561,7 @@ def test_reading_leaves_the_files_alone(graph):
         ["thread", "s1"],
         ["facts", "--json"],
         ["why", "r1"],
+        ["trace", "r1"],
         ["stats"],
         ["export", "--json"],
         ["export", "--output", "../elsewhere.json"],

@@ -78,6 +78,7 @@ THIRD_PARTY = {
     "_terminal": {"typer"},
     "dense": {"numpy"},
     "field_index": {"numpy"},
+    "linking": {"numpy"},
     "writer": {"numpy"},
     "flat_vectors": {"numpy"},
     "embed/adapters": {"numpy"},

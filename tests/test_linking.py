@@ -12,6 +12,7 @@ from raeburnmemory.embed import PROBE
 from raeburnmemory.errors import EmbeddingsMissing, ReadOnly
 from raeburnmemory.index import open_index
 from raeburnmemory.memory_graph import MemoryGraph
+from raeburnmemory.nodes import Batch
 
 SIMILAR = "semantically_similar"
 
@@ -166,6 +167,38 @@ def test_interrupted_it_goes_on_where_it_was(path, small):
         told.clear()
         assert memory.link_similar_prompts(0.9, progress=stop_at(1000)) == 0
         assert told[0][0] == 10, "what was through is compared again when it is asked for again"
+
+
+def change_the_node(memory, note):
+    memory.update(memory._store.at_rows([note["row"]])[note["row"]].id, metadata={"seen": True})
+
+
+def note_another(**values):
+    def meddle(memory, note):
+        memory._store.write(Batch(meta={linking.LINKING: {"default": {**note, **values}}}))
+
+    return meddle
+
+
+@pytest.mark.parametrize("meddle", [change_the_node, note_another(row=3), note_another(slot=10**6)])
+def test_where_it_left_off_is_believed_only_if_it_is_still_there(path, small, meddle):
+    """Files that were mended may count their vectors anew; what was compared is compared again then."""
+    known, told = made_up(60), []
+
+    def stop(done, whole):
+        if done >= 40:
+            raise Stop
+
+    with opened(path, Given(known)) as memory:
+        fill(memory, known)
+        with pytest.raises(Stop):
+            memory.link_similar_prompts(0.95, progress=stop)
+        note = memory._store.meta(linking.LINKING)["default"]
+        assert 10 < note["slot"] < 59
+        meddle(memory, note)
+        memory.link_similar_prompts(0.95, progress=lambda done, whole: told.append(done))
+        assert told[0] == 10
+        assert found(memory) == pytest.approx(expected(known, 0.95), abs=2e-6)
 
 
 def test_what_is_added_or_changed_meanwhile_is_compared_too(path, small):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..store import VectorBlock
     from .report import Report
 
-__all__ = ["Content", "bad_times", "bad_vectors", "check_content", "named", "some"]
+__all__ = ["Content", "bad_times", "bad_vectors", "check_content", "named", "object_of", "some"]
 
 _TIMES = ("timestamp", "start_time", "valid_from", "valid_to")
 _TIMED = {PROMPT, RESPONSE, AGENT, SESSION, FACT, FRAGMENT}
@@ -41,6 +41,15 @@ def some(items: Iterable[Any]) -> str:
     listed = [repr(item) if isinstance(item, str) else str(item) for item in items]
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def object_of(text: Any) -> dict[str, Any] | None:
+    """Return the object that *text* is the JSON of, None if it is anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def named(key: tuple[str, str]) -> str:

@@ -17,7 +17,7 @@ from ..nodes import Link, Node
 from ..store import VectorBlock
 from ..store._files import database_is_free, read_database
 from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, connect, sniff
-from .content import Content, some
+from .content import Content, object_of, some
 from .sqlite_pages import read_wal
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ class _Rows:
         for row, namespace, node_id, kind, text, attributes, expires in self._select(
             "SELECT row, namespace, id, kind, text, attributes, expires_at FROM nodes ORDER BY row"
         ):
-            data = self._object(attributes)
+            data = object_of(attributes)
             known = all(isinstance(value, str) for value in (namespace, node_id, kind))
             if data is None or not known or not isinstance(text, (str, type(None))) or not _expiry(expires):
                 self._wrong.setdefault("nodes", []).append(node_id if isinstance(node_id, str) else row)
@@ -283,7 +283,7 @@ class _Rows:
         for row, namespace, source, target, relation, text in self._select(
             "SELECT row, namespace, source, target, relation, data FROM edges ORDER BY row"
         ):
-            data = self._object(text)
+            data = object_of(text)
             if data is None or not all(isinstance(value, str) for value in (namespace, source, target, relation)):
                 self._wrong.setdefault("edges", []).append(f"{source!s} -> {target!s}")
             links.append(Link(str(source), str(target), str(relation), data or {}, str(namespace), row))
@@ -291,7 +291,7 @@ class _Rows:
         for row, kind, text, attributes, expires in self._select(
             "SELECT row, kind, text, attributes, expires_at FROM history ORDER BY number"
         ):
-            data, now = self._object(attributes), nodes.get(row)
+            data, now = object_of(attributes), nodes.get(row)
             if data is None or not isinstance(kind, str) or not isinstance(text, (str, type(None))):
                 self._wrong.setdefault("earlier versions", []).append(now.id if now else row)
                 continue
@@ -320,14 +320,6 @@ class _Rows:
             message = f"The table {table!r} of {self._path!r} cannot be read to its end: SQLite says {str(exc)!r}."
             self._report.add("error", "table", message)
 
-    @staticmethod
-    def _object(text: Any) -> dict[str, Any] | None:
-        try:
-            value = json.loads(text)
-        except (ValueError, TypeError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
-
     def _meta(self) -> dict[str, Any]:
         meta: dict[str, Any] = {}
         for key, value in self._select("SELECT key, value FROM meta"):
@@ -343,7 +335,7 @@ class _Rows:
         """Return what each change was marked with."""
         marks: dict[int, Any] = {}
         for version, changes in self._select("SELECT version, changes FROM log ORDER BY version"):
-            entry = self._object(changes)
+            entry = object_of(changes)
             marks[version] = (entry or {}).get("mark")
             if entry is None:
                 self._wrong.setdefault("changes", []).append(version)

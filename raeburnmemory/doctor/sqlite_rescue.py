@@ -14,7 +14,7 @@ import numpy as np
 
 from ..nodes import Node
 from ..store.sqlite_schema import SLOTS, TABLES, connect, create
-from .content import bad_times, bad_vectors, some
+from .content import bad_times, bad_vectors, object_of, some
 from .generation import renew
 from .index_files import index_files
 from .model import FIELDS, SAMPLE, known_record, width_of
@@ -162,15 +162,7 @@ def _table_of(row: _Row) -> str | None:
 
 
 def _is_object(text: Any) -> bool:
-    return _object(text) is not None
-
-
-def _object(text: Any) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    return object_of(text) is not None
 
 
 def _name_lost(pages: Pages, roots: dict[str, int], found: Rescued, report: Report) -> None:
@@ -251,7 +243,7 @@ def _put_nodes(db: sqlite3.Connection, found: Rescued, report: Report) -> dict[t
         if not all(isinstance(value, str) for value in (namespace, node_id, kind)) or (namespace, node_id) in keys:
             report.lost.append(f"a node in row {row} that is there twice or makes no sense: {node_id!r}")
             continue
-        data = _object(attributes)
+        data = object_of(attributes)
         if data is None:
             report.lost.append(f"the attributes of {node_id!r}: {str(attributes)[:60]!r}")
             data = {}
