@@ -18,6 +18,8 @@ from ..errors import InvalidInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._rows import Rows
+
 _BLOCK = 1024  # rows gathered, moved or scored again at a time: some megabytes, near the processor
 _GATHER = 5  # gathering a row costs this many times scanning one in place (384 numbers a row)
 
@@ -80,24 +82,32 @@ def compact(buffer: NDArray[Any], used: int, positions: NDArray[np.int64]) -> No
 
 
 def near(
-    table: NDArray[np.float32],
+    rows: Rows,
     query: NDArray[np.float32],
     k: int,
     within: NDArray[np.int64] | None,
     slack: float,
+    dead: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return, ascending, all positions whose float32 score is at most *slack* below the k-th.
 
-    *within* (ascending positions) restricts them; 0 < k <= their number.
+    *within* (ascending positions, none of them *dead*) restricts them; 0 < k <= their number.
     """
+    table = rows.table
     if within is None:
-        found = table @ query
-    elif len(within) * _GATHER > len(table):
+        found = np.empty(len(rows), np.float32)
+        if table is not None:
+            np.matmul(table, query, out=found)
+        else:
+            for start, block in rows.blocks():
+                found[start : start + len(block)] = block @ query
+        found[dead] = -np.inf
+    elif table is not None and len(within) * _GATHER > len(table):
         found = (table @ query)[within]
     else:
         found = np.empty(len(within), np.float32)
         for start in range(0, len(within), _BLOCK):
-            found[start : start + _BLOCK] = table[within[start : start + _BLOCK]] @ query
+            found[start : start + _BLOCK] = rows.take(within[start : start + _BLOCK]) @ query
     kth = len(found) - k
     positions = np.flatnonzero(found >= float(np.partition(found, kth)[kth]) - slack)
     return positions if within is None else within[positions]
@@ -120,11 +130,11 @@ def slack_for(dim: int, scale: float) -> float:
     return scale * (1.01 * dim + 8) * 2.0**-23
 
 
-def scores(table: NDArray[np.float32], query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def scores(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores that count: inner products in float64, summed row by row, rounded to float32."""
     exact, found = query.astype(np.float64), np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _BLOCK):
-        block = table[positions[start : start + _BLOCK]].astype(np.float64)
+        block = rows.take(positions[start : start + _BLOCK]).astype(np.float64)
         found[start : start + _BLOCK] = np.einsum("ij,j->i", block, exact)  # @ sums as the number of rows suits it
     found += np.float32(0)  # -0.0 becomes 0.0
     return found
