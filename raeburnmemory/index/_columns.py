@@ -14,7 +14,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any, BinaryIO
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +31,14 @@ _BLOCK = 4096  # rows copied at a time
 _MAPPABLE = os.name == "posix"  # Windows changes no file that is mapped; elsewhere map and write see one another
 
 
+class Descriptor:
+    """An open file by its *number*, closed when nobody has it any more: an index is let go without a word."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.close = weakref.finalize(self, os.close, number)
+
+
 class Column:
     """Rows of one width and kind, added at the end. *scratch* names the folder for the file; None: no file."""
 
@@ -38,7 +47,7 @@ class Column:
         self._scratch = scratch if _MAPPABLE else None
         self._count = 0
         self._buffer: NDArray[Any] = np.empty((0, width), self._dtype)  # the first _count are in use
-        self._file: BinaryIO | None = None
+        self._file: Descriptor | None = None
         self._owner = os.getpid()
 
     def __len__(self) -> int:
@@ -84,7 +93,8 @@ class Column:
     def _move_to_file(self) -> None:
         held = self._buffer
         try:
-            self._file = tempfile.TemporaryFile(dir=self._scratch, buffering=0)  # noqa: SIM115  lives as long as we do
+            with tempfile.TemporaryFile(dir=self._scratch) as file:
+                self._file = Descriptor(os.dup(file.fileno()))
             self._buffer, self._owner = np.empty((0, self._width), self._dtype), os.getpid()
             count, self._count = self._count, 0
             try:
@@ -106,7 +116,7 @@ class Column:
     def _put(self, rows: NDArray[Any]) -> None:
         """Write *rows* behind the others, and map what there is room for."""
         assert self._file is not None
-        number = self._file.fileno()
+        number = self._file.number
         if self._count + len(rows) > len(self._buffer):
             capacity = max(2 * len(self._buffer), self._count + len(rows), _LARGE // self._size(1))
             os.ftruncate(number, self._size(capacity))  # a hole, which takes no room

@@ -37,9 +37,10 @@ import numpy as np
 from ..errors import InvalidInput, StoreWriteFailed
 from ._arrays import ascending
 from ._codes import checksums, signs_width
+from ._columns import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def _widths(dim: int) -> dict[str, tuple[str, int]]:
 class Saved:
     """A cache file that is open for reading. Whoever replaces its name does not disturb it."""
 
-    def __init__(self, file: BinaryIO, first: bytes, end: int, description: dict[str, Any]) -> None:
+    def __init__(self, file: Descriptor, first: bytes, end: int, description: dict[str, Any]) -> None:
         self._file, self._first, self._end = file, first, end
         self.dim: int = description["dim"]
         self.stamp: dict[str, object] = description["stamp"]
@@ -136,13 +137,13 @@ class Saved:
         return found[:, :-1].view("<f4")[:, : self.dim].astype(np.float32, copy=False)
 
     def _records(self, target: NDArray[np.uint64], numbers: NDArray[np.int64], at: int) -> None:
-        size, span = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1
+        size, span, fill = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1, self._fill
         data = _as_bytes(target)
         if span == len(numbers):
             self._fill(data, at + int(numbers[0]) * size)
         elif span > _NEAR * len(numbers):
             for place, number in enumerate(numbers.tolist()):
-                self._fill(data[place * size : (place + 1) * size], at + number * size)
+                fill(data[place * size : (place + 1) * size], at + number * size)
         else:
             step = max(_CHUNK // size, 1)
             for start in range(int(numbers[0]), int(numbers[-1]) + 1, step):
@@ -153,20 +154,25 @@ class Saved:
                     target[low:high] = block[numbers[low:high] - start]
 
     def _fill(self, data: memoryview, at: int) -> None:
+        left = len(data)
         try:
-            while done := _read_at(self._file, data, at):
-                data, at = data[done:], at + done
+            while left:
+                done = _read_at(self._file.number, [data], at)
+                left -= done
+                if left:
+                    if not done:
+                        raise DamagedError("it ended while it was read")
+                    data, at = data[done:], at + done
         except OSError as exc:
             raise DamagedError(f"it cannot be read: {exc}") from exc
-        if data:
-            raise DamagedError("it ended while it was read")
 
     def still_at(self, path: str) -> bool:
         """Tell whether *path* still names this file, and nobody has added to it."""
         with suppress(OSError):
-            here, there = os.fstat(self._file.fileno()), os.stat(path)
+            here, there = os.fstat(self._file.number), os.stat(path)
             same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-            return same and _read_at(self._file, first := bytearray(_FIRST), 0) == _FIRST and first == self._first
+            first = bytearray(_FIRST)
+            return same and _read_at(self._file.number, [first], 0) == _FIRST and first == self._first
         return False
 
     @property
@@ -184,17 +190,15 @@ class Saved:
         self._file.close()
 
 
-if hasattr(os, "preadv"):
+def _seek_and_read(number: int, buffers: list[Any], at: int) -> int:
+    os.lseek(number, at, os.SEEK_SET)
+    raw = os.read(number, len(buffers[0]))
+    buffers[0][: len(raw)] = raw
+    return len(raw)
 
-    def _read_at(file: BinaryIO, data: memoryview | bytearray, at: int) -> int:
-        # Unlike seek and read, it leaves alone the position that a forked process shares.
-        return os.preadv(file.fileno(), [data], at) if data else 0
 
-else:
-
-    def _read_at(file: BinaryIO, data: memoryview | bytearray, at: int) -> int:
-        file.seek(at)
-        return file.readinto(data) or 0  # type: ignore[attr-defined]
+# Unlike seek and read, it leaves alone the position that a forked process shares.
+_read_at: Callable[[int, list[Any], int], int] = getattr(os, "preadv", _seek_and_read)
 
 
 class Content(NamedTuple):
@@ -373,8 +377,7 @@ def slots_of(saved: Saved) -> NDArray[np.int64]:
 def _open(path: Path) -> Saved:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise DamagedError("it is not a file")
-    file = path.open("rb", buffering=0)
-    try:
+    with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(_FIRST)
         if not first.startswith(_MAGIC):
@@ -391,10 +394,8 @@ def _open(path: Path) -> Saved:
         raw = file.read(length)
         if hashlib.sha256(raw).hexdigest() != digest:
             raise DamagedError("its header is damaged")
-        return Saved(file, first, where + length, _description(raw, where))
-    except BaseException:
-        file.close()
-        raise
+        description = _description(raw, where)
+        return Saved(Descriptor(os.dup(file.fileno())), first, where + length, description)
 
 
 def _description(raw: bytes, end: int) -> dict[str, Any]:

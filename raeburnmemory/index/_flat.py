@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _DEAD = 256  # removed rows that are passed over; more are taken out at once
 _HELD = 1 << 26  # bytes: a cache file up to here is read whole, of a larger one the rows stay where they are
 _BLOCK = 4096
+_AT_ONCE = 256  # rows that are read and compared once, as it counts
 
 
 class FlatIndex:
@@ -78,9 +79,11 @@ class FlatIndex:
 
     def _near(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
-    ) -> NDArray[np.int64]:
-        """Return ascending positions (of *within*): those at most *slack* below the k-th score, or more."""
-        return near(self._table, query, k, within, slack, self._dead)
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return ascending positions (of *within*) and `scores`: those at most *slack* below the k-th, or more."""
+        if within is None or len(within) > _AT_ONCE:
+            within = near(self._table, query, k, within, slack, self._dead)
+        return within, scores(self._table, query, within)
 
     def _drop(self, positions: NDArray[np.int64]) -> None:
         """Take out all that is known of *positions* (ascending, not none)."""
@@ -229,9 +232,9 @@ class FlatIndex:
         scale = length * self._longest
         if scale == 0.0:  # a query of zeros is equally far from everything: the smallest slots
             found = (self._living(np.arange(k + len(self._dead))) if within is None else within)[:k]
+            values = np.zeros(k, np.float32)
         else:
-            found = self._near(query, k, within, slack_for(self.dim, scale))
-        values = scores(self._table, query, found)
+            found, values = self._near(query, k, within, slack_for(self.dim, scale))
         order = np.argsort(-values, kind="stable")[:k]  # found ascends, so that stable means by slot
         return self._slots[found[order]], values[order]
 

@@ -93,25 +93,26 @@ class Ladder(FlatIndex):
 
     def _near(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
-    ) -> NDArray[np.int64]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         available = self._count - len(self._dead) if within is None else len(within)
         if available <= self._few or k * _RARE > available:
             return super()._near(query, k, within, slack)
         if self._count >= self._many and self._trusted():
-            return self._by_signs(query, k, within)
+            found = self._by_signs(query, k, within)
+            return found, scores(self._table, query, found)
         return self._by_codes(query, k, within, slack)
 
     # --- 8 bits -------------------------------------------------------------------------------------------------
 
     def _by_codes(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
-    ) -> NDArray[np.int64]:
-        """Return, ascending, positions that hold the k nearest for certain."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return, ascending, positions that hold the k nearest for certain, and their scores."""
         codes = self._encoded()
         assert self._scale is not None
         asked = rounded(query, self._scale)
         odd = self._living(self._odd if within is None else np.intersect1d(self._odd, within, assume_unique=True))
-        wanted, floor = max(k, self._width) + len(self._dead), None
+        wanted, floor = max(2 * k, self._width) + len(self._dead), None
         while wanted * 2 < (self._count if within is None else len(within)):
             products, at = self._highest(codes, asked, wanted, within)
             last, living = float(products[-1]), self._alive(at)
@@ -123,7 +124,10 @@ class Ladder(FlatIndex):
             if last < floor:  # so nothing that is not among them reaches it
                 found = at[living & (products >= floor)]
                 self._width = min(max(len(found) * 3 // 2, _WIDTH), _WIDEST_PROOF)
-                return np.union1d(found, odd)
+                rest = np.setdiff1d(np.sort(found), sure, assume_unique=True)
+                found, best = np.append(sure, rest), np.append(best, scores(self._table, query, rest))
+                order = np.argsort(found)
+                return found[order], best[order]
             wanted *= 4
         return super()._near(query, k, within, slack)
 
