@@ -156,9 +156,9 @@ def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
 def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder):
     modes = {}
     for shape in ("clustered", "random", "one topic"):
-        rows, _ = data(shape, 6000, 64)
-        index = ladder(64, few=50, bits=3000, candidates=600 if shape == "clustered" else 60)
-        index.add(np.arange(6000), rows)
+        rows, _ = data(shape, 4000, 256)
+        index = ladder(256, few=50, bits=3000, candidates=600)
+        index.add(np.arange(4000), rows)
         modes[shape] = index.mode
     assert modes == {"clustered": "bits", "random": "int8", "one topic": "int8"}
 

@@ -42,6 +42,7 @@ _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving row
 _SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
 _GATHERED = 16_384  # rows copied at a time
 _ODD = (64, 100)  # rows that stand out: so many, and one in so many, before a new scale is looked for
+_GROWN = 1.1  # by how much an index has to have grown for that
 _QUERIES = 100  # of the check
 _DEPTH = 10
 _ENOUGH = 0.99
@@ -159,13 +160,15 @@ class Ladder(FlatIndex):
     def _encoded(self) -> NDArray[np.uint8]:
         """Return the codes of all rows, made now where they are missing."""
         limit, share = _ODD
-        many = len(self._odd) > limit + self._count // share and self._count > 1.1 * self._fitted
-        if self._codes is None or self._scale is None or many:
-            self._fit()
-        assert self._codes is not None
-        for _, block in self._table.blocks(len(self._codes)):
-            self._encode(block)
-        return self._codes.rows
+        while True:
+            if self._codes is None or self._scale is None:
+                self._fit()
+            assert self._codes is not None
+            for _, block in self._table.blocks(len(self._codes)):
+                self._encode(block)
+            if len(self._odd) <= limit + self._count // share or self._count <= _GROWN * self._fitted:
+                return self._codes.rows
+            self._codes = None  # too many stand out of the rows that came since
 
     def _fit(self) -> None:
         """Choose a scale for the rows that there are, and start the codes anew."""
@@ -192,7 +195,10 @@ class Ladder(FlatIndex):
         """Return, ascending, the positions of the most promising candidates."""
         table = self._signed()
         assert self._centre is not None
-        asked = signs(query[np.newaxis], self._centre)
+        common = float(self._centre @ self._centre)
+        # What the query has of the centre's direction says nothing here, however long it is.
+        lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
+        asked = signs(lean[np.newaxis])
         wanted = max(self._candidates, _PER_HIT * k) + len(self._dead)
         if within is None:
             found = self._closest(table, asked, min(wanted, len(table)))
