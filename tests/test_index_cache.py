@@ -11,12 +11,15 @@ import shutil
 
 import numpy as np
 import pytest
+from outside import fake, unit
 from test_index_ladder import Plain
 
 from raeburnmemory.errors import StoreCorrupt
 from raeburnmemory.index import _columns, _file, open_index
 from raeburnmemory.index._columns import Column
 from raeburnmemory.index._file import DamagedError
+from raeburnmemory.memory_graph import MemoryGraph
+from raeburnmemory.store.sqlite import SqliteStore
 from raeburnmemory.testing.index import compare_search, unit_rows
 
 DIM, COUNT = 6, 90
@@ -380,3 +383,110 @@ def test_reading_without_preadv(saved, monkeypatch):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DamagedError):
         _file._open(path)
+
+
+# --- as a memory uses it ------------------------------------------------------------------------------------------
+
+
+class Filed(Plain):
+    """An index whose rows stay in the cache file, whatever their number."""
+
+    def __init__(self, dim):
+        super().__init__(dim, few=20, bits=10**9)
+
+
+def answers(path, **options):
+    """The answers of a memory, which must be those of plain numpy over its texts."""
+    with MemoryGraph(path, fake, vector_backend=Filed, **options) as memory:
+        return checked_answers(memory)
+
+
+def checked_answers(memory):
+    prompts = list(memory.nodes("prompt"))
+    rows = unit(fake([node.text for node in prompts]))
+    found = []
+    for question in ("word 5 3", "other 77 1 word", "thing 4"):
+        scores = rows @ unit(fake([question]))[0]
+        hits = memory.similar(question, 7)
+        assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True)[:7], abs=1e-5)
+        by_id = {node.id: score for node, score in zip(prompts, scores, strict=True)}
+        assert [hit.score for hit in hits] == pytest.approx([by_id[hit.id] for hit in hits], abs=1e-5)
+        found.append([(hit.id, hit.score) for hit in hits])
+    return found
+
+
+def add_lot(memory, first, count, words="word"):
+    memory.add_many(
+        [({"id": f"q{n}", "text": f"{words} {n} {n % 7} {words} {n % 11}"}, None) for n in range(first, first + count)]
+    )
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    path = tmp_path_factory.mktemp("indexed") / "g.db"
+    with MemoryGraph(path, fake, vector_backend=Filed) as memory:
+        add_lot(memory, 0, 1100)
+        memory.similar("word")
+    return path
+
+
+@pytest.fixture
+def large(tmp_path, indexed):
+    shutil.copytree(indexed.parent, tmp_path / "store")
+    return tmp_path / "store" / "g.db"
+
+
+def test_a_memory_opens_without_asking_for_every_vector(large, monkeypatch):
+    def fail(*_args):
+        raise AssertionError("everything was asked for")
+
+    monkeypatch.setattr(SqliteStore, "vector_slots", fail)
+    monkeypatch.setattr(SqliteStore, "_blocks", lambda _self, low, high, *_: fail() if high > low else iter(()))
+    with MemoryGraph(large, fake, vector_backend=Filed) as memory:
+        assert memory.vector_index.mode == "int8"
+        assert memory.vector_index.ntotal == 1100
+        hits = memory.similar("word 5 5", 3)
+        assert hits[0].id == "q5"
+        assert memory.recall("word 5 5", k=1)[0].id == "q5"
+
+
+def answers_of_exact(path):
+    with MemoryGraph(path, fake, vector_backend="exact") as memory:
+        return checked_answers(memory)
+
+
+def test_a_memory_goes_on_when_its_index_is_damaged_or_cut_while_it_is_open(large, caplog):
+    index = large.with_name("g.db.prompt.index")
+    expected, whole = answers(large), index.read_bytes()
+    at = _file._open(index).segments[0].columns["rows"][0]
+    for bad in (whole[: at + 40], whole[:at] + bytes(len(whole) - at), b""):
+        index.write_bytes(whole)
+        with MemoryGraph(large, fake, vector_backend=Filed) as memory:
+            assert memory.vector_index.ntotal == 1100
+            index.write_bytes(bad)  # the same file, not another of its name
+            assert checked_answers(memory) == expected
+        assert "checksum" in caplog.text or "ended" in caplog.text
+        caplog.clear()
+        assert answers(large) == expected  # it was saved again
+        assert caplog.text == ""
+
+
+def test_a_memory_changes_after_its_index_was_loaded(large):
+    index = large.with_name("g.db.prompt.index")
+    inode = index.stat().st_ino
+    with MemoryGraph(large, fake, vector_backend=Filed) as memory:
+        memory.similar("word")
+        add_lot(memory, 2000, 300, "thing")
+        assert memory.similar("thing 2005 3", 1)[0].id == "q2005"
+    assert index.stat().st_ino == inode  # 300 are not worth it
+    with MemoryGraph(large, fake, vector_backend=Filed) as memory:
+        memory.similar("word")
+        memory.forget([f"q{n}" for n in range(0, 700, 2)])
+        for n in (1, 3, 2001):
+            memory.update(f"q{n}", text=f"other {n} 77")
+        add_lot(memory, 3000, 900, "other")
+        expected = checked_answers(memory)
+        among = {hit.id for hit in memory.recall("other 3005", k=5)}
+        assert "q3005" in among
+    assert index.stat().st_ino != inode
+    assert answers(large) == expected == answers_of_exact(large)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ._codes import Rounded
     from ._file import Saved
 
-FEW = 4096  # rows that are compared in float32, filtered or not
+FEW = 8192  # rows that are compared in float32 where they are in place
+FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
 CANDIDATES = 1000  # rows that signs propose for up to CANDIDATES / _PER_HIT hits
 _PER_HIT = 4
@@ -56,9 +57,11 @@ _WIDEST = 8192  # numbers a row; of longer ones, codes and signs are made anew a
 class Ladder(FlatIndex):
     """An index that leaves out what cannot be near. A subclass says how codes and signs are compared."""
 
-    def __init__(self, dim: int, *, few: int = FEW, bits: int = BITS, candidates: int = CANDIDATES) -> None:
+    def __init__(
+        self, dim: int, *, few: int = FEW, filed: int = FILED, bits: int = BITS, candidates: int = CANDIDATES
+    ) -> None:
         super().__init__(dim)
-        self._few, self._many, self._candidates = few, bits, candidates
+        self._in_place, self._in_file, self._many, self._candidates = few, min(few, filed), bits, candidates
         self._signs: Column | None = None
         self._codes: Column | None = None
         self._centre: NDArray[np.float32] | None = None  # which the signs are without
@@ -84,6 +87,10 @@ class Ladder(FlatIndex):
         """Return where the *k* rows of *table* are that differ from *query* (1, width) in the fewest bits."""
 
     # --- which step ---------------------------------------------------------------------------------------------
+
+    @property
+    def _few(self) -> int:
+        return self._in_place if self._table.table is not None else self._in_file
 
     @property
     def mode(self) -> str:
