@@ -110,7 +110,9 @@ class FieldIndex:
             self.index = self._new(self.index.dim)
         elif len(changes.removed):
             self.index.remove(changes.removed)
-            gone = np.flatnonzero(np.isin(self.slots, changes.removed, assume_unique=True))
+            gone = np.searchsorted(self.slots, changes.removed)
+            gone = gone[gone < self._count]
+            gone = gone[np.isin(self.slots[gone], changes.removed)]
             self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
             self._count = len(self._slots)
             self._unsaved += len(changes.removed)
@@ -160,6 +162,11 @@ class FieldIndex:
                 allowed = self.slots[np.isin(self.rows, self._store.rows(Where(namespace)))]
             self._allowed[namespace] = (self._version, allowed)
         return allowed
+
+    @property
+    def mode(self) -> str:
+        """How the index compares at present (see `raeburnmemory.index.faiss`), or its name if it does not say."""
+        return str(getattr(self.index, "mode", self.index.name))
 
     @property
     def scannable(self) -> bool:

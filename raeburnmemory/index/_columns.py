@@ -37,6 +37,7 @@ class Descriptor:
     def __init__(self, number: int) -> None:
         self.number = number
         self.close = weakref.finalize(self, os.close, number)
+        self.close.atexit = False  # a thread may still be reading; the system closes it
 
 
 class Column:
