@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .nodes import Where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -60,6 +61,16 @@ class Alike(NamedTuple):
     whole: int
 
 
+class _Labelled(Protocol):
+    """An index that saves a number for every vector along with it."""
+
+    labels: NDArray[np.int64] | None
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """All slots, ascending."""
+
+
 class FieldIndex:
     """One index and what it knows: which slots belong to which node rows, at which version of the store.
 
@@ -68,14 +79,54 @@ class FieldIndex:
 
     def __init__(self, store: Store, field: str, fresh: Callable[[int], VectorIndex]) -> None:
         self._store, self._field, self._fresh = store, field, fresh
-        self.index = fresh(1)
-        self.slots = np.empty(0, np.int64)
-        self._rows = np.empty(0, np.int64)
+        self.index = self._new(1)
+        self._forget_all()
         self._version = -1
         self._order: NDArray[np.int64] | None = None  # of the rows, once somebody asked
         self._in_step = -1  # the version at which the index has the slots that are known here
         self._unsaved = 0
         self._allowed: dict[str, tuple[int, NDArray[np.int64] | None]] = {}
+
+    def _new(self, dim: int) -> VectorIndex:
+        """Return an empty index, which may keep files where its cache goes, and asks the store for what it loses."""
+        index, path = self._fresh(dim), self._store.cache_path(self._field)
+        if hasattr(index, "scratch") and path is not None:
+            index.scratch = tempfile.gettempdir() if self._store.read_only else os.path.dirname(path) or "."
+        if hasattr(index, "source"):
+            index.source = self._truth
+        return index
+
+    def _truth(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        for block in self._store.vectors(self._field, -1).blocks:
+            yield block.slots, block.values
+
+    def _forget_all(self) -> None:
+        self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
+        self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
+
+    def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Note whose vectors are at *slots*, which are greater than all before."""
+        if not len(slots):
+            return
+        end = self._count + len(slots)
+        if end > len(self._slots):
+            longer = max(end, 2 * len(self._slots))
+            self._slots = np.concatenate([self.slots, np.empty(longer - self._count, np.int64)])
+            self._rows = np.concatenate([self.rows, np.empty(longer - self._count, np.int64)])
+        self._slots[self._count : end], self._rows[self._count : end] = slots, rows
+        before = max(self._count - 1, 0)
+        self._rising = self._rising and bool(np.all(self._rows[before : end - 1] <= self._rows[before + 1 : end]))
+        self._count = end
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """The slots of all vectors, ascending; not to be changed."""
+        return self._slots[: self._count]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The node row of each of `slots`; not to be changed."""
+        return self._rows[: self._count]
 
     def catch_up(self, version: int) -> None:
         """Bring the index to the version of the store, which was *version* a moment ago."""
@@ -85,44 +136,49 @@ class FieldIndex:
             self._load()
         changes = self._store.vectors(self._field, self._version)
         if changes.reset:
-            self.slots, self._rows = np.empty(0, np.int64), np.empty(0, np.int64)
-            self.index = self._fresh(self.index.dim)
+            self._forget_all()
+            self.index = self._new(self.index.dim)
         elif len(changes.removed):
             self.index.remove(changes.removed)
-            keep = ~np.isin(self.slots, changes.removed)
-            self.slots, self._rows = self.slots[keep], self._rows[keep]
+            gone = np.searchsorted(self.slots, changes.removed)
+            gone = gone[gone < self._count]
+            gone = gone[np.isin(self.slots[gone], changes.removed)]
+            self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
+            self._count = len(self._slots)
             self._unsaved += len(changes.removed)
-        new_slots, new_rows = [self.slots], [self._rows]
-        known = int(self.slots[-1]) if len(self.slots) else -1
+        known = int(self.slots[-1]) if self._count else -1
         for block in changes.blocks:
             if not len(self.index) and self.index.dim != block.values.shape[1]:
-                self.index = self._fresh(block.values.shape[1])
+                self.index = self._new(block.values.shape[1])
             self.index.add(block.slots, block.values)
-            new_slots.append(block.slots[block.slots > known])
-            new_rows.append(block.rows[block.slots > known])
+            new = int(np.searchsorted(block.slots, known, "right"))
+            self._know(block.slots[new:], block.rows[new:])
             self._unsaved += len(block.slots)
-        self.slots, self._rows = np.concatenate(new_slots), np.concatenate(new_rows)
         self._order, self._version = None, changes.version
 
     def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the node row of each of *slots*, -1 for one that is gone."""
-        if not len(self.slots):
+        known = self.slots
+        if not len(known):
             return np.full(len(slots), -1)
-        at = np.minimum(np.searchsorted(self.slots, slots), len(self.slots) - 1)
-        return np.where(self.slots[at] == slots, self._rows[at], -1)
+        at = np.minimum(np.searchsorted(known, slots), len(known) - 1)
+        return np.where(known[at] == slots, self.rows[at], -1)
 
     def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the nodes at *rows*."""
-        return self.slots[np.isin(self._rows, rows)]
+        """Return the slots of the nodes at *rows*, ascending."""
+        return self.places_of(np.unique(rows))[0]
 
     def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""
-        if self._order is None:
-            self._order = np.argsort(self._rows, kind="stable")
-        low = np.searchsorted(self._rows, rows, "left", sorter=self._order)
-        sizes = np.searchsorted(self._rows, rows, "right", sorter=self._order) - low
+        if self._order is None and not self._rising:
+            self._order = np.argsort(self.rows, kind="stable")
+        low = np.searchsorted(self.rows, rows, "left", sorter=self._order)
+        sizes = np.searchsorted(self.rows, rows, "right", sorter=self._order) - low
         at = np.repeat(np.arange(len(rows)), sizes)
-        positions = self._order[np.arange(len(at)) + (low - np.cumsum(sizes) + sizes)[at]]
+        positions = np.arange(len(at)) + (low - np.cumsum(sizes) + sizes)[at]
+        if self._order is None:
+            return self.slots[positions], at
+        positions = self._order[positions]
         ascending = np.argsort(positions)
         return self.slots[positions[ascending]], at[ascending]
 
@@ -133,7 +189,7 @@ class FieldIndex:
             if self._store.namespaces() == [namespace]:
                 allowed = None
             else:
-                allowed = self.slots[np.isin(self._rows, self._store.rows(Where(namespace)))]
+                allowed = self.slots[np.isin(self.rows, self._store.rows(Where(namespace)))]
             self._allowed[namespace] = (self._version, allowed)
         return allowed
 
@@ -172,6 +228,11 @@ class FieldIndex:
         return np.concatenate(numbers), np.concatenate(slots), np.concatenate(scores)
 
     @property
+    def mode(self) -> str:
+        """How the index compares at present (see `raeburnmemory.index.faiss`), or its name if it does not say."""
+        return str(getattr(self.index, "mode", self.index.name))
+
+    @property
     def scannable(self) -> bool:
         """Whether `scan` can be asked."""
         return hasattr(self.index, "scan")
@@ -184,7 +245,7 @@ class FieldIndex:
         slots, scores = cast("_Scanned", self.index).scan(query)
         if self._in_step != self._version and np.array_equal(slots, self.slots):
             self._in_step = self._version
-        return self._rows if self._in_step == self._version else self.rows_of(slots), scores
+        return self.rows if self._in_step == self._version else self.rows_of(slots), scores
 
     def _stamp(self) -> dict[str, object]:
         return {"store": self._store.id, "field": self._field}
@@ -193,21 +254,31 @@ class FieldIndex:
         path, record = self._store.cache_path(self._field), self._store.meta("embedder")
         if path is None or not isinstance(record, dict) or not os.path.exists(path):
             return
-        index = self._fresh(record["dim"])
+        index = self._new(record["dim"])
         stamp = index.load(path, self._stamp())
         version = stamp.get("version") if stamp else None
         if isinstance(version, int) and stamp and stamp.get("mark") == self._store.mark(version) is not None:
             self.index, self._version = index, version
-            # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
-            self.slots, self._rows = self._store.vector_slots(self._field)
+            rows = getattr(index, "labels", None)
+            if rows is not None:
+                self._know(cast("_Labelled", index).slots, rows)
+            else:
+                # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
+                self._know(*self._store.vector_slots(self._field))
 
     def worth_saving(self) -> bool:
-        """Tell whether the index changed enough since it was loaded."""
-        return self._unsaved > max(_SAVE_AFTER, len(self.slots) // 10)
+        """Tell whether the index changed enough since it was loaded, or has to replace a file that was damaged."""
+        if getattr(self.index, "mended", False):
+            return True
+        enough = 0 if getattr(self.index, "extensible", False) else len(self.slots) // 10
+        return self._unsaved > max(_SAVE_AFTER, enough)
 
     def save(self) -> None:
         """Save the index, unless what it holds may have been erased since it caught up."""
         path, mark = self._store.cache_path(self._field), self._store.mark(self._version)
         if path is not None and mark is not None:
+            if hasattr(self.index, "labels"):
+                index = cast("_Labelled", self.index)
+                index.labels = self.rows if np.array_equal(index.slots, self.slots) else None
             self.index.save(path, {**self._stamp(), "version": self._version, "mark": mark})
             self._unsaved = 0

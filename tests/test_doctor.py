@@ -20,6 +20,7 @@ from outside import LOCKS, contents
 from raeburnmemory import MemoryGraph, doctor
 from raeburnmemory._optional import installed
 from raeburnmemory.errors import InvalidInput, NotAStore, StoreCorrupt, StoreMissing, StoreTooNew
+from raeburnmemory.index import open_index
 from raeburnmemory.index._parts_file import examine_parts, write_parts
 
 STORES = ["g.json", "g.db"]
@@ -472,9 +473,7 @@ def save_words(path, *, cut=0, bit=None, **changes):
 
 
 def save_index(path, *, ghosts=0, drop=0, spoil=False, **stamp):
-    """Write an index file by hand: whole and well stamped, but for what is asked for."""
-    from hashlib import sha256
-
+    """Write an index file that is whole and well stamped, but for what is asked for."""
     with closing(sqlite3.connect(path)) as db:
         store = json.loads(db.execute("SELECT value FROM meta WHERE key = 'store'").fetchone()[0])
         version, changes = db.execute("SELECT version, changes FROM log ORDER BY version DESC").fetchone()
@@ -485,18 +484,11 @@ def save_index(path, *, ghosts=0, drop=0, spoil=False, **stamp):
         ).fetchall()
     found = found[drop:]
     found += [(found[-1][0] + 1 + n, found[0][1]) for n in range(ghosts)]
-    slots = np.array([slot for slot, _ in found], "<i8")
     rows = np.frombuffer(b"".join(raw for _, raw in found), "<f4").reshape(len(found), -1)
-    raw = slots.tobytes() + (rows[::-1] if spoil else rows).tobytes()
+    index = open_index("exact", rows.shape[1])
+    index.add(np.array([slot for slot, _ in found]), rows[::-1] if spoil else rows)
     stamp = {"store": store, "field": "prompt", "version": version, "mark": json.loads(changes)["mark"], **stamp}
-    head = {
-        "format": 1, "backend": "exact", "dim": rows.shape[1], "count": len(slots), "stamp": stamp,
-        "length": len(raw), "sha256": sha256(raw).hexdigest(),
-    }  # fmt: skip
-    header = json.dumps(head).encode() + b"\n"
-    beside(path, ".prompt.index").write_bytes(
-        b"RaeburnMemory index " + sha256(header).hexdigest().encode() + b"\n" + header + raw
-    )
+    index.save(str(beside(path, ".prompt.index")), stamp)
 
 
 MATRIX = [

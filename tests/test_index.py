@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -145,33 +146,29 @@ def test_adding_one_by_one_moves_rows_rarely():
     rows, moves, address = unit_rows(3000, 4, 33), 0, None
     for slot in range(3000):
         index.add(np.array([slot]), rows[slot : slot + 1])
-        here = index._table().ctypes.data
+        here = index._table.table.ctypes.data
         moves, address = moves + (here != address), here
     assert moves <= 14  # 2 ** 12 > 3000
     compare_search(index, dict(enumerate(rows)), rows[5], 10)
 
 
-def test_faiss_rows_are_seen_in_place():
-    faiss = pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
-    index, rows = filled(opener("faiss"), 50, 7, 34)
-    index.remove(np.array([1]))
-    assert len(index) == 49
-    assert index._table().ctypes.data == int(index._index.get_xb())
-    assert np.array_equal(index._table(), np.array([rows[slot] for slot in sorted(rows)[1:]]))
-    assert isinstance(index._index, faiss.IndexFlatIP)
-
-
-def test_removal_waits_and_is_done_once(backend, monkeypatch):
+def test_few_removed_rows_are_passed_over_and_many_taken_out_at_once(backend, monkeypatch):
     index, rows = filled(opener(backend), 500, 4, 35)
     drops, drop = [], index._drop
     monkeypatch.setattr(index, "_drop", lambda positions: (drops.append(positions.tolist()), drop(positions)))
     for slot in (10, 4, 1000, 10):
         index.remove(np.array([slot]))
         rows.pop(slot, None)
-    assert drops == []
     compare_search(index, rows, rows[1], 10)
     assert len(index) == 497
-    assert drops == [[1, 3, 333]]
+    assert index.slots.tolist() == sorted(rows)
+    assert drops == []
+    for slot in range(1, 900, 3):
+        index.remove(np.array([slot]))
+        rows.pop(slot, None)
+    compare_search(index, rows, np.ones(4, np.float32), 10)
+    assert len(index) == len(rows) == 199
+    assert drops == [sorted({1, 3, 333, *range(300)})]
 
 
 # --- the cache file -----------------------------------------------------------------------------------------
@@ -188,49 +185,97 @@ def test_either_reads_what_the_other_wrote(writer, reader, tmp_path):
     assert fresh.load(path, {"version": 3}) == STAMP
     compare_search(fresh, rows, rows[1], 300)
     fresh.save(str(tmp_path / "again"), STAMP)
-    one, two = ((tmp_path / name).read_bytes().split(b"\n", 2) for name in ("cache", "again"))
-    assert one[2] == two[2]
-    assert json.loads(one[1]) | {"backend": ""} == json.loads(two[1]) | {"backend": ""}
-    assert json.loads(one[1])["backend"] == writer
+    one, two = (taken_apart(tmp_path / name) for name in ("cache", "again"))
+    assert one[1:] == two[1:]
+    assert one[0]["backend"] == writer
+    assert one[0] | {"backend": reader} == two[0]
+
+
+def taken_apart(path):
+    """Return the description of a cache and the bytes of its columns, read without any of our code."""
+    raw = path.read_bytes()
+    words = raw[:128].split()
+    assert words[:2] == [b"RaeburnMemory", b"index"]
+    at, length = int(words[3]), int(words[4])
+    assert raw[:128] == b" ".join(words).ljust(127) + b"\n"
+    assert words[2] == hashlib.sha256(raw[at : at + length]).hexdigest().encode()
+    return json.loads(raw[at : at + length]), raw[128:at]
+
+
+def checksum(words, number):
+    """What the format says, in whole numbers of any size."""
+    factors = [(at * 0x9E3779B97F4A7C15 % 2**64) | 1 for at in range(1, len(words) + 2)]
+    return sum(a * b for a, b in zip([*words, number + 1], factors, strict=True)) % 2**64
 
 
 def test_layout(backend, tmp_path):
     """The bytes as they are described, read without any of our code."""
     path = tmp_path / "cache"
     index, rows = filled(opener(backend), 12, 5, 37)
+    index.labels = np.arange(100, 112)
     index.save(str(path), STAMP)
-    first, header, payload = path.read_bytes().split(b"\n", 2)
-    assert first == b"RaeburnMemory index " + hashlib.sha256(header + b"\n").hexdigest().encode()
-    assert json.loads(header) == {
-        "format": 1,
+    description, columns = taken_apart(path)
+    assert description == {
+        "format": 2,
         "backend": backend,
         "dim": 5,
         "count": 12,
         "stamp": STAMP,
-        "length": 12 * (8 + 20),
-        "sha256": hashlib.sha256(payload).hexdigest(),
+        "found": {"longest": pytest.approx(1, abs=1e-6)},
+        "segments": [
+            {
+                "count": 12,
+                "columns": {
+                    "slots": [128, zlib.crc32(columns[:96])],
+                    "labels": [224, zlib.crc32(columns[96:192])],
+                    "rows": [320, None],
+                },
+            }
+        ],
     }
-    assert np.frombuffer(payload[:96], "<i8").tolist() == sorted(rows)
-    assert np.array_equal(np.frombuffer(payload[96:], "<f4").reshape(12, 5), np.array(list(rows.values())))
+    assert np.frombuffer(columns[:96], "<i8").tolist() == sorted(rows)
+    assert np.frombuffer(columns[96:192], "<i8").tolist() == list(range(100, 112))
+    records = np.frombuffer(columns[192:], "<u8").reshape(12, 4)
+    assert np.array_equal(records.view("<f4")[:, :6], [[*row, 0] for row in rows.values()])
+    assert records[:, 3].tolist() == [checksum(record[:3].tolist(), at) for at, record in enumerate(records)]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def forge(path, slots, rows, header=None, **changes):
     """Write a cache whose checksums are right, whatever it says."""
-    payload = np.asarray(slots, "<i8").tobytes() + np.asarray(rows, "<f4").tobytes()
+    columns = np.asarray(slots, "<i8").tobytes()
+    rows_at = 128 + len(columns)
+    for number, row in enumerate(np.asarray(rows, "<f4")):
+        words = row.view("<u8").tolist()
+        columns += np.array([*words, checksum(words, number)], "<u8").tobytes()
+    part = {
+        "count": len(slots),
+        "columns": {"slots": [128, zlib.crc32(columns[: rows_at - 128])], "rows": [rows_at, None]},
+    }
     fields = {
-        "format": 1,
+        "format": 2,
         "backend": "exact",
         "dim": 2,
         "count": len(slots),
         "stamp": STAMP,
-        "length": len(payload),
-        "sha256": hashlib.sha256(payload).hexdigest(),
+        "found": {"longest": 1.0},
+        "segments": [part],
     }
     fields = {key: value for key, value in (fields | changes).items() if value is not ...}
+    for key in set(fields) & {"crc", "at", "size", "columns"}:
+        value = fields.pop(key)
+        if key == "crc":
+            part["columns"]["slots"][1] = value
+        elif key == "at":
+            part["columns"]["rows"][0] = value
+        elif key == "size":
+            part["count"] = fields["count"] = value
+        else:
+            part["columns"] = value
     header = (json.dumps(fields).encode() if header is None else header) + b"\n"
-    first = b"RaeburnMemory index " + hashlib.sha256(header).hexdigest().encode() + b"\n"
-    path.write_bytes(first + header + payload)
+    where = 128 + len(columns)
+    first = b"RaeburnMemory index %s %d %d" % (hashlib.sha256(header).hexdigest().encode(), where, len(header))
+    path.write_bytes(first.ljust(127) + b"\n" + columns + header)
 
 
 ROWS = [[1, 0], [0, 1], [0.6, 0.8]]
@@ -239,19 +284,29 @@ ROWS = [[1, 0], [0, 1], [0.6, 0.8]]
 @pytest.mark.parametrize(
     ("reason", "slots", "rows", "changes"),
     [
-        ("format is 2", [1, 2, 3], ROWS, {"format": 2}),
+        ("format is 3", [1, 2, 3], ROWS, {"format": 3}),
         ("header", [1, 2, 3], ROWS, {"format": True}),
         ("header", [1, 2, 3], ROWS, {"count": 3.0}),
         ("header", [1, 2, 3], ROWS, {"stamp": ...}),
-        ("header", [1, 2, 3], ROWS, {"sha256": None}),
+        ("header", [1, 2, 3], ROWS, {"found": None}),
+        ("header", [1, 2, 3], ROWS, {"found": {"longest": float("nan")}}),
+        ("header", [1, 2, 3], ROWS, {"segments": [[]]}),
+        ("header", [1, 2, 3], ROWS, {"columns": {"rows": [128, None]}}),
+        ("header", [1, 2, 3], ROWS, {"columns": {"rows": [128, None], "slots": 128}}),
+        ("header", [1, 2, 3], ROWS, {"columns": {"rows": [128, 7], "slots": [128, 7]}}),
         ("JSON", [1, 2, 3], ROWS, {"header": b"[" * 60_000}),
         ("JSON", [1, 2, 3], ROWS, {"header": b"\xff\xfe"}),
         ("header", [1, 2, 3], ROWS, {"header": b"[1]"}),
-        ("damaged", [1, 2, 3], ROWS, {"header": b" " * 70_000}),
-        ("bytes", [1, 2, 3], ROWS, {"count": 2**60, "length": 2**60 * 16}),
-        ("bytes", [1, 2, 3], ROWS, {"count": 2}),
-        ("bytes", [1, 2, 3], ROWS, {"count": -3, "length": -48}),
-        ("checksum", [1, 2, 3], ROWS, {"sha256": "0" * 64}),
+        ("header", [1, 2, 3], ROWS, {"header": b" " * 1_100_000}),
+        ("numbers", [1, 2, 3], ROWS, {"dim": 0}),
+        ("numbers", [1, 2, 3], ROWS, {"dim": 2**40}),
+        ("bytes", [1, 2, 3], ROWS, {"size": 2**60}),
+        ("bytes", [1, 2, 3], ROWS, {"size": -3}),
+        ("bytes", [1, 2, 3], ROWS, {"at": -5}),
+        ("bytes", [1, 2, 3], ROWS, {"at": 10**6}),
+        ("contradicts", [1, 2, 3], ROWS, {"count": 2}),
+        ("checksum", [1, 2, 3], ROWS, {"crc": 0}),
+        ("checksum", [1, 2, 3], ROWS, {"at": 128}),
         ("slots", [1, 1, 3], ROWS, {}),
         ("slots", [2, 1, 3], ROWS, {}),
         ("slots", [-1, 1, 3], ROWS, {}),
@@ -262,7 +317,7 @@ ROWS = [[1, 0], [0, 1], [0.6, 0.8]]
 def test_forged_files_are_refused_and_named(backend, reason, slots, rows, changes, tmp_path, caplog):
     path = tmp_path / "cache"
     forge(path, slots, rows, **changes)
-    index = open_index(backend, 2)
+    index = open_index(backend, changes.get("dim") or 2)
     tracemalloc.start()
     try:
         with caplog.at_level(logging.WARNING, logger="raeburnmemory"):
@@ -274,6 +329,14 @@ def test_forged_files_are_refused_and_named(backend, reason, slots, rows, change
     assert [(r.name, str(path) in r.getMessage(), reason in r.getMessage()) for r in caplog.records] == [
         ("raeburnmemory", True, True)
     ]
+
+
+def test_files_of_the_first_format_are_made_anew(backend, tmp_path, caplog):
+    header = b'{"format": 1}\n'
+    first = b"RaeburnMemory index " + hashlib.sha256(header).hexdigest().encode() + b"\n"
+    (tmp_path / "cache").write_bytes(first + header + bytes(200))
+    assert open_index(backend, 2).load(str(tmp_path / "cache"), STAMP) is None
+    assert "format is 1" in caplog.text
 
 
 def test_a_forged_file_that_is_right_is_read(backend, tmp_path):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ._rows import Rows
+
 _BLOCK = 1024  # rows gathered, moved or scored again at a time: some megabytes, near the processor
 _TILE = 4096  # rows compared with as many others at a time, or fewer
 _GATHER = 5  # gathering a row costs this many times scanning one in place (384 numbers a row)
@@ -83,60 +85,64 @@ def compact(buffer: NDArray[Any], used: int, positions: NDArray[np.int64]) -> No
 
 
 def near(
-    table: NDArray[np.float32],
+    rows: Rows,
     query: NDArray[np.float32],
     k: int,
     within: NDArray[np.int64] | None,
     slack: float,
+    dead: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return, ascending, all positions whose float32 score is at most *slack* below the k-th.
 
-    *within* (ascending positions) restricts them; 0 < k <= their number.
+    *within* (ascending positions, none of them *dead*) restricts them; 0 < k <= their number.
     """
+    table = rows.table
     if within is None:
-        found = table @ query
-    elif len(within) * _GATHER > len(table):
+        found = np.empty(len(rows), np.float32)
+        if table is not None:
+            np.matmul(table, query, out=found)
+        else:
+            for start, block in rows.blocks():
+                found[start : start + len(block)] = block @ query
+        found[dead] = -np.inf
+    elif table is not None and len(within) * _GATHER > len(table):
         found = (table @ query)[within]
     else:
         found = np.empty(len(within), np.float32)
         for start in range(0, len(within), _BLOCK):
-            found[start : start + _BLOCK] = table[within[start : start + _BLOCK]] @ query
+            found[start : start + _BLOCK] = rows.take(within[start : start + _BLOCK]) @ query
     kth = len(found) - k
     positions = np.flatnonzero(found >= float(np.partition(found, kth)[kth]) - slack)
     return positions if within is None else within[positions]
 
 
 def above(
-    table: NDArray[np.float32],
+    table: Rows,
     queries: NDArray[np.float32],
     threshold: float,
-    within: NDArray[np.int64] | None,
+    within: NDArray[np.int64],
     slack: float,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """Yield, a tile at a time, which query and which position score above *threshold*, and the scores that count.
 
-    *within* (ascending positions) restricts them; scores in float32 are misjudged by at most *slack*.
+    *within* are the positions to look at (ascending); scores in float32 are misjudged by at most *slack*.
     """
-    count = len(table) if within is None else len(within)
-    # Positions without gaps are rows that can stay where they are.
-    first = 0 if within is None else int(within[0]) if count and within[-1] - within[0] == count - 1 else None
-    for start in range(0, count, _TILE):
-        stop = min(start + _TILE, count)
-        if first is None and within is not None:
-            rows = table[within[start:stop]]
+    for start in range(0, len(within), _TILE):
+        some, whole = within[start : start + _TILE], table.table
+        if whole is not None and some[-1] - some[0] == len(some) - 1:  # rows that can stay where they are
+            rows = whole[some[0] : some[-1] + 1]
         else:
-            rows = table[(first or 0) + start : (first or 0) + stop]
+            rows = table.take(some)
         for low in range(0, len(queries), _TILE):
             proposed = np.flatnonzero(queries[low : low + _TILE] @ rows.T > threshold - slack)
-            numbers, at = np.divmod(proposed, stop - start)
+            numbers, at = np.divmod(proposed, len(some))
             numbers += low
             values = np.empty(len(at), np.float32)
-            for some in range(0, len(at), _BLOCK):
-                part = slice(some, some + _BLOCK)
+            for begin in range(0, len(at), _BLOCK):
+                part = slice(begin, begin + _BLOCK)
                 values[part] = _exact(rows[at[part]], queries[numbers[part]])
             over = values > threshold
-            at = at[over] + start
-            yield numbers[over], at if within is None else within[at], values[over]
+            yield numbers[over], some[at[over]], values[over]
 
 
 def _exact(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -162,11 +168,11 @@ def slack_for(dim: int, scale: float) -> float:
     return scale * (1.01 * dim + 8) * 2.0**-23
 
 
-def scores(table: NDArray[np.float32], query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def scores(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores that count: inner products in float64, summed row by row, rounded to float32."""
     exact, found = query.astype(np.float64), np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _BLOCK):
-        block = table[positions[start : start + _BLOCK]].astype(np.float64)
+        block = rows.take(positions[start : start + _BLOCK]).astype(np.float64)
         found[start : start + _BLOCK] = np.einsum("ij,j->i", block, exact)  # @ sums as the number of rows suits it
     found += np.float32(0)  # -0.0 becomes 0.0
     return found

@@ -1,13 +1,21 @@
-"""The cache file of an exact index: a few lines of text, then slots and rows as they lie in memory.
+"""The cache file of an index: slots, rows, and what is made of them for searching.
 
-    RaeburnMemory index <SHA-256 of the next line>
-    {"format": 1, "backend": …, "dim": …, "count": …, "stamp": {…}, "length": …, "sha256": …}
-    count slots (int64), count x dim numbers (float32), both little-endian; length bytes with that SHA-256
+    RaeburnMemory index <SHA-256 of the description> <where it begins> <its length>     padded to 128 bytes
+    segments
+    description (JSON): format, backend, dim, stamp, what was found out about the data, and for every segment
+        where it begins, how many vectors it holds and the CRC-32 of each of its columns
 
-The first line vouches for the second and the second for the rest, so that a flipped bit anywhere is seen.
-Nothing is allocated before the lengths fit the file, nothing is used before the digests fit, and nothing but
-JSON is parsed: faiss itself reads some flipped bits as other vectors. `backend` says who wrote the file;
-every exact index reads it.
+A segment holds one column after another, little-endian: `slots` (int64), `labels` (int64, the owner's), `signs` and
+`codes` (uint8), `rows`; those that are not needed are left out. A row is float32, filled up to 8 bytes, and followed
+by a checksum (`_codes.checksums`).
+
+The first line vouches for the description, which vouches for everything but the rows; each row vouches for itself
+whenever it is read, so that a large file is not read to be opened, and never believed unread. Nothing is allocated
+before the lengths fit the file, and nothing but JSON is parsed.
+
+A file that only grew gets another segment: the new segment and a new description are written behind the old
+description and synced, then the first line, which lies within one sector. What follows the description is left of
+an attempt that was cut short, and overwritten by the next.
 """
 
 from __future__ import annotations
@@ -16,8 +24,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import tempfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,163 +35,404 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InvalidInput, StoreWriteFailed
-from ._arrays import ascending, longest
+from ._arrays import ascending
+from ._codes import checksums, signs_width
+from ._columns import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from io import BufferedReader
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"RaeburnMemory index "
-_FIRST_LINE = len(_MAGIC) + 64 + 1
-_HEADER_LIMIT = 1 << 16
-_CHUNK = 1 << 22
+_FIRST = 128
+_FIRST_LINE = re.compile(rb"RaeburnMemory index ([0-9a-f]{64}) (\d{1,18}) (\d{1,7}) *\n")
+_OLDEST = re.compile(rb"RaeburnMemory index [0-9a-f]{64}\n")
+_LIMIT = 1 << 20  # bytes of a description
+_STAMP_LIMIT = 1 << 16
+_SEGMENTS = 16  # then the file is written anew
+_CHUNK = 1 << 22  # bytes read at a time
+_NEAR = 4  # rows that lie this close are read together with what is between them
 
 _log = logging.getLogger("raeburnmemory")
 
 
-class Cache(NamedTuple):
-    """What a cache file holds: the stamp, ascending slots (n), their rows (n, dim), the greatest length."""
-
-    stamp: dict[str, object]
-    slots: NDArray[np.int64]
-    rows: NDArray[np.float32]
-    longest: float
-
-
-class _UnusableError(Exception):
+class DamagedError(Exception):
     """Why a file is no cache: a clause for the log."""
 
 
-def write_cache(
-    path: str, backend: str, slots: NDArray[np.int64], rows: NDArray[np.float32], stamp: dict[str, object]
-) -> None:
+class Segment(NamedTuple):
+    """Where some of the vectors lie: the place of each column, and its CRC-32 (None for rows)."""
+
+    size: int
+    columns: dict[str, tuple[int, int | None]]
+
+
+def _widths(dim: int) -> dict[str, tuple[str, int]]:
+    """Return the kind of number and how many of them a vector has in each column."""
+    return {
+        "slots": ("<i8", 1),
+        "labels": ("<i8", 1),
+        "signs": ("<u1", signs_width(dim)),
+        "codes": ("<u1", dim),
+        "rows": ("<u8", -(-dim // 2) + 1),
+    }
+
+
+class Saved:
+    """A cache file that is open for reading. Whoever replaces its name does not disturb it."""
+
+    def __init__(self, file: Descriptor, first: bytes, end: int, description: dict[str, Any]) -> None:
+        self._file, self._first, self._end = file, first, end
+        self.dim: int = description["dim"]
+        self.stamp: dict[str, object] = description["stamp"]
+        self.found: dict[str, Any] = description["found"]
+        self.segments = [
+            Segment(part["count"], {name: (at, crc) for name, (at, crc) in part["columns"].items()})
+            for part in description["segments"]
+        ]
+        self.count = sum(part.size for part in self.segments)
+        self._starts = np.cumsum([0, *(part.size for part in self.segments)])
+        self._kinds = _widths(self.dim)
+
+    def has(self, name: str) -> bool:
+        """Tell whether every segment has that column."""
+        return all(name in part.columns for part in self.segments)
+
+    def column(self, name: str) -> Iterator[NDArray[Any]]:
+        """Yield a column in pieces (n, width). Only once all were taken is it known that they are what was written.
+
+        Raises:
+            DamagedError: They are not.
+        """
+        kind, width = self._kinds[name]
+        size = np.dtype(kind).itemsize * width
+        step = max(_CHUNK // size, 1)
+        for part in self.segments:
+            (at, expected), crc = part.columns[name], 0
+            for start in range(0, part.size, step):
+                found = np.empty((min(step, part.size - start), width), kind)
+                self._fill(_as_bytes(found), at + start * size)
+                crc = zlib.crc32(_as_bytes(found), crc)
+                yield found.astype(found.dtype.newbyteorder("="), copy=False)
+            if crc != expected:
+                raise DamagedError(f"its {name} do not match their checksum")
+
+    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows with these *numbers* (ascending), each compared with its checksum.
+
+        Raises:
+            DamagedError: One of them is not what was written, or the file cannot be read.
+        """
+        width = self._kinds["rows"][1]
+        found = np.empty((len(numbers), width), "<u8")
+        for part, low, high in zip(self.segments, self._starts, self._starts[1:], strict=False):
+            first, last = np.searchsorted(numbers, (low, high))
+            if first < last:
+                self._records(found[first:last], numbers[first:last] - low, part.columns["rows"][0])
+        if not np.array_equal(checksums(found[:, :-1], numbers), found[:, -1]):
+            raise DamagedError("a vector in it does not match its checksum")
+        return found[:, :-1].view("<f4")[:, : self.dim].astype(np.float32, copy=False)
+
+    def _records(self, target: NDArray[np.uint64], numbers: NDArray[np.int64], at: int) -> None:
+        size, span, fill = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1, self._fill
+        data = _as_bytes(target)
+        if span == len(numbers):
+            self._fill(data, at + int(numbers[0]) * size)
+        elif span > _NEAR * len(numbers):
+            for place, number in enumerate(numbers.tolist()):
+                fill(data[place * size : (place + 1) * size], at + number * size)
+        else:
+            step = max(_CHUNK // size, 1)
+            for start in range(int(numbers[0]), int(numbers[-1]) + 1, step):
+                low, high = np.searchsorted(numbers, (start, start + step))
+                if low < high:
+                    block = np.empty((int(numbers[high - 1]) - start + 1, target.shape[1]), "<u8")
+                    self._fill(_as_bytes(block), at + start * size)
+                    target[low:high] = block[numbers[low:high] - start]
+
+    def _fill(self, data: memoryview, at: int) -> None:
+        left = len(data)
+        try:
+            while left:
+                done = _read_at(self._file.number, [data], at)
+                left -= done
+                if left:
+                    if not done:
+                        raise DamagedError("it ended while it was read")
+                    data, at = data[done:], at + done
+        except OSError as exc:
+            raise DamagedError(f"it cannot be read: {exc}") from exc
+
+    def still_at(self, path: str) -> bool:
+        """Tell whether *path* still names this file, and nobody has added to it."""
+        with suppress(OSError):
+            here, there = os.fstat(self._file.number), os.stat(path)
+            same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+            first = bytearray(_FIRST)
+            return same and _read_at(self._file.number, [first], 0) == _FIRST and first == self._first
+        return False
+
+    @property
+    def full(self) -> bool:
+        """Whether it has so many segments that it should be written anew."""
+        return len(self.segments) >= _SEGMENTS
+
+    @property
+    def end(self) -> int:
+        """Where the next segment goes."""
+        return self._end
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+
+def _seek_and_read(number: int, buffers: list[Any], at: int) -> int:
+    os.lseek(number, at, os.SEEK_SET)
+    raw = os.read(number, len(buffers[0]))
+    buffers[0][: len(raw)] = raw
+    return len(raw)
+
+
+# Unlike seek and read, it leaves alone the position that a forked process shares.
+_read_at: Callable[[int, list[Any], int], int] = getattr(os, "preadv", _seek_and_read)
+
+
+class Content(NamedTuple):
+    """What is to be written: *size* vectors, their columns in blocks, and what was *found* out about them."""
+
+    size: int
+    columns: Mapping[str, Iterable[NDArray[Any]]]
+    found: dict[str, Any]
+
+
+def write_cache(path: str, backend: str, dim: int, stamp: dict[str, object], content: Content) -> None:
     """Write a cache to a new file beside *path*, sync it, and put it in place of *path*. Its mode is 0600.
 
     Raises:
-        InvalidInput: The stamp makes a header beyond 64 KiB.
+        InvalidInput: The stamp is longer than 64 KiB.
         StoreWriteFailed: The disk refused; what was at *path* is as before.
     """
-    parts = (_as_bytes(slots.astype("<i8", copy=False)), _as_bytes(rows.astype("<f4", copy=False)))
-    digest = hashlib.sha256()
-    for part in parts:
-        for start in range(0, len(part), _CHUNK):
-            digest.update(part[start : start + _CHUNK])
-    fields = {
-        "format": FORMAT,
-        "backend": backend,
-        "dim": rows.shape[1],
-        "count": len(slots),
-        "stamp": stamp,
-        "length": sum(map(len, parts)),
-        "sha256": digest.hexdigest(),
-    }
-    header = json.dumps(fields).encode() + b"\n"
-    if len(header) > _HEADER_LIMIT:
-        raise InvalidInput(f"The stamp of an index cache is too long: {len(header)} bytes of {_HEADER_LIMIT}.")
-    first = _MAGIC + hashlib.sha256(header).hexdigest().encode() + b"\n"
+    checked = _checked_stamp(stamp)
     target = Path(path)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".tmp", dir=target.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines((first, header, *parts))
-                file.flush()
-                os.fsync(file.fileno())
+            with os.fdopen(handle, "r+b", buffering=0) as file:
+                _extend(file, _FIRST, backend, dim, checked, [], content)
             Path(temporary).replace(target)
         except BaseException:
             with suppress(OSError):
                 Path(temporary).unlink()
             raise
     except OSError as exc:
-        raise StoreWriteFailed(
-            exc.errno,
-            f"The index cache {path!r} cannot be written: {exc}. The store is complete without it; make room "
-            f"on the disk, or allow writing to that folder.",
-        ) from exc
+        raise _refused(path, exc) from exc
 
 
-def read_cache(path: str, dim: int, stamp: dict[str, object]) -> Cache | None:
-    """Return what the cache at *path* holds if it is whole and fits *dim* and all of *stamp*, else None.
+def extend_cache(path: str, saved: Saved, backend: str, stamp: dict[str, object], content: Content) -> None:
+    """Add to the cache at *path*, which must be *saved* still. Its rows before stay where they are.
+
+    Raises:
+        InvalidInput: The stamp is longer than 64 KiB.
+        StoreWriteFailed: The disk refused; the cache is as before.
+    """
+    checked = _checked_stamp(stamp)
+    try:
+        with Path(path).open("r+b", buffering=0) as file:
+            _extend(file, saved.end, backend, saved.dim, checked, saved.segments, content)
+    except OSError as exc:
+        raise _refused(path, exc) from exc
+
+
+def _extend(
+    file: BinaryIO,
+    at: int,
+    backend: str,
+    dim: int,
+    stamp: dict[str, object],
+    before: list[Segment],
+    content: Content,
+) -> None:
+    """Write a segment and a description from *at* on, then the first line."""
+    columns: dict[str, tuple[int, int | None]] = {}
+    file.seek(at)
+    for name in _widths(dim):
+        if name in content.columns:
+            columns[name] = file.tell(), _write_column(file, name, dim, before, content.columns[name])
+    parts = [*before, Segment(content.size, columns)]
+    description = {
+        "format": FORMAT,
+        "backend": backend,
+        "dim": dim,
+        "count": sum(part.size for part in parts),
+        "stamp": stamp,
+        "found": content.found,
+        "segments": [{"count": part.size, "columns": part.columns} for part in parts],
+    }
+    raw, where = json.dumps(description).encode() + b"\n", file.tell()
+    _write(file, raw)
+    os.fsync(file.fileno())
+    first = b"%s%s %d %d" % (_MAGIC, hashlib.sha256(raw).hexdigest().encode(), where, len(raw))
+    file.seek(0)
+    _write(file, first.ljust(_FIRST - 1) + b"\n")
+    os.fsync(file.fileno())
+
+
+def _write_column(
+    file: BinaryIO, name: str, dim: int, before: list[Segment], blocks: Iterable[NDArray[Any]]
+) -> int | None:
+    kind, width = _widths(dim)[name]
+    crc, number = 0, sum(part.size for part in before)
+    for block in blocks:
+        piece = np.ascontiguousarray(block, np.dtype("<f4") if name == "rows" else kind)
+        if name == "rows":
+            records = np.zeros((len(piece), width), "<u8")
+            records.view("<f4")[:, :dim] = piece
+            records[:, -1] = checksums(records[:, :-1], np.arange(number, number + len(piece)))
+            number += len(piece)
+            piece = records
+        data = _as_bytes(piece)
+        crc = zlib.crc32(data, crc)
+        _write(file, data)
+    return None if name == "rows" else crc
+
+
+def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _checked_stamp(stamp: dict[str, object]) -> dict[str, object]:
+    length = len(json.dumps(stamp))
+    if length > _STAMP_LIMIT:
+        raise InvalidInput(f"The stamp of an index cache is too long: {length} bytes of {_STAMP_LIMIT}.")
+    return stamp
+
+
+def _refused(path: str, exc: OSError) -> StoreWriteFailed:
+    return StoreWriteFailed(
+        exc.errno,
+        f"The index cache {path!r} cannot be written: {exc}. The store is complete without it; make room "
+        f"on the disk, or allow writing to that folder.",
+    )
+
+
+def open_cache(path: str, dim: int, stamp: dict[str, object]) -> Saved | None:
+    """Return the cache at *path* if it looks whole and fits *dim* and all of *stamp*, else None.
 
     A cache that is stale or missing is nothing to speak of; one that is damaged is named in the log.
     """
     try:
-        return _read(Path(path), dim, stamp)
+        saved = _open(Path(path))
+        fits = saved.dim == dim and all(saved.stamp.get(key, ...) == value for key, value in _plain(stamp))
+        if not fits:
+            saved.close()
+            return None
     except FileNotFoundError:
         return None
-    except (_UnusableError, OSError) as exc:
-        _log.warning("The index cache %r is not used and will be made anew: %s.", path, exc)
+    except (DamagedError, OSError) as exc:
+        not_used(path, exc)
         return None
+    return saved
+
+
+def not_used(path: str, why: object) -> None:
+    """Say in the log that the cache at *path* is of no use, and *why*."""
+    _log.warning("The index cache %r is not used and will be made anew: %s.", path, why)
 
 
 def examine(path: str) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.float32]] | str:
     """Return the stamp, slots and rows of the cache at *path*, whatever it was stamped with, or why it is none."""
     try:
-        found = _read(Path(path), None, {})
-    except (_UnusableError, OSError) as exc:
+        saved = _open(Path(path))
+        try:
+            for name in ("labels", "signs", "codes"):
+                if saved.has(name):
+                    for _ in saved.column(name):
+                        pass
+            return dict(saved.stamp), slots_of(saved), saved.rows(np.arange(saved.count))
+        finally:
+            saved.close()
+    except (DamagedError, OSError) as exc:
         return str(exc)
-    assert found is not None
-    return found.stamp, found.slots, found.rows
 
 
-def _read(path: Path, dim: int | None, stamp: dict[str, object]) -> Cache | None:
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-        raise _UnusableError("it is not a file")
-    with path.open("rb") as file:
-        first = file.readline(_FIRST_LINE)
-        if not first.startswith(_MAGIC):
-            raise _UnusableError("it is not one of ours")
-        header = file.readline(_HEADER_LIMIT)
-        if first != _MAGIC + hashlib.sha256(header).hexdigest().encode() + b"\n":
-            raise _UnusableError("its header is damaged")
-        fields = _fields(header)
-        if dim is None:
-            dim = int(fields["dim"])
-        if fields["dim"] != dim or any(fields["stamp"].get(key, ...) != value for key, value in _plain(stamp)):
-            return None
-        slots, rows = _payload(file, fields["count"], dim, fields["length"], fields["sha256"])
-    # What the digests vouch for can only be wrong by intent.
+def slots_of(saved: Saved) -> NDArray[np.int64]:
+    """Return all slots, which ascend.
+
+    Raises:
+        DamagedError: They do not, or are not what was written.
+    """
+    slots = np.concatenate([np.empty(0, np.int64), *(piece[:, 0] for piece in saved.column("slots"))])
+    # What a checksum vouches for can only be wrong by intent.
     if len(slots) and (int(slots[0]) < 0 or not ascending(slots)):
-        raise _UnusableError("its slots do not ascend")
+        raise DamagedError("its slots do not ascend")
+    return slots
+
+
+def _open(path: Path) -> Saved:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+        raise DamagedError("it is not a file")
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(_FIRST)
+        if not first.startswith(_MAGIC):
+            raise DamagedError("it is not one of ours")
+        if _OLDEST.match(first):
+            raise DamagedError(f"its format is 1, this version reads {FORMAT}")
+        found = _FIRST_LINE.fullmatch(first)
+        if found is None:
+            raise DamagedError("its first line is damaged")
+        digest, where, length = found[1].decode(), int(found[2]), int(found[3])
+        if length > _LIMIT or where + length > size:
+            raise DamagedError(f"its header lies beyond its {size} bytes")
+        file.seek(where)
+        raw = file.read(length)
+        if hashlib.sha256(raw).hexdigest() != digest:
+            raise DamagedError("its header is damaged")
+        description = _description(raw, where)
+        return Saved(Descriptor(os.dup(file.fileno())), first, where + length, description)
+
+
+def _description(raw: bytes, end: int) -> dict[str, Any]:
+    kinds = {"format": int, "dim": int, "count": int, "stamp": dict, "found": dict, "segments": list}
     try:
-        return Cache(fields["stamp"], slots, rows, longest(rows))
-    except InvalidInput as exc:
-        raise _UnusableError("its vectors are not finite") from exc
-
-
-def _payload(
-    file: BufferedReader, count: int, dim: int, length: int, sha256: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    whole = os.fstat(file.fileno()).st_size - file.tell()
-    if count < 0 or length != count * (8 + 4 * dim) or length != whole:
-        raise _UnusableError(f"{count} vectors of {dim} numbers do not fill its {whole} bytes")
-    slots, rows = np.empty(count, "<i8"), np.empty((count, dim), "<f4")
-    digest = hashlib.sha256()
-    for part in (_as_bytes(slots), _as_bytes(rows)):
-        for start in range(0, len(part), _CHUNK):
-            chunk = part[start : start + _CHUNK]
-            if file.readinto(chunk) != len(chunk):
-                raise _UnusableError("it ended while it was read")
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
-        raise _UnusableError("its content does not match its checksum")
-    return slots.astype(np.int64, copy=False), rows.astype(np.float32, copy=False)
-
-
-def _fields(header: bytes) -> dict[str, Any]:
-    kinds = {"format": int, "dim": int, "count": int, "length": int, "stamp": dict, "sha256": str}
-    try:
-        fields = json.loads(header)
+        fields = json.loads(raw)
     except (ValueError, RecursionError) as exc:
-        raise _UnusableError("its header is not JSON") from exc
+        raise DamagedError("its header is not JSON") from exc
+    if isinstance(fields, dict) and type(fields.get("format")) is int and fields["format"] != FORMAT:
+        raise DamagedError(f"its format is {fields['format']}, this version reads {FORMAT}")
     if not isinstance(fields, dict) or any(type(fields.get(key)) is not kind for key, kind in kinds.items()):
-        raise _UnusableError("its header is incomplete")
-    if fields["format"] != FORMAT:
-        raise _UnusableError(f"its format is {fields['format']}, this version reads {FORMAT}")
+        raise DamagedError("its header is incomplete")
+    dim = fields["dim"]
+    if not 0 < dim <= 1 << 20:
+        raise DamagedError(f"its header claims vectors of {dim} numbers")
+    widths = {name: np.dtype(kind).itemsize * width for name, (kind, width) in _widths(dim).items()}
+    for part in fields["segments"]:
+        count, columns = _segment(part)
+        if not {"slots", "rows"} <= set(columns) <= set(widths):
+            raise DamagedError("its header is incomplete")
+        for name, (at, _) in columns.items():
+            if count < 0 or at < _FIRST or at + count * widths[name] > end:
+                raise DamagedError(f"{count} vectors of {dim} numbers do not fit its {end} bytes")
+    if sum(part["count"] for part in fields["segments"]) != fields["count"]:
+        raise DamagedError("its header contradicts itself")
     return fields
+
+
+def _segment(part: Any) -> tuple[int, dict[str, Any]]:
+    fine = isinstance(part, dict) and type(part.get("count")) is int and isinstance(part.get("columns"), dict)
+    if fine:
+        for name, place in part["columns"].items():
+            fine &= isinstance(place, list) and len(place) == 2 and type(place[0]) is int
+            fine = fine and (place[1] is None if name == "rows" else type(place[1]) is int)
+    if not fine:
+        raise DamagedError("its header is incomplete")
+    return part["count"], part["columns"]
 
 
 def _plain(stamp: dict[str, object]) -> Iterable[tuple[str, object]]:

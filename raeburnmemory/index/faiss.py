@@ -1,71 +1,115 @@
-"""Nearest vectors with faiss: a flat index, so that nothing is approximate."""
+"""Nearest vectors with faiss: its products of whole numbers and its Hamming distances, for the ladder."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
-from ._flat import FlatIndex
+from ._ladder import Ladder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["FaissIndex"]
 
 _faiss: Any = faiss  # its annotations describe the C++ constructors, not those that it adds in Python
 
-_SPARE = 8  # asked for beyond k, so that the boundary is clear without a second scan
-_FEW = 4096  # up to here, and up to 5 % of all, scoring the allowed rows beats a filtered scan
-_MANY = 100  # faiss keeps a heap: where more than one row in 100 is wanted, numpy's partition is faster
+_BLOCK = 16_384  # rows copied at a time for a faiss that cannot look at ours in place
 
 
-class FaissIndex(FlatIndex):
-    """The rows live in a `faiss.IndexFlatIP` by position, and numpy sees them there without a copy."""
+class FaissIndex(Ladder):
+    """The ladder of `_ladder`, compared by faiss in place: faiss holds nothing."""
 
     name = "faiss"
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        self._index: Any = _faiss.IndexFlatIP(dim)
+    def _best(
+        self, codes: NDArray[np.uint8], whole: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        parts = []
+        for start, index in _viewed(codes):
+            params = None
+            if among is not None:
+                bits = np.zeros(index.ntotal, np.bool_)
+                low, high = np.searchsorted(among, (start, start + index.ntotal))
+                bits[among[low:high] - start] = True
+                packed = np.packbits(bits, bitorder="little")  # a name, so that it lives until the search is over
+                selector = _faiss.IDSelectorBitmap(packed)
+                params = _faiss.SearchParameters(sel=selector)
+            with _one_thread():
+                products, at = index.search(whole[np.newaxis], min(k, index.ntotal), params=params)
+            there = at[0] >= 0
+            parts.append((products[0][there], at[0][there] + start))
+        if len(parts) == 1:
+            return parts[0]
+        products, at = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.argsort(-products, kind="stable")[:k]
+        return products[order], at[order]
 
-    def _table(self) -> NDArray[np.float32]:
-        if not self._count:  # faiss has no memory to point to
-            return np.empty((0, self.dim), np.float32)
-        rows: NDArray[np.float32] = _faiss.rev_swig_ptr(self._index.get_xb(), self._count * self.dim)
-        return rows.reshape(self._count, self.dim)
+    def _closest(self, table: NDArray[np.uint8], query: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
+        with _one_thread():
+            found: NDArray[np.int64] = _faiss.knn_hamming(query, np.ascontiguousarray(table), k, variant="mc")[1][0]
+        return found[found >= 0]
 
-    def _append(self, rows: NDArray[np.float32]) -> None:
-        self._index.add(rows)
 
-    def _drop(self, positions: NDArray[np.int64]) -> None:
-        bits = self._bits(positions)
-        self._index.remove_ids(_faiss.IDSelectorBitmap(bits))
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep faiss from waking threads for one query: they only wait, and where the machine is busy, so do we."""
+    before = _faiss.omp_get_max_threads()
+    _faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        _faiss.omp_set_num_threads(before)
 
-    def _near(
-        self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
-    ) -> NDArray[np.int64]:
-        available = self._count if within is None else len(within)
-        wanted = min(k + _SPARE, available)
-        few = within is not None and available < max(_FEW, self._count // 20)
-        if few or wanted * _MANY > available:
-            return super()._near(query, k, within, slack)
-        if within is None:
-            # Without any selector, faiss 1.15 wakes threads that then mostly wait: twice the processor time,
-            # and done no sooner.
-            selector = _faiss.IDSelectorAll()
-        else:
-            bits = self._bits(within)  # a name, so that it lives until the search is over
-            selector = _faiss.IDSelectorBitmap(bits)
-        params = _faiss.SearchParameters(sel=selector)
-        scores, positions = self._index.search(query[np.newaxis], wanted, params=params)
-        if float(scores[0, -1]) < float(scores[0, k - 1]) - slack:
-            found: NDArray[np.int64] = np.sort(positions[0])
-            return found
-        return super()._near(query, k, within, slack)  # a tie may reach beyond what was asked for
 
-    def _bits(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        chosen = np.zeros(self._count, np.bool_)
-        chosen[positions] = True
-        return np.packbits(chosen, bitorder="little")
+def _scalar_index(dim: int) -> Any:
+    # Queries are cut to whole numbers, too: `whole` holds nothing else.
+    return _faiss.IndexScalarQuantizer(dim, _faiss.ScalarQuantizer.QT_8bit_direct_signed, _faiss.METRIC_INNER_PRODUCT)
+
+
+def _viewed(codes: NDArray[np.uint8]) -> Iterator[tuple[int, Any]]:
+    """Yield faiss indexes that together hold *codes*, and where each begins: one that looks at them in place."""
+    if _looks():
+        yield 0, _look(codes)
+        return
+    for start in range(0, len(codes), _BLOCK):
+        yield start, _copied(codes[start : start + _BLOCK])
+
+
+def _look(codes: NDArray[np.uint8]) -> Any:
+    """Return an index over *codes* where they are; they have to live as long."""
+    index = _scalar_index(codes.shape[1])
+    view, pointer = index.codes, _faiss.swig_ptr(codes)
+    view.is_owned = False
+    view.view_data = view.c_ptr = pointer
+    view.view_size = view.c_size = codes.size
+    index.ntotal = len(codes)
+    return index
+
+
+def _copied(codes: NDArray[np.uint8]) -> Any:
+    index = _scalar_index(codes.shape[1])
+    index.add_sa_codes(np.ascontiguousarray(codes))
+    return index
+
+
+_can_look: bool | None = None
+
+
+def _looks() -> bool:
+    """Tell whether this faiss can look at codes in place, as those from 1.11 on can, by trying it."""
+    global _can_look  # noqa: PLW0603  one answer for all
+    if _can_look is None:
+        _can_look = hasattr(_faiss, "MaybeOwnedVectorUInt8")
+        if _can_look:
+            codes = np.arange(128, 192, dtype=np.uint8).reshape(8, 8)
+            whole = np.arange(-4, 4, dtype=np.float32)
+            products, at = _look(codes).search(whole[np.newaxis], 8)
+            wanted = (codes.astype(np.float32) - 128) @ whole
+            _can_look = bool(np.array_equal(products[0], wanted[at[0]])) and len(set(at[0].tolist())) == 8
+    return _can_look

@@ -1,0 +1,357 @@
+"""The search ladder: compare as much of every row as it takes to know, or to have checked, which are the nearest.
+
+Filter first. Then, by how many rows are left:
+
+- few: every row in float32;
+- more: 8 bits a number, a quarter of the memory to go through, and a proof (see `_codes`) that no row that was left
+  out can be among the nearest. The hits are those of float32, to the last bit;
+- very many: one bit a number proposes a thousand candidates, which are compared exactly, if a check on this very
+  data has found that this finds what is to be found. Data of one topic, or vectors that mean nothing, fail it, and
+  stay with 8 bits.
+
+The limits are where each step began to win on two cores of 2026, at 384 numbers a row; see the page on benchmarks.
+"""
+
+from __future__ import annotations
+
+import base64
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arrays import scores, slack_for
+from ._codes import Scale, rounded, signs, signs_width
+from ._columns import Column
+from ._file import DamagedError
+from ._flat import FlatIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ._codes import Rounded
+    from ._file import Saved
+
+FEW = 8192  # rows that are compared in float32 where they are in place
+FILED = 1024  # and where they have to be read from the cache file
+BITS = 300_000  # rows from which signs are tried
+CANDIDATES = 1000  # rows that signs propose for up to CANDIDATES / _PER_HIT hits
+_PER_HIT = 4
+_RARE = 20  # with fewer rows than that for each hit that is wanted, leaving rows out does not pay
+_SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
+_GATHERED = 16_384  # rows copied at a time
+_ODD = (64, 100)  # rows that stand out: so many, and one in so many, before a new scale is looked for
+_GROWN = 1.1  # by how much an index has to have grown for that
+_QUERIES = 100  # of the check
+_DEPTH = 10
+_ENOUGH = 0.99
+_GROWTH = 1.5  # by which an index has to grow before it is checked again
+_WIDTH = 64  # candidates that a proof takes at least
+_WIDEST_PROOF = 4096  # and that it begins with at most
+_SAMPLE = 20_000  # rows that a scale is fitted to
+_WIDEST = 8192  # numbers a row; of longer ones, codes and signs are made anew after loading
+
+
+class Ladder(FlatIndex):
+    """An index that leaves out what cannot be near. A subclass says how codes and signs are compared."""
+
+    def __init__(
+        self, dim: int, *, few: int = FEW, filed: int = FILED, bits: int = BITS, candidates: int = CANDIDATES
+    ) -> None:
+        super().__init__(dim)
+        self._in_place, self._in_file, self._many, self._candidates = few, min(few, filed), bits, candidates
+        self._signs: Column | None = None
+        self._codes: Column | None = None
+        self._centre: NDArray[np.float32] | None = None  # which the signs are without
+        self._scale: Scale | None = None
+        self._fitted = 0  # rows there were when the scale was chosen
+        self._odd: NDArray[np.int64] = np.empty(0, np.int64)  # positions of rows that stand out, ascending
+        self._width = _WIDTH  # candidates that the next proof probably needs
+        self._checked: tuple[int, float] | None = None  # rows there were at the last check, and what it found
+
+    # --- what a subclass does -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _best(
+        self, codes: NDArray[np.uint8], whole: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the *k* greatest products of *codes* (less 128) with *whole*, in descending order, and where they are.
+
+        *among* (ascending) restricts them; fewer come back when there are fewer.
+        """
+
+    @abstractmethod
+    def _closest(self, table: NDArray[np.uint8], query: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
+        """Return where the *k* rows of *table* are that differ from *query* (1, width) in the fewest bits."""
+
+    # --- which step ---------------------------------------------------------------------------------------------
+
+    @property
+    def _few(self) -> int:
+        return self._in_place if self._table.table is not None else self._in_file
+
+    @property
+    def mode(self) -> str:
+        """How a search without `allowed` compares now: "float32" (every row), "int8" (proven) or "bits" (checked)."""
+        if len(self) <= self._few:
+            return "float32"
+        return "bits" if len(self) >= self._many and self._trusted() else "int8"
+
+    def _near(
+        self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        available = self._count - len(self._dead) if within is None else len(within)
+        if available <= self._few or k * _RARE > available:
+            return super()._near(query, k, within, slack)
+        if self._count >= self._many and self._trusted():
+            found = self._by_signs(query, k, within)
+            return found, scores(self._table, query, found)
+        return self._by_codes(query, k, within, slack)
+
+    # --- 8 bits -------------------------------------------------------------------------------------------------
+
+    def _by_codes(
+        self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return, ascending, positions that hold the k nearest for certain, and their scores."""
+        codes = self._encoded()
+        assert self._scale is not None
+        asked = rounded(query, self._scale)
+        odd = self._living(self._odd if within is None else np.intersect1d(self._odd, within, assume_unique=True))
+        wanted, floor = max(2 * k, self._width) + len(self._dead), None
+        while wanted * 2 < (self._count if within is None else len(within)):
+            products, at = self._highest(codes, asked, wanted, within)
+            last, living = float(products[-1]), self._alive(at)
+            if floor is None:
+                sure = np.union1d(at[living][:k], odd)
+                best = scores(self._table, query, sure)
+                kth = float(np.partition(best, len(best) - k)[len(best) - k])
+                floor = (kth - slack - asked.common - asked.doubt) / asked.worth
+            if last < floor:  # so nothing that is not among them reaches it
+                found = at[living & (products >= floor)]
+                self._width = min(max(len(found) * 3 // 2, _WIDTH), _WIDEST_PROOF)
+                rest = np.setdiff1d(np.sort(found), sure, assume_unique=True)
+                found, best = np.append(sure, rest), np.append(best, scores(self._table, query, rest))
+                order = np.argsort(found)
+                return found[order], best[order]
+            wanted *= 4
+        return super()._near(query, k, within, slack)
+
+    def _alive(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        if not len(self._dead):
+            return np.ones(len(positions), np.bool_)
+        return np.isin(positions, self._dead, invert=True)
+
+    def _highest(
+        self, codes: NDArray[np.uint8], asked: Rounded, wanted: int, within: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if within is None:
+            return self._best(codes, asked.whole, wanted, None)
+        first, last = int(within[0]), int(within[-1])
+        if last - first == len(within) - 1:
+            products, at = self._best(codes[first : last + 1], asked.whole, wanted, None)
+            return products, at + first
+        if len(within) * _SPREAD > last - first:
+            products, at = self._best(codes[first : last + 1], asked.whole, wanted, within - first)
+            return products, at + first
+        parts = []
+        for block in _blocks(within):
+            products, at = self._best(codes[block], asked.whole, wanted, None)
+            parts.append((products, block[at]))
+        products, at = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.argsort(-products, kind="stable")[:wanted]
+        return products[order], at[order]
+
+    def _encoded(self) -> NDArray[np.uint8]:
+        """Return the codes of all rows, made now where they are missing."""
+        limit, share = _ODD
+        while True:
+            if self._codes is None or self._scale is None:
+                self._fit()
+            assert self._codes is not None
+            for _, block in self._table.blocks(len(self._codes)):
+                self._encode(block)
+            if len(self._odd) <= limit + self._count // share or self._count <= _GROWN * self._fitted:
+                return self._codes.rows
+            self._codes = None  # too many stand out of the rows that came since
+
+    def _fit(self) -> None:
+        """Choose a scale for the rows that there are, and start the codes anew."""
+        self._scale = Scale.fitting(self._sample())
+        self._fitted = self._count
+        self._codes = Column(self.dim, np.uint8, self._folder)
+        self._odd = np.empty(0, np.int64)
+
+    def _sample(self) -> NDArray[np.float32]:
+        """Return rows from all over the index."""
+        return self._table.take(np.arange(0, self._count, -(-self._count // _SAMPLE)))
+
+    def _encode(self, rows: NDArray[np.float32]) -> None:
+        assert self._codes is not None
+        assert self._scale is not None
+        codes, errors, lengths = self._scale.encode(rows)
+        odd = np.flatnonzero((errors > self._scale.limit) | (lengths > self._scale.length))
+        self._odd = np.concatenate([self._odd, len(self._codes) + odd])
+        self._codes.append(codes)
+
+    # --- signs --------------------------------------------------------------------------------------------------
+
+    def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Return, ascending, the positions of the most promising candidates."""
+        table = self._signed()
+        assert self._centre is not None
+        common = float(self._centre @ self._centre)
+        # What the query has of the centre's direction says nothing here, however long it is.
+        lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
+        asked = signs(lean[np.newaxis])
+        wanted = max(self._candidates, _PER_HIT * k) + len(self._dead)
+        if within is None:
+            found = self._closest(table, asked, min(wanted, len(table)))
+        else:
+            first, last = int(within[0]), int(within[-1])
+            wanted = min(wanted, len(within))
+            if last - first == len(within) - 1:
+                found = first + self._closest(table[first : last + 1], asked, wanted)
+            else:
+                found = within[self._closest(table[within], asked, wanted)]
+        return self._living(np.sort(found))
+
+    def _signed(self) -> NDArray[np.uint8]:
+        """Return the signs of all rows, made now where they are missing."""
+        if self._signs is None or self._centre is None:
+            self._signs = Column(signs_width(self.dim), np.uint8, self._folder)
+            self._centre = self._sample().mean(axis=0, dtype=np.float64).astype(np.float32)
+        for _, block in self._table.blocks(len(self._signs)):
+            self._signs.append(signs(block, self._centre))
+        return self._signs.rows
+
+    def _trusted(self) -> bool:
+        """Tell whether signs find what is to be found, by a check that is repeated when the index has grown."""
+        if self._checked is None or self._count > _GROWTH * self._checked[0]:
+            self._signs = None  # made anew: what rows have in common has changed with them
+            self._checked = self._count, self._check()
+            if self._checked[1] >= _ENOUGH:
+                self._codes = None  # not needed any more
+            else:
+                self._signs = None
+        return self._checked[1] >= _ENOUGH
+
+    def _check(self) -> float:
+        """Return the share of the nearest that signs find: those of stored rows, and of places between two of them.
+
+        A question lies further from what answers it than one answer from another, and is harder to tell by signs.
+        """
+        rng = np.random.default_rng(self._count)
+        picked = np.sort(self._living(rng.integers(0, self._count, 2 * _QUERIES)))
+        rows = self._table.take(np.unique(picked))
+        half = min(_QUERIES // 2, len(rows))
+        pairs = rows[rng.permutation(len(rows))[:half]] + rows[rng.permutation(len(rows))[:half]]
+        queries = np.concatenate([rows[rng.permutation(len(rows))[:half]], pairs])
+        queries = queries[np.einsum("ij,ij->i", queries, queries) > 0]
+        depth = _DEPTH + 1  # a stored row finds itself, which is no art
+        wanted = self._tenth_best(queries, depth)
+        found = total = 0
+        for query, least in zip(queries, wanted, strict=True):
+            slack = slack_for(self.dim, float(np.linalg.norm(query)) * self._longest)
+            candidates = self._by_signs(query, depth, None)
+            best = scores(self._table, query, candidates)
+            found += min(int(np.count_nonzero(best >= least - slack)), depth) - 1
+            total += depth - 1
+        return found / total if total else 0.0
+
+    def _tenth_best(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
+        """Return the score of the row that is nearest but depth - 1, for each of *queries*."""
+        best = np.full((len(queries), depth), -np.inf, np.float32)
+        for start, block in self._table.blocks():
+            products = queries @ block.T
+            low, high = np.searchsorted(self._dead, (start, start + len(block)))
+            products[:, self._dead[low:high] - start] = -np.inf
+            for at in np.flatnonzero((products > best[:, :1]).any(axis=1)):
+                some = np.concatenate([best[at], products[at][products[at] > best[at, 0]]])
+                best[at] = np.sort(some)[-depth:]
+        return best[:, 0]
+
+    # --- removals and the file ----------------------------------------------------------------------------------
+
+    def _drop(self, positions: NDArray[np.int64]) -> None:
+        super()._drop(positions)
+        self._forget(positions)
+
+    def _forget(self, lost: NDArray[np.int64]) -> None:
+        if self._signs is not None and len(made := lost[: np.searchsorted(lost, len(self._signs))]):
+            self._signs.drop(made)
+        if self._codes is not None and len(made := lost[: np.searchsorted(lost, len(self._codes))]):
+            self._codes.drop(made)
+            left = self._odd[np.isin(self._odd, made, invert=True)]
+            self._odd = left - np.searchsorted(made, left)
+
+    def _findings(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self._checked is not None:
+            found["checked"] = self._checked
+        if self.dim > _WIDEST:
+            return found
+        mode = self.mode
+        if mode == "bits" and len(self._signed()):
+            assert self._centre is not None
+            found["centre"] = _packed(self._centre)
+        elif mode == "int8" and len(self._encoded()):
+            assert self._scale is not None
+            centre, *numbers = self._scale
+            found["scale"] = [_packed(centre), *numbers]
+            found["fitted"], found["odd"] = self._fitted, _packed(self._odd.astype("<i4"))
+        return found
+
+    def _columns(self, start: int) -> dict[str, Iterable[NDArray[Any]]]:
+        columns, mode = super()._columns(start), self.mode
+        if mode == "bits" and self.dim <= _WIDEST:
+            columns["signs"] = _pieces(self._signed()[start:])
+        elif mode == "int8" and self.dim <= _WIDEST:
+            columns["codes"] = _pieces(self._encoded()[start:])
+        return columns
+
+    def _adopt(self, saved: Saved) -> None:
+        found = saved.found
+        try:
+            if "checked" in found:
+                count, share = found["checked"]
+                self._checked = int(count), float(share)
+            if saved.has("signs") and "centre" in found:
+                self._centre = _unpacked(found["centre"], np.float32, self.dim)
+                self._signs = self._filled(saved, "signs")
+            if saved.has("codes") and "scale" in found:
+                centre, *numbers = found["scale"]
+                self._scale = Scale(_unpacked(centre, np.float32, self.dim), *map(float, numbers))
+                self._fitted, self._odd = int(found["fitted"]), _unpacked(found["odd"], np.int32).astype(np.int64)
+                self._codes = self._filled(saved, "codes")
+        except (KeyError, TypeError, ValueError) as exc:  # what a checksum vouches for can only be wrong by intent
+            raise DamagedError("its header is incomplete") from exc
+
+    def _filled(self, saved: Saved, name: str) -> Column:
+        column = Column(signs_width(self.dim) if name == "signs" else self.dim, np.uint8, self._folder)
+        for piece in saved.column(name):
+            column.append(piece)
+        return column
+
+
+def _packed(values: NDArray[Any]) -> str:
+    return base64.b64encode(values.tobytes()).decode("ascii")
+
+
+def _unpacked(text: str, kind: type, count: int = -1) -> NDArray[Any]:
+    values: NDArray[Any] = np.frombuffer(base64.b64decode(text), np.dtype(kind).newbyteorder("<")).astype(kind)
+    if count >= 0 and len(values) != count:
+        raise ValueError("another length")
+    return values
+
+
+def _blocks(within: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(within), _GATHERED):
+        yield within[start : start + _GATHERED]
+
+
+def _pieces(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(table), _GATHERED):
+        yield table[start : start + _GATHERED]

@@ -1,0 +1,86 @@
+"""The float32 rows of an index, where they happen to be: in memory, in a file without a name, in the cache file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._columns import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from ._file import Saved
+
+_BLOCK = 4096  # rows read, compared or written at a time
+
+
+class Rows:
+    """Rows by position: those of *base*, a cache file, which are read when they are asked for, then those added.
+
+    Reading raises `DamagedError` if the file is not what it was.
+    """
+
+    def __init__(self, dim: int, scratch: str | None, base: Saved | None = None) -> None:
+        self._own = Column(dim, np.float32, scratch)
+        self.base = base
+        self._numbers: NDArray[np.int64] | None = None  # which rows of base are left, if some were dropped
+        self.based = base.count if base is not None else 0
+
+    def __len__(self) -> int:
+        return self.based + len(self._own)
+
+    @property
+    def table(self) -> NDArray[np.float32] | None:
+        """All rows in place, if they can be seen without reading a file; valid until the next change."""
+        return self._own.rows if self.base is None else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing of base was dropped."""
+        return self._numbers is None
+
+    @property
+    def anonymous(self) -> int:
+        """The bytes that are held in memory and in no file."""
+        return self._own.anonymous
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Copy *rows* behind the others."""
+        self._own.append(rows)
+
+    def drop(self, positions: NDArray[np.int64]) -> None:
+        """Take out the rows at *positions* (ascending, not none), keeping the order of the others."""
+        split = int(np.searchsorted(positions, self.based))
+        if split:
+            numbers = np.arange(self.based) if self._numbers is None else self._numbers
+            self._numbers = np.delete(numbers, positions[:split])
+        if split < len(positions):
+            self._own.drop(positions[split:] - self.based)
+        self.based -= split
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows at *positions* (ascending)."""
+        if self.base is None:
+            found: NDArray[np.float32] = self._own.rows[positions]
+            return found
+        split = int(np.searchsorted(positions, self.based))
+        numbers = positions[:split] if self._numbers is None else self._numbers[positions[:split]]
+        read = self.base.rows(numbers)
+        return (
+            read if split == len(positions) else np.concatenate([read, self._own.rows[positions[split:] - self.based]])
+        )
+
+    def blocks(self, start: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield all rows from position *start* on, and where each block begins."""
+        while start < len(self):
+            if start < self.based:
+                stop = min(start + _BLOCK, self.based)
+                yield start, self.take(np.arange(start, stop))
+            else:
+                stop = min(start + _BLOCK, len(self))
+                yield start, self._own.rows[start - self.based : stop - self.based]
+            start = stop

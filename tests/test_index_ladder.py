@@ -1,0 +1,292 @@
+"""The search ladder: proven hits are those of a comparison with everything, signs are only used where a check allows it.
+
+The limits are lowered, so that a few thousand rows climb all of it, and the cache file is never read whole.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raeburnmemory.index import _ladder, open_index
+from raeburnmemory.index._ladder import Ladder
+from raeburnmemory.testing import INDEX_CHECKS
+from raeburnmemory.testing.index import compare_search, unit_rows
+
+NEVER = 10**9
+
+
+class Plain(Ladder):
+    """The ladder, compared by plain numpy."""
+
+    name = "plain"
+    _held = 0
+
+    def _best(self, codes, whole, k, among):
+        products = (codes.astype(np.int64) - 128) @ whole.astype(np.int64)
+        at = np.arange(len(codes)) if among is None else among
+        order = at[np.argsort(-products[at], kind="stable")][:k]
+        return products[order].astype(np.float32), order
+
+    def _closest(self, table, query, k):
+        return np.argsort(np.unpackbits(table ^ query, axis=1).sum(axis=1), kind="stable")[:k]
+
+
+def by_faiss(dim, **limits):
+    pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
+    from raeburnmemory.index.faiss import FaissIndex
+
+    class Small(FaissIndex):
+        _held = 0
+
+    return Small(dim, **limits)
+
+
+@pytest.fixture(params=["plain", "faiss"])
+def ladder(request):
+    return Plain if request.param == "plain" else by_faiss
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clustered(rng, n, dim):
+    topics = unit(rng.standard_normal((40, dim)))
+    return unit(
+        topics[rng.choice(40, n, p=rng.dirichlet(np.full(40, 0.5)))] + 0.5 * unit(rng.standard_normal((n, dim)))
+    )
+
+
+def near_duplicates(rng, n, dim):
+    return unit(
+        unit(rng.standard_normal((n // 100, dim)))[rng.integers(0, n // 100, n)] + rng.standard_normal((n, dim)) / 500
+    )
+
+
+SHAPES = {
+    "clustered": clustered,
+    "one topic": lambda rng, n, dim: unit(unit(np.ones((1, dim))) + 0.3 * unit(rng.standard_normal((n, dim)))),
+    "random": lambda rng, n, dim: unit(rng.standard_normal((n, dim))),
+    "near-duplicates": near_duplicates,
+    "uneven dimensions": lambda rng, n, dim: unit(clustered(rng, n, dim) / np.arange(1, dim + 1)),
+    "strong mean": lambda rng, n, dim: unit(clustered(rng, n, dim) + 0.8 * unit(rng.standard_normal((1, dim)))),
+}
+
+
+def data(shape, n=3000, dim=48, queries=6):
+    rows = SHAPES[shape](np.random.default_rng(7), n + queries, dim)
+    return rows[:n], rows[n:]
+
+
+def nearest(rows, query, k, among):
+    """Return the k best of *among* (ascending) by float64 scores, ties in their order; and the scores."""
+    scores = (rows[among].astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return among[order], scores[order]
+
+
+def saved_and_loaded(index, make, path):
+    index.save(str(path), {"s": 1})
+    fresh = make()
+    assert fresh.load(str(path), {"s": 1}) is not None
+    return fresh
+
+
+# Rows that are left in the file are found to be damaged when they are read: see test_index_cache.
+CHECKS = [check for check in INDEX_CHECKS if check.__name__ != "check_index_damaged_file"]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_index_"))
+def test_contract(ladder, check):
+    check(lambda dim: ladder(dim, few=5, bits=NEVER))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_path):
+    rows, queries = data(shape)
+    n = len(rows)
+    index, exact = ladder(48, few=50, bits=NEVER), open_index("exact", 48)
+    for one in (index, exact):
+        one.add(np.arange(n), rows)
+    assert index.mode == "int8"
+    index = saved_and_loaded(index, lambda: ladder(48, few=50, bits=NEVER), tmp_path / "cache")
+    assert index._codes is not None
+    gone = np.array([3, 4, 700, 1500, 2999])
+    for one in (index, exact):
+        one.remove(gone)
+    left = np.setdiff1d(np.arange(n), gone)
+    rng = np.random.default_rng(8)
+    filters = [left, left[500:2500], left[::2], np.sort(rng.choice(left, 400, replace=False)), left[70:130], left[:3]]
+    for query in queries:
+        for among in filters:
+            for k in (1, 10, 60):
+                slots, scores = index.search(query, k, None if among is left else among)
+                wanted, values = exact.search(query, k, None if among is left else among)
+                assert slots.tolist() == wanted.tolist()
+                assert scores.tobytes() == values.tobytes()
+                plain, close = nearest(rows, query, k, among)
+                assert scores == pytest.approx(close, abs=1e-6)
+                assert len(plain) == len(slots)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
+    rows, queries = data(shape, 6000, 64, 60)
+    index = ladder(64, few=50, bits=3000, candidates=600)
+    index.add(np.arange(6000), rows)
+    found = [
+        np.isin(nearest(rows, q, 10, np.arange(6000))[0], index.search(q, 10)[0]).mean()
+        for q in (*queries, *rows[::300])
+    ]
+    share = float(np.mean(found))
+    assert share >= 0.99
+    assert index.mode == ("bits" if index._checked[1] >= 0.99 else "int8")
+    if index.mode == "int8":
+        assert share == 1.0
+    late = np.arange(2000, 5900)
+    found = [np.isin(nearest(rows, q, 10, late)[0], index.search(q, 10, late)[0]).mean() for q in queries]
+    assert np.mean(found) >= 0.99
+
+
+def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder):
+    modes = {}
+    for shape in ("clustered", "random", "one topic"):
+        rows, _ = data(shape, 4000, 256)
+        index = ladder(256, few=50, bits=3000, candidates=600)
+        index.add(np.arange(4000), rows)
+        modes[shape] = index.mode
+    assert modes == {"clustered": "bits", "random": "int8", "one topic": "int8"}
+
+
+def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_path, monkeypatch):
+    checks = []
+    monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or 1.0)
+
+    def make():
+        return ladder(16, few=50, bits=200, candidates=100)
+
+    rows = unit_rows(1000, 16, 1)
+    index = make()
+    index.add(np.arange(100), rows[:100])
+    assert (index.mode, checks) == ("int8", [])
+    index.add(np.arange(100, 250), rows[100:250])
+    assert (index.mode, checks) == ("bits", [250])
+    index.search(rows[0], 5)
+    index = saved_and_loaded(index, make, tmp_path / "cache")
+    assert (index.mode, checks) == ("bits", [250])
+    assert len(index._signs) == 250
+    index.add(np.arange(250, 370), rows[250:370])
+    index.search(rows[0], 5)
+    assert checks == [250]
+    index.add(np.arange(370, 380), rows[370:380])
+    assert index.search(rows[379], 1)[0].tolist() == [379]
+    assert checks == [250, 380]
+
+
+def test_which_step_is_taken(ladder):
+    rows = unit_rows(400, 8, 2)
+    index = ladder(8, few=100, bits=300, candidates=50)
+    seen = []
+    for slot in range(400):
+        index.add(np.array([slot]), rows[slot : slot + 1])
+        seen.append(index.mode)
+    assert seen[:100] == ["float32"] * 100
+    assert seen[100:299] == ["int8"] * 199
+    assert open_index("exact", 8).mode == "float32"
+
+
+def test_rows_that_stand_out_are_not_lost(ladder):
+    """The scale is chosen before they come; their numbers are cut off, and they are compared all the same."""
+    rng = np.random.default_rng(3)
+    rows = unit(rng.standard_normal((2000, 32)) + 1)
+    index = ladder(32, few=50, bits=NEVER)
+    index.add(np.arange(2000), rows)
+    index.search(rows[0], 3)
+    fitted = index._scale
+    spikes = np.eye(32, dtype=np.float32)[rng.permutation(32)[:20]] * np.float32(0.999)
+    index.add(np.arange(2000, 2020), spikes)
+    all_rows = np.concatenate([rows, spikes])
+    for query in (*spikes[:4], *-spikes[:2], rows[5], *unit_rows(3, 32, 4)):
+        compare_search(index, dict(enumerate(all_rows)), query, 15)
+    assert index._scale is fitted
+    assert len(index._odd) >= 20
+    more = np.tile(spikes, (60, 1))
+    index.add(np.arange(2020, 3220), more)
+    all_rows = np.concatenate([all_rows, more])
+    compare_search(index, dict(enumerate(all_rows)), spikes[0] * np.float32(0.5) + rows[1], 70)
+    assert index._scale is not fitted  # too many stood out: a new scale
+    assert len(index._odd) < 100
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.data())
+def test_any_history(history, tmp_path_factory):
+    """Whole numbers tie all the time; rows are removed, saved, added to the file, loaded."""
+    dim = history.draw(st.integers(1, 3), label="dim")
+
+    def make():
+        return Plain(dim, few=2, bits=NEVER)
+
+    path = str(tmp_path_factory.getbasetemp() / "history")
+    number = st.integers(-2, 2)
+    index, rows, last = make(), {}, -1
+    for step in history.draw(st.lists(st.sampled_from("aaarsw"), max_size=12), label="steps"):
+        if step == "a":
+            some = history.draw(st.lists(st.lists(number, min_size=dim, max_size=dim), max_size=30), label="rows")
+            slots = last + 1 + np.arange(len(some)) * history.draw(st.integers(1, 2), label="gap")
+            index.add(slots, np.array(some, np.float32).reshape(-1, dim))
+            rows.update(zip(slots.tolist(), np.array(some, np.float32).reshape(-1, dim), strict=True))
+            last = max([last, *slots.tolist()])
+        elif step == "r":
+            gone = history.draw(st.lists(st.integers(0, last + 1), max_size=6), label="removed")
+            index.remove(np.array(gone, np.int64))
+            for slot in gone:
+                rows.pop(slot, None)
+        elif step == "w":
+            index.save(path, {"s": 1})
+            index = make()
+            assert index.load(path, {"s": 1}) == {"s": 1}
+            last = max(rows, default=-1)
+        else:
+            query = np.array(history.draw(st.lists(number, min_size=dim, max_size=dim), label="query"), np.float32)
+            allowed = history.draw(st.none() | st.sets(st.integers(-1, last + 2)), label="allowed")
+            allowed = None if allowed is None else np.array(sorted(allowed), np.int64)
+            compare_search(index, rows, query, history.draw(st.integers(0, 5), label="k"), allowed)
+    assert len(index) == len(rows)
+    compare_search(index, rows, np.ones(dim, np.float32), 4)
+    assert [row.tolist() for row in index.get(np.array(sorted(rows), np.int64))] == [
+        rows[s].tolist() for s in sorted(rows)
+    ]
+
+
+def test_a_faiss_that_cannot_look_at_our_codes_copies_them(monkeypatch):
+    pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
+    from raeburnmemory.index import faiss as module
+
+    monkeypatch.setattr(module, "_can_look", False)
+    monkeypatch.setattr(module, "_BLOCK", 70)
+    rows, queries = data("clustered", 1000, 24)
+    index = by_faiss(24, few=20, bits=NEVER)
+    index.add(np.arange(1000), rows)
+    for query in queries:
+        compare_search(index, dict(enumerate(rows)), query, 10)
+        compare_search(index, dict(enumerate(rows)), query, 3, np.arange(100, 900, 2))
+
+
+def test_one_query_wakes_no_threads():
+    faiss = pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
+    index = by_faiss(8, few=5, bits=NEVER)
+    index.add(np.arange(200), unit_rows(200, 8, 5))
+    before = faiss.omp_get_max_threads()
+    index.search(unit_rows(1, 8, 6)[0], 3)
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_the_limits_are_in_order():
+    assert 0 < _ladder.FEW < _ladder.BITS
+    assert os.name != "posix" or Ladder._held > 0
