@@ -404,6 +404,7 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
                 with contextlib.closing(SqliteStore(temporary, timeout=timeout)) as new:
                     copy_store(old, new)
                     new.write(Batch(meta={SOURCE: {"name": source.name, "store": old.id}}))
+            sync_folder(str(target.parent))  # a power cut must not bring back a log that nobody would sweep up
             temporary.rename(target)
             sync_folder(str(target.parent))
         except MemoryGraphError:
