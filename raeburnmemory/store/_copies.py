@@ -64,11 +64,11 @@ def _is_damage(exc: BaseException, name: str) -> bool:
     """Tell whether *exc* means that a file cannot be read, rather than that it may not be.
 
     Raises:
-        StoreWriteFailed, LockTimeout: The disk is full or somebody holds the file: nothing to be said against it.
+        StoreWriteFailed, LockTimeout: The disk refuses or somebody holds the file: nothing to be said against it.
     """
     if isinstance(exc, sqlite3.Error):
         exc = translated(exc, name)
-    if isinstance(exc, LockTimeout) or (isinstance(exc, StoreWriteFailed) and exc.errno in _FULL):
+    if isinstance(exc, LockTimeout) or (isinstance(exc, StoreWriteFailed) and exc.errno not in _FORBIDDEN):
         raise exc
     if isinstance(exc, OSError) and exc.errno in _FULL:
         raise write_failed("rewrite", name, exc) from exc
@@ -401,6 +401,10 @@ def _replace(name: str, fill: Callable[[str], None]) -> None:
         os.chmod(temporary, stat.S_IMODE(os.stat(name).st_mode))
         os.replace(temporary, name)
         sync_folder(os.path.dirname(name))
+    except (StoreWriteFailed, FileNotFoundError):
+        raise
+    except OSError as exc:
+        raise write_failed("rewrite", name, exc) from exc  # which is no damage of what is there
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
