@@ -8,10 +8,10 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ..dense import UNNAMED
-from ..errors import MemoryGraphError, StoreCorrupt, StoreWriteFailed
+from ..errors import MemoryGraphError, NotAStore, StoreCorrupt, StoreMissing, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
-from ..store import open_store
+from ..store import finish_erasing, open_store
 from ..store._files import write_failed
 from .examine import examine, leftovers
 from .generation import beside, moves, now, write_json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["repair"]
 
 # What is mended without writing the whole store anew.
-_ASIDE = {"leftover", "mode", "vectors-missing", "older", "hot-journal"}
+_ASIDE = {"leftover", "mode", "vectors-missing", "older", "hot-journal", "erasure-pending"}
 
 
 def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, timeout: float = 30.0) -> Report:
@@ -38,7 +38,8 @@ def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, 
     A damaged store is written anew beside the old one, from everything that can still be read; the new one is
     verified, and then takes its place. Every file that goes is kept as `<name>.damaged-<time>`: nothing is thrown
     away. Vectors that are missing are made again, if the model (*embedding_model*, or else the memory's own) can be
-    loaded. Killed in the middle, run it again. With *dry_run* nothing is changed, and the report says what would be.
+    loaded. An erasure (`forget(..., secure=True)`) that was begun and not finished is finished. Killed in the middle,
+    run it again. With *dry_run* nothing is changed, and the report says what would be.
 
     Other processes may have the memory open; writers wait for up to *timeout* seconds.
 
@@ -61,18 +62,29 @@ def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, 
     try:
         with lock():
             done = ["finished what was interrupted"] if resume(place.name) else []
+        # First, where that can be done: else files that hold it are set aside because they are not up to date.
+        erased, left = _finish_erasing(place, timeout)
+        with lock():
             before = examine(place, _model(embedding_model))
-            before.done += done
-            if before.sound:
+            before.done += done + erased
+            if before.sound and not left:
                 return before
             codes = _mend(place, before, _model(embedding_model))
     finally:
         lock.close()
     _bring_up(place, before, timeout)
+    erased, more = _finish_erasing(place, timeout)
+    before.done += erased
+    before.kept = [name for name in before.kept if os.path.lexists(name)]
     if codes & {"vectors-missing", "vectors-lost"}:
         _make_vectors(place, before, embedding_model)
     after = examine(place, _model(embedding_model))
     after.done, after.lost, after.kept = before.done, before.lost, before.kept
+    for name in dict.fromkeys([*left, *more]):
+        after.add(
+            "warning", "erasure-left", f"{name!r} may still hold what was forgotten for good: it cannot be read. "
+            f"Delete it.", file=name
+        )  # fmt: skip
     return after
 
 
@@ -100,6 +112,8 @@ def _plan(place: Place, report: Report) -> None:
         report.done.append("make the vectors that are missing")
     if "older" in report.codes():
         report.done.append("bring the files up to date, keeping a copy")
+    if "erasure-pending" in report.codes():
+        report.done.append("finish erasing what was forgotten for good")
 
 
 def _useless(report: Report) -> list[str]:
@@ -144,6 +158,18 @@ def _bring_up(place: Place, report: Report, timeout: float) -> None:
     if "older" in report.codes():
         report.kept += schema(place.name, migrate=True, timeout=timeout).kept
         report.done.append("brought the files up to date")
+
+
+def _finish_erasing(place: Place, timeout: float) -> tuple[list[str], tuple[str, ...]]:
+    """Finish an erasure that was cut short; return what was done, and files that may still hold what was forgotten.
+
+    What was set aside before is a copy like any other. A memory that does not open is mended first.
+    """
+    try:
+        found = finish_erasing(place.name, timeout)
+    except (StoreCorrupt, NotAStore, StoreMissing):
+        return [], ()
+    return ([], ()) if found is None else (["finished erasing what was forgotten for good"], found.left)
 
 
 def _parts(place: Place) -> list[str]:

@@ -42,6 +42,7 @@ __all__ = [
     "checked_path",
     "copy_store",
     "default_path",
+    "finish_erasing",
     "open_store",
     "store_exists",
 ]
@@ -286,6 +287,24 @@ def _without_pending(store: Store) -> Store:
         for name in found.left:
             log.warning("%r may still hold what was forgotten for good: it cannot be read. Delete it.", name)
     return store
+
+
+def finish_erasing(location: str | os.PathLike[str], timeout: float = 30.0) -> Erased | None:
+    """Complete an erasure of the store at *location* that was cut short, and say what came of it; None if none was.
+
+    Opening a store for writing does so as well, but waits for nobody long, and fails in silence.
+
+    Raises:
+        LockTimeout: Somebody goes on writing, or reading what is to be erased.
+        StoreWriteFailed: The disk refused.
+    """
+    from .json import JsonStore
+    from .sqlite import SqliteStore
+
+    path, _ = _resolve(checked_path(location), None)
+    kind: type[JsonStore | SqliteStore] = SqliteStore if _kind_of(path) == "sqlite" else JsonStore
+    with contextlib.closing(kind(path, timeout=timeout)) as store:
+        return None if store.meta(ERASING) is None else store.erase(Batch())
 
 
 def store_exists(location: str | os.PathLike[str], backend: str | None = None) -> bool:
