@@ -165,11 +165,11 @@ def _check_log(path: str, report: Report) -> None:
     wal = read_wal(name)
     if not wal.bytes:
         return
-    if not wal.pages:
-        report.add("error", "wal", f"{name!r} has {wal.bytes} bytes, but not one commit that SQLite would read.")
-    elif wal.more:
-        lost = f"the commits behind byte {wal.valid} cannot be read"
+    if wal.more:
+        lost = f"{wal.more} commits behind byte {wal.valid} cannot be read"
         report.add("error", "wal", f"{name!r} is damaged: a frame in it is not what was written, and {lost}.")
+    elif not wal.valid:
+        report.add("error", "wal", f"{name!r} has {wal.bytes} bytes, but not one commit that SQLite would read.")
     else:
         torn = wal.bytes - wal.valid
         rest = f", and {torn} bytes that are no whole commit" if torn else ""
