@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from ..dense import UNNAMED
-from ..errors import MemoryGraphError, NotAStore, StoreCorrupt, StoreMissing, StoreWriteFailed
+from ..errors import MemoryGraphError, StoreCorrupt, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import finish_erasing, open_store
@@ -59,28 +59,34 @@ def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, 
             _plan(place, report)
         return report
     lock = StoreLock(place.path, timeout)
+    done: list[str] = []
+    left: tuple[str, ...] = ()
     try:
-        with lock():
-            done = ["finished what was interrupted"] if resume(place.name) else []
-        # First, where that can be done: else files that hold it are set aside because they are not up to date.
-        erased, left = _finish_erasing(place, timeout)
-        with lock():
-            before = examine(place, _model(embedding_model))
-            before.done += done + erased
-            if before.sound and not left:
-                return before
-            codes = _mend(place, before, _model(embedding_model))
+        for again in (False, True):
+            with lock():
+                if resume(place.name):
+                    done.append("finished what was interrupted")
+                before = examine(place, _model(embedding_model))
+                before.done += done
+                if again or "erasure-pending" not in before.codes():
+                    codes = set() if before.sound else _mend(place, before, _model(embedding_model))
+                    break
+            # First, where that can be done: else files that hold it are set aside because they are not up to date.
+            with contextlib.suppress(StoreCorrupt):
+                left += _finish_erasing(place, done, timeout)
     finally:
         lock.close()
+    if before.sound and not left:
+        return before
     _bring_up(place, before, timeout)
-    erased, more = _finish_erasing(place, timeout)
-    before.done += erased
-    before.kept = [name for name in before.kept if os.path.lexists(name)]
+    if "erasure-pending" in codes:
+        left += _finish_erasing(place, before.done, timeout)
+        before.kept = [name for name in before.kept if os.path.lexists(name)]
     if codes & {"vectors-missing", "vectors-lost"}:
         _make_vectors(place, before, embedding_model)
     after = examine(place, _model(embedding_model))
     after.done, after.lost, after.kept = before.done, before.lost, before.kept
-    for name in dict.fromkeys([*left, *more]):
+    for name in dict.fromkeys(left):
         after.add(
             "warning", "erasure-left", f"{name!r} may still hold what was forgotten for good: it cannot be read. "
             f"Delete it.", file=name
@@ -160,16 +166,16 @@ def _bring_up(place: Place, report: Report, timeout: float) -> None:
         report.done.append("brought the files up to date")
 
 
-def _finish_erasing(place: Place, timeout: float) -> tuple[list[str], tuple[str, ...]]:
-    """Finish an erasure that was cut short; return what was done, and files that may still hold what was forgotten.
+def _finish_erasing(place: Place, done: list[str], timeout: float) -> tuple[str, ...]:
+    """Finish an erasure that was cut short, and return the files that may still hold what was forgotten.
 
-    What was set aside before is a copy like any other. A memory that does not open is mended first.
+    What was set aside before is a copy like any other.
     """
-    try:
-        found = finish_erasing(place.name, timeout)
-    except (StoreCorrupt, NotAStore, StoreMissing):
-        return [], ()
-    return ([], ()) if found is None else (["finished erasing what was forgotten for good"], found.left)
+    found = finish_erasing(place.name, timeout)
+    if found is None:
+        return ()
+    done.append("finished erasing what was forgotten for good")
+    return found.left
 
 
 def _parts(place: Place) -> list[str]:
