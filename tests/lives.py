@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from erasing import Secrets, forget_planted, open_noise, plant
+from flipping import looked  # noqa: F401 - a life
 from outside import Fake, add, fake, open_memory
 
 from raeburnmemory.errors import ErasureIncomplete, MemoryGraphError, StoreError

@@ -14,10 +14,11 @@ LENGTH = {
     "HYPOTHESIS_PROFILE": "nightly",
     "RAEBURN_CRASH_POINTS": "all",
     "RAEBURN_CRASH_ROUNDS": "500",
+    "RAEBURN_FLIPS": "1000",
     "RAEBURN_HISTORIES": "100",
 }
 RELIABILITY = (
-    "access bad_input crash crash_moves damage doctor doctor_processes forget_faults forget_secure full_disk linear long_lived network "
+    "access bad_input crash crash_moves damage doctor doctor_processes flips forget_faults forget_secure full_disk linear long_lived network "
     "power_loss processes stateful store_folds syscalls values"
 )
 
