@@ -18,7 +18,7 @@ LENGTH = {
     "RAEBURN_HISTORIES": "100",
 }
 RELIABILITY = (
-    "access bad_input crash crash_moves damage doctor doctor_processes flips forget_faults forget_secure full_disk linear long_lived network "
+    "access bad_input clocks crash crash_moves damage doctor doctor_processes flips forget_faults forget_secure full_disk linear long_lived network "
     "power_loss processes stateful store_folds syscalls values"
 )
 

@@ -183,6 +183,20 @@ def test_lost_vectors_are_not_forgotten_when_others_come(graph, gone):
         seen(memory)
 
 
+def test_what_is_set_aside_twice_in_a_second_is_there_twice(graph):
+    damaged = set()
+    for turn in range(3):
+        file = graph.with_name(f"{graph.name}{VECTORS}")
+        raw = bytearray(file.read_bytes())
+        raw[-1 - turn] ^= 1
+        file.write_bytes(raw)
+        damaged.add(bytes(raw))
+        with open_memory(graph) as memory:
+            memory.reindex()
+    kept = {raw for name, raw in contents(graph.parent).items() if f"{VECTORS}.damaged-" in name}
+    assert kept >= damaged
+
+
 def flips(raw, count, seed=1, head=0):
     """Yield copies of *raw* with one bit flipped: every bit of the first *head* bytes, and *count* at random."""
     dice = random.Random(seed)

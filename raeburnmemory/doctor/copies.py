@@ -11,12 +11,12 @@ from ..errors import InvalidInput, MemoryGraphError, StoreCorrupt, StoreError
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import copy_store, open_store
-from ..store._files import write_failed
+from ..store._files import now, write_failed
 from ..store.json import JsonStore
 from ..store.sqlite import SqliteStore
 from ..store.sqlite_schema import translated
 from .examine import examine
-from .generation import beside, moves, now, parts_of, reset, write_json
+from .generation import beside, moves, parts_of, reset, write_json
 from .json_files import state_of
 from .json_rescue import highest_version
 from .place import Place, find

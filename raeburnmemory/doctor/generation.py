@@ -6,7 +6,6 @@ import contextlib
 import glob
 import os
 import sqlite3
-import time
 import uuid
 from typing import TYPE_CHECKING
 
@@ -26,19 +25,9 @@ if TYPE_CHECKING:
 
     from ..store.state import State
 
-__all__ = ["beside", "moves", "now", "parts_of", "renew", "reset", "write_json"]
+__all__ = ["beside", "moves", "parts_of", "renew", "reset", "write_json"]
 
 _SQLITE = ("", "-wal", "-shm", "-journal")
-
-
-def now(path: str, *names: str) -> str:
-    """Return the time in UTC as it stands in names of files, one that none of *path*'s set-aside files has yet."""
-    stamp = when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    number = 1
-    while any(glob.glob(f"{glob.escape(path)}*.{name}-{stamp}*") for name in names):
-        number += 1
-        stamp = f"{when}-{number}"
-    return stamp
 
 
 @contextlib.contextmanager

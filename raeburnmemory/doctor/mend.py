@@ -12,9 +12,9 @@ from ..errors import MemoryGraphError, StoreCorrupt, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import finish_erasing, open_store
-from ..store._files import write_failed
+from ..store._files import now, write_failed
 from .examine import examine, leftovers
-from .generation import beside, moves, now, write_json
+from .generation import beside, moves, write_json
 from .json_rescue import rescue as rescue_files
 from .place import Place, find
 from .report import Report
