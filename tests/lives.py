@@ -24,6 +24,7 @@ from erasing import Secrets, forget_planted, open_noise, plant
 from flipping import looked  # noqa: F401 - a life
 from outside import Fake, add, fake, open_memory
 
+from raeburnmemory import doctor
 from raeburnmemory.errors import ErasureIncomplete, MemoryGraphError, StoreError
 from raeburnmemory.memory_graph import MemoryGraph
 
@@ -212,6 +213,16 @@ def reindexed(path):
 def reembedded(path):
     with open_memory(path) as memory:
         memory.reembed(Fake("new", 24, salt="new"))
+
+
+def compacted(path):
+    doctor.compact(path)
+
+
+def restored(path, backup):
+    doctor.restore(path.with_name(backup), path)
+    with contextlib.suppress(OSError):  # the answer may be the call that fails
+        say("ACK restored")
 
 
 def zygote():

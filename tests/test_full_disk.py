@@ -13,8 +13,9 @@ import sys
 
 import pytest
 from faults import POINTS, Zygote, acknowledged, check_after, rounds
-from outside import add, contents, open_memory, start
+from outside import add, contents, fake, open_memory, start
 
+from raeburnmemory import doctor
 from raeburnmemory.errors import StoreWriteFailed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and mounts are those of a POSIX system")
@@ -96,6 +97,57 @@ def test_a_real_full_disk(path, mounted):
             memory.close()
             check_after(path, [*acked, "ponce there is room"], 0)
             assert not [name for name in os.listdir(folder) if ".tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),  # to compact JSON files is a fold, which is above
+    [*itertools.product(["g.json", "g.db"], ["backup", "restore", "repair", "forget"]), ("g.db", "compact")],
+)
+def test_a_real_full_disk_under(name, mounted, tmp_path, what):
+    """What writes a whole memory needs room for it: without, nothing is changed, and nothing is left lying about."""
+    path = tmp_path / name
+    folder = mounted("-t", "tmpfs", "-o", "size=16m")
+    there = (tmp_path if what == "backup" else folder) / path.name
+    with open_memory(there) as memory:
+        for number in range(40):
+            add(memory, number, "s" * 2000)
+    backup = tmp_path / f"backup{path.suffix}"
+    if what == "restore":
+        doctor.backup(there, backup)
+    if what == "repair":
+        raw = there.read_bytes()
+        at = raw.find(b"answer to thing 7")
+        there.write_bytes(raw[:at] + b"A" + raw[at + 1 :] if path.suffix == ".json" else raw[:-4096])
+    calls = {
+        "backup": lambda: doctor.backup(there, folder / path.name),
+        "restore": lambda: doctor.restore(backup, there),
+        "repair": lambda: doctor.repair(there, embedding_model=fake),
+        "compact": lambda: doctor.compact(there),
+        "forget": lambda: forget(there, "p1"),
+    }
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    before = contents(folder)
+    with rounds("full disk", path.name) as count, count.round(what):
+        with pytest.raises(StoreWriteFailed) as caught:
+            calls[what]()
+        assert caught.value.errno == errno.ENOSPC, caught.value
+        assert str(tmp_path) in str(caught.value)
+        assert not [name for name in os.listdir(folder) if ".tmp" in name], "temporary files are left"
+        if what != "forget":  # of which a part may be done
+            assert {name: raw for name, raw in contents(folder).items() if not name.endswith(".lock")} == before
+        (folder / "filler").unlink()
+        calls[what]()
+        with open_memory(folder / path.name) as memory:
+            there = {node.id for node in memory.nodes("prompt")}
+            assert len(there) >= (35 if what == "repair" else 39 if what == "forget" else 40)
+            assert ("p1" in there) == (what != "forget")
+
+
+def forget(path, node):
+    with open_memory(path) as memory:
+        memory.forget(node, secure=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ..memory_graph import MemoryGraph
 from ..store import finish_erasing, open_store
 from ..store._files import now, write_failed
 from .examine import examine, leftovers
-from .generation import beside, moves, write_json
+from .generation import beside, moves, refused, write_json
 from .json_rescue import rescue as rescue_files
 from .place import Place, find
 from .report import Report
@@ -186,7 +186,7 @@ def _parts(place: Place) -> list[str]:
 
 def _rewrite(place: Place, report: Report, stamp: str, model: Any) -> set[str]:
     """Put a store made of what can be read in the place of the damaged one; return what it still lacks, as codes."""
-    with beside(place.name) as stem:
+    with refused("mend", place.name), beside(place.name) as stem:
         if place.backend == "json":
             state, store = rescue_files(place.path, report)
             state.version += 1
