@@ -120,7 +120,7 @@ def judge(story, folder, child, faults):
     refused = [line.split(None, 3)[1:] for line in said if line.startswith("REFUSED ")]
     assert len(refused) <= faults, refused
     for what, error, text in refused:
-        assert error in {"StoreWriteFailed", "ErasureIncomplete", "StoreMissing"}, (what, error, text)
+        assert error in {"StoreWriteFailed", "ErasureIncomplete", "StoreMissing", "StoreError"}, (what, error, text)
         assert str(folder) in text, text
     if "DONE forget" in said:
         assert story.secrets.found(folder) == {}, f"it said that it was done, after {refused}"

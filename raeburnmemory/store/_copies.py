@@ -147,12 +147,15 @@ class Copies:
     def _beside(self) -> Iterator[tuple[str, str]]:
         """Yield the plain files whose names begin with that of the store, and the rest of their names."""
         folder, name = os.path.split(self._path)
-        with os.scandir(folder) as entries:
-            found = sorted(
-                entry.name.removeprefix(name)
-                for entry in entries
-                if entry.name.startswith(name) and entry.is_file(follow_symlinks=False)
-            )
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(
+                    entry.name.removeprefix(name)
+                    for entry in entries
+                    if entry.name.startswith(name) and entry.is_file(follow_symlinks=False)
+                )
+        except OSError as exc:
+            raise write_failed("list the folder of", self._path, exc) from exc
         for rest in found:
             if rest[:1] in {".", "-"} and not self._of_neighbour(rest, found):
                 yield self._path + rest, rest

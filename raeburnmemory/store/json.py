@@ -353,7 +353,12 @@ class JsonStore(MemoryStore):
         with self.exclusive():
             mark = asked(self.meta(ERASING), batch, backups=backups)
             self.write(replace(batch, meta={**batch.meta, ERASING: mark}))
-            return self._erase(mark)
+            try:
+                return self._erase(mark)
+            except MemoryGraphError:
+                raise  # some of ours are OSErrors, too
+            except OSError as exc:
+                raise write_failed("rewrite", exc.filename or self._path, exc) from exc
 
     def _erase(self, mark: dict[str, Any]) -> Erased:
         """Bring every file to where nothing is in it any more of the nodes in *mark*; the lock is held."""
