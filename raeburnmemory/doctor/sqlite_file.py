@@ -372,6 +372,9 @@ class _Rows:
                     int(dim),
                     VectorBlock(numbers[:, 0] - number * SLOTS, numbers[:, 1], values, numbers[:, 2:5]),
                 )
+                if rows[0][0] < first or (np.diff([row[0] for row in rows]) <= 0).any():
+                    self._report.add("error", "table", f"The keys of 'vectors' in {self._path!r} are out of order.")
+                    break  # else it would begin again, and never end
                 first = rows[-1][0] + 1
 
 

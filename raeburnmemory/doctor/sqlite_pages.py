@@ -70,7 +70,7 @@ def read_wal(path: str) -> Wal:
             pages.update(waiting)
             pages = {n: found for n, found in pages.items() if n <= commit}
             waiting, valid = {}, at
-    behind = range(at + step, len(raw) - step + 1, step)
+    behind = range(at, len(raw) - step + 1, step)
     more = sum(raw[frame + 8 : frame + 16] == salts and any(raw[frame + 4 : frame + 8]) for frame in behind)
     return Wal(pages, len(raw), valid, more if more > CRASH else 0)
 

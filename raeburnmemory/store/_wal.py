@@ -2,7 +2,7 @@
 
 SQLite reads a log up to the first frame whose checksum is wrong, and whoever opens the database next begins the log
 anew: what stands behind is gone, and nobody is told. A crash leaves a wrong frame as well, but only in the last change:
-the one before was synced as a whole before it began. So two commits behind a wrong frame are no crash.
+the one before was synced as a whole before it began. So two commits from a wrong frame on are no crash.
 Format: https://sqlite.org/fileformat2.html, section 4.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CRASH", "check_log"]
 
-CRASH = 1  # commits that a crash can leave behind a wrong frame: that of the change under way
+CRASH = 1  # commits that a crash can leave from a wrong frame on: that of the change under way
 _HEADER, _FRAME = 32, 24
 _ORDERS = {0x377F0682: "<", 0x377F0683: ">"}
 _USUAL = 4096  # the size of a page where nothing says another
@@ -46,13 +46,13 @@ def check_log(path: str) -> None:
         time.sleep(0.01 * look)
     if len(seen) == 1:
         raise StoreCorrupt(
-            f"{name!r} is damaged at byte {at}, and {behind} later changes cannot be read. Nothing was changed. Run "
-            f"repair, which keeps what can be read, or put back a copy of it with its database."
+            f"{name!r} is damaged at byte {at}, and {behind} changes from there on cannot be read. Nothing was "
+            f"changed. Run repair, which keeps what can be read, or put back a copy of it with its database."
         )
 
 
 def _look(name: str) -> tuple[int, int]:
-    """Return where the first wrong frame of a log begins, and how many commits stand behind it."""
+    """Return where the first wrong frame of a log begins, and how many commits it and those behind it make."""
     try:
         with open(name, "rb") as file:
             raw = file.read()
@@ -77,7 +77,7 @@ def _look(name: str) -> tuple[int, int]:
         for at, told in enumerate(_sums(frames[first : min(last, first + _BLOCK)], order), first):
             sums = _after(sums, told, 1 + page // 8)
             if not ours[at] or sums != (int(heads[at, 4]), int(heads[at, 5])):
-                behind = ours[at + 1 : last] & (heads[at + 1 : last, 1] != 0)
+                behind = ours[at:last] & (heads[at:last, 1] != 0)  # it may end a change itself
                 return _HEADER + at * length, int(behind.sum())
     return _HEADER + last * length, 0
 
