@@ -42,6 +42,7 @@ class Secrets:
         self._dice = random.Random(f"secrets {seed}")
         self.strings = []
         self.vectors = []
+        self._runs = (0, 0), np.empty(0, "<u8")  # of how many of these, sorted
 
     def word(self, length=32):
         made = "".join(self._dice.choices("bcdfghjklmnpqrstvwxz", k=length))
@@ -84,12 +85,15 @@ class Secrets:
 
     def found(self, folder):
         """Return the names of the files below *folder* that hold a run of 8 bytes of a secret, with one such run."""
-        runs = np.unique(np.concatenate([_windows(form) for form in self.forms()]))
+        known = len(self.strings), len(self.vectors)
+        if self._runs[0] != known:
+            self._runs = known, np.sort(np.concatenate([_windows(form) for form in self.forms()]))
+        runs = self._runs[1]
         found = {}
         for path in sorted(Path(folder).rglob("*")):
             if path.is_file():
                 there = _windows(path.read_bytes())
-                hits = there[np.isin(there, runs)]
+                hits = there[runs[np.minimum(np.searchsorted(runs, there), len(runs) - 1)] == there]
                 if len(hits):
                     found[path.name] = hits[0].tobytes()
         return found

@@ -20,9 +20,12 @@ import traceback
 from functools import partial
 from pathlib import Path
 
+from erasing import Secrets, forget_planted, open_noise, plant
+from flipping import looked  # noqa: F401 - a life
 from outside import Fake, add, fake, open_memory
 
-from raeburnmemory.errors import StoreError
+from raeburnmemory import doctor
+from raeburnmemory.errors import ErasureIncomplete, MemoryGraphError, StoreError
 from raeburnmemory.memory_graph import MemoryGraph
 
 ADDS = 15
@@ -46,43 +49,89 @@ def life(path, adds=ADDS):
     memory.close()
 
 
-def stubborn_life(path, adds=ADDS):
-    """The same, going on with the same memory after whatever was refused; it says which call that was, and the error."""
+class Told:
+    """What a life was told, said at the end and until it gets through: the answers are written by failing calls, too."""
 
-    told = []  # said at the end, and until it gets through: the answers themselves are written by failing calls
+    def __init__(self):
+        self._lines = []
 
-    def tell(*words):
-        told.append(" ".join(map(str, words)))
-
-    def tried(what, call):
+    def tried(self, what, call):
+        """Return what *call* gives; None if it was refused, by an error of ours."""
         try:
             result = call()
-        except StoreError as error:
-            tell("REFUSED", what, type(error).__name__, error)
+        except MemoryGraphError as error:
+            self._lines.append(f"REFUSED {what} {type(error).__name__} {error}")
             return None
-        tell("ACK" if what.isdigit() else "DONE", what)
+        self._lines.append(f"ACK {what}" if what.isdigit() else f"DONE {what}")
         return result
 
-    def reopened():
-        return tried("open", lambda: open_memory(path)) or tried("open", lambda: open_memory(path))
+    def opened(self, call):
+        """Return what *call* opens, which may be refused once."""
+        return self.tried("open", call) or self.tried("open", call)
 
-    memory = reopened()
+    def say(self):
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                say("\n".join([*self._lines, "END"]))
+                break
+
+
+def stubborn_life(path, adds=ADDS):
+    """The same, going on with the same memory after whatever was refused; it says which call that was, and the error."""
+    told = Told()
+    memory = told.opened(lambda: open_memory(path))
     for number in range(int(adds)):
         if memory is None:
             break
-        tried(f"{number}", partial(add, memory, number))
+        told.tried(f"{number}", partial(add, memory, number))
         if number == int(adds) // 3:
-            tried("fold", memory.export)
+            told.tried("fold", memory.export)
         if number == 2 * int(adds) // 3:
-            tried("close", memory.close)
-            memory = reopened()
+            told.tried("close", memory.close)
+            memory = told.opened(lambda: open_memory(path))
     if memory is not None:
-        tried("close", memory.close)
-    tell("END")
-    for _ in range(20):
-        with contextlib.suppress(OSError):
-            say("\n".join(told))
+        told.tried("close", memory.close)
+    told.say()
+
+
+def forgetful_life(path, chosen, again=""):
+    """Forgets *chosen*, a JSON list of ids, for good; if that is refused, once more with *again*; and closes."""
+    told, ids = Told(), json.loads(chosen)
+
+    def forget():
+        try:
+            return memory.forget(ids, secure=True)
+        except ErasureIncomplete as error:
+            ids.extend(error.report.ids)  # with what was made of them, which the memory does not know any more
+            raise
+
+    memory = told.opened(lambda: open_noise(path))
+    for _ in range(2 if again else 1):
+        if memory is not None and told.tried("forget", forget):
             break
+    if memory is not None:
+        told.tried("close", memory.close)
+    told.say()
+
+
+def forgotten(path, chosen):
+    """The same in peace; says so before it closes."""
+    memory = open_noise(path)
+    memory.forget(json.loads(chosen), secure=True)
+    say("ACK forgotten")
+    memory.close()
+
+
+def forgetful_limited(path, chosen, limit):
+    """Forgets for good while no file may grow beyond *limit* bytes; then once more without a limit."""
+    told, limits = Told(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_noise(path) as memory:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), limits[1]))
+        first = told.tried("forget", partial(memory.forget, json.loads(chosen), secure=True))
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        if first is None:
+            told.tried("forget", partial(memory.forget, json.loads(chosen), secure=True))
+    told.say()
 
 
 def limited(path, limit):
@@ -166,6 +215,16 @@ def reembedded(path):
         memory.reembed(Fake("new", 24, salt="new"))
 
 
+def compacted(path):
+    doctor.compact(path)
+
+
+def restored(path, backup):
+    doctor.restore(path.with_name(backup), path)
+    with contextlib.suppress(OSError):  # the answer may be the call that fails
+        say("ACK restored")
+
+
 def zygote():
     """Read `{"life", "args", "out", "stopped"}` a line, and say the pid of the child that lives it, then how it ended."""
     with tempfile.TemporaryDirectory() as folder:
@@ -177,6 +236,8 @@ def zygote():
                 memory.similar("thing")
             with open_memory(Path(folder) / name) as memory:
                 memory.reindex()
+            with open_noise(Path(folder) / f"noise-{name}") as memory:
+                forget_planted(memory, plant(memory, Secrets(name), others=3), secure=True)
         opened(Path(folder) / "x.json")
         opened(Path(folder) / "x.json", "sqlite")
         os.dup2(quiet, 1)

@@ -1,7 +1,7 @@
-"""Reliability at length: `python -m tests.long`, from the root of the repository. Takes about an hour on two cores.
+"""Reliability at length: `python -m tests.long`, from the root of the repository. Takes some hours on two cores.
 
-Five hundred random kills a store, every system call of every life, every state that a power cut can leave, a hundred
-histories of four processes, two thousand examples of the state machine. At the end comes the table of all of it; the
+Five hundred random kills a store, every system call of every life, every state that a power cut can leave, a thousand
+flipped bits in each kind of file, a hundred histories of four processes, two thousand examples of the state machine. At the end comes the table of all of it; the
 exit status is 0 if its last four columns hold nothing but zeros. With `--all`, every other test runs at length too.
 What else is given goes to pytest, such as `-k power` or `--basetemp=/dev/shm/long`, which saves the waiting for syncs.
 """
@@ -14,11 +14,12 @@ LENGTH = {
     "HYPOTHESIS_PROFILE": "nightly",
     "RAEBURN_CRASH_POINTS": "all",
     "RAEBURN_CRASH_ROUNDS": "500",
+    "RAEBURN_FLIPS": "1000",
     "RAEBURN_HISTORIES": "100",
 }
 RELIABILITY = (
-    "access bad_input crash crash_moves damage doctor doctor_processes forget_secure full_disk linear long_lived network "
-    "power_loss processes stateful store_folds syscalls values"
+    "access bad_input clocks crash crash_moves damage doctor doctor_processes flips forget_faults forget_secure full_disk "
+    "linear long_lived network power_loss processes stateful store_folds syscalls values"
 )
 
 

@@ -29,7 +29,7 @@ _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 class Event:
     """One thing that happened: `what` it was done to is a file's number for data, a path for names."""
 
-    kind: str  # write, truncate; make, rename, remove, folder; sync, sync names; say
+    kind: str  # write, truncate; make, rename, link, remove, folder; sync, sync names; say
     what: object
     at: int = 0
     data: bytes = b""
@@ -113,6 +113,9 @@ class _Parser:
         elif name == "rename" and self.inside(paths[0]):
             self.files[paths[1]] = self.files.pop(paths[0])
             self.events.append(Event("rename", paths[0], to=paths[1]))
+        elif name in {"link", "linkat"} and self.inside(paths[0]):
+            self.files[paths[1]] = self.files[paths[0]]
+            self.events.append(Event("link", paths[0], to=paths[1]))
         elif name == "unlink" and self.inside(paths[0]):
             self.files.pop(paths[0])
             self.events.append(Event("remove", paths[0]))
@@ -129,7 +132,7 @@ class _Parser:
 
 
 DATA = {"write", "truncate"}
-NAMES = {"make", "rename", "remove", "folder"}
+NAMES = {"make", "rename", "link", "remove", "folder"}
 
 
 def pending(events):
@@ -170,9 +173,11 @@ def rebuilt(base, before, events, keep):
                 folders.add(kept.what)
             elif kept.kind == "remove":
                 names.pop(kept.what, None)
-            elif kept.kind == "rename":
+            elif kept.kind in {"rename", "link"}:
                 # The old name may be one whose making was lost: the file is what the renaming moved all the same.
-                number = names.pop(kept.what, None)
+                number = names.get(kept.what)
+                if kept.kind == "rename":
+                    names.pop(kept.what, None)
                 names[kept.to] = _number(events[:at], kept.what, before, base) if number is None else number
             elif kept.kind in DATA:
                 raw = files.setdefault(kept.what, bytearray())
@@ -197,6 +202,8 @@ def _number(events, path, before, base):
             names[event.what] = event.at
         elif event.kind == "rename":
             names[event.to] = names.pop(event.what)
+        elif event.kind == "link":
+            names[event.to] = names[event.what]
         elif event.kind == "remove":
             del names[event.what]
     return names[path]

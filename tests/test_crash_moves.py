@@ -15,9 +15,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 from faults import CALLS, acknowledged, points, rounds, tools
-from outside import Fake, check_whole, contents, fake, open_memory, start, unit
+from outside import Fake, add, check_vectors, check_whole, contents, fake, open_memory, start, unit
 from test_power_loss import lived, replay
 
+from raeburnmemory import doctor
+from raeburnmemory.errors import StoreCorrupt
 from raeburnmemory.memory_graph import MemoryGraph
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and strace are those of a POSIX system")
@@ -179,6 +181,63 @@ class EmbeddedAnew:
                     memory.reembed(new)
 
 
+class Compacted:
+    file, life, args = "g.db", "compacted", ()
+
+    def fill(self, folder):
+        with open_memory(folder / "g.db") as memory:
+            for n in range(40):
+                add(memory, n, "s" * 300)
+            memory.forget([f"p{n}" for n in range(10, 40)])
+
+    def check(self, folder, acked):
+        with open_memory(folder / "g.db") as memory:
+            there = [f"p{n}" for n in range(10)]
+            assert [node.id for node in memory.nodes("prompt")] == there
+            check_vectors(memory)
+            assert memory.similar(memory.get("p7").text, 1)[0].score > 0.999
+        assert doctor.verify(folder / "g.db", embedding_model=fake).codes() <= {"leftover"}
+
+
+class Restored:
+    """It is the old one or that of the backup; an exchange that was begun is finished by `repair`, as the error says."""
+
+    life = "restored"
+
+    def __init__(self, file):
+        self.file, self.args = file, (f"backup-{file}",)
+
+    def fill(self, folder):
+        with open_memory(folder / self.file) as memory:
+            for n in range(20):
+                add(memory, n)
+            doctor.backup(folder / self.file, folder / self.args[0])
+            add(memory, "later")
+            memory.forget("p3")
+
+    def check(self, folder, acked):
+        path = folder / self.file
+        try:
+            open_memory(path).close()
+        except StoreCorrupt as exc:
+            assert "repair" in str(exc), exc
+            assert doctor.repair(path, embedding_model=fake).sound
+        old = {*(f"p{n}" for n in range(20) if n != 3), "plater"}
+        backup = {f"p{n}" for n in range(20)}
+        with open_memory(path) as memory:
+            there = {node.id for node in memory.nodes("prompt")}
+            assert there == (backup if "restored" in " ".join(acked) else there)
+            assert there in (old, backup)
+            assert {node.id for node in memory.nodes("response")} == {f"r{n}" for n in range(20)} | (
+                {"rlater"} if there == old else set()
+            )
+            check_vectors(memory)
+            assert memory.similar("thing 7 of s", 1).ids == ["p7"]
+        with open_memory(folder / self.args[0], read_only=True) as memory:
+            assert {node.id for node in memory.nodes("prompt")} == backup, "the backup was touched"
+        assert doctor.verify(path, embedding_model=fake).codes() <= {"leftover"}
+
+
 MOVES = {
     "JSON becomes SQLite": JsonBecomesSqlite,
     "original database": OriginalDatabase,
@@ -186,10 +245,14 @@ MOVES = {
     "index saved": SavedIndex,
     "JSON embedded anew": lambda: EmbeddedAnew("g.json"),
     "SQLite embedded anew": lambda: EmbeddedAnew("g.db"),
+    "SQLite compacted": Compacted,
+    "JSON restored": lambda: Restored("g.json"),
+    "SQLite restored": lambda: Restored("g.db"),
 }
+LONG = {"SQLite compacted", "JSON restored", "SQLite restored"}  # `test_doctor_processes` has some of it in short
 
 
-@pytest.fixture(params=MOVES)
+@pytest.fixture(params=[pytest.param(each, marks=pytest.mark.long) if each in LONG else each for each in MOVES])
 def move(request, tmp_path):
     """A move, with its folder filled: `name`, `source`, and a folder to put copies in, `here`."""
     found = MOVES[request.param]()

@@ -1,4 +1,4 @@
-"""No room: a full disk, a limit on file sizes, on files, on descriptors. Refused, told as such, and on it goes after."""
+"""No room: a full disk, a quota, a limit on file sizes, on files, on descriptors. Refused, told as such, and on it goes after."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import errno
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from faults import POINTS, Zygote, acknowledged, check_after, rounds
-from outside import add, contents, open_memory, start
+from outside import add, contents, fake, open_memory, start
 
+from raeburnmemory import doctor
 from raeburnmemory.errors import StoreWriteFailed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and mounts are those of a POSIX system")
@@ -95,6 +97,134 @@ def test_a_real_full_disk(path, mounted):
             memory.close()
             check_after(path, [*acked, "ponce there is room"], 0)
             assert not [name for name in os.listdir(folder) if ".tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),  # to compact JSON files is a fold, which is above
+    [*itertools.product(["g.json", "g.db"], ["backup", "restore", "repair", "forget"]), ("g.db", "compact")],
+)
+def test_a_real_full_disk_under(name, mounted, tmp_path, what):
+    """What writes a whole memory needs room for it: without, nothing is changed, and nothing is left lying about."""
+    path = tmp_path / name
+    folder = mounted("-t", "tmpfs", "-o", "size=16m")
+    there = (tmp_path if what == "backup" else folder) / path.name
+    with open_memory(there) as memory:
+        for number in range(40):
+            add(memory, number, "s" * 2000)
+    backup = tmp_path / f"backup{path.suffix}"
+    if what == "restore":
+        doctor.backup(there, backup)
+    if what == "repair":
+        raw = there.read_bytes()
+        at = raw.find(b"answer to thing 7")
+        there.write_bytes(raw[:at] + b"A" + raw[at + 1 :] if path.suffix == ".json" else raw[:-4096])
+    calls = {
+        "backup": lambda: doctor.backup(there, folder / path.name),
+        "restore": lambda: doctor.restore(backup, there),
+        "repair": lambda: doctor.repair(there, embedding_model=fake),
+        "compact": lambda: doctor.compact(there),
+        "forget": lambda: forget(there, "p1"),
+    }
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    before = contents(folder)
+    with rounds("full disk", path.name) as count, count.round(what):
+        with pytest.raises(StoreWriteFailed) as caught:
+            calls[what]()
+        assert caught.value.errno == errno.ENOSPC, caught.value
+        assert str(tmp_path) in str(caught.value)
+        assert not [name for name in os.listdir(folder) if ".tmp" in name], "temporary files are left"
+        if what != "forget":  # of which a part may be done
+            assert {name: raw for name, raw in contents(folder).items() if not name.endswith(".lock")} == before
+        (folder / "filler").unlink()
+        calls[what]()
+        with open_memory(folder / path.name) as memory:
+            there = {node.id for node in memory.nodes("prompt")}
+            assert len(there) >= (35 if what == "repair" else 39 if what == "forget" else 40)
+            assert ("p1" in there) == (what != "forget")
+
+
+def forget(path, node):
+    with open_memory(path) as memory:
+        memory.forget(node, secure=True)
+
+
+@pytest.fixture
+def quota(mounted, tmp_path):
+    """A folder of which a megabyte may be used, and a function that sets how much.
+
+    On btrfs, whose quotas hold for root as well, and need nothing of the kernel but btrfs.
+    """
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("btrfs is not installed: apt install btrfs-progs")
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(128 << 20)  # the least that btrfs takes; next to nothing of it is written
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True, capture_output=True)
+    folder = mounted("-t", "btrfs", "-o", "loop", source=str(image))
+
+    def limit(size):
+        subprocess.run(["btrfs", "qgroup", "limit", size, "0/5", str(folder)], check=True)
+
+    subprocess.run(["btrfs", "quota", "enable", str(folder)], check=True)
+    limit("1M")
+    return folder, limit
+
+
+def test_a_real_quota(quota):
+    folder, limit = quota
+    path = folder / "g.json"
+    with rounds("quota", path.name) as count, open_memory(path) as memory:
+        added, error = fill_up(memory)
+        acked = [f"p{number}" for number in added]
+        with count.round("used up", acknowledged=len(acked)):
+            assert len(acked) > 10
+            assert error.errno == errno.EDQUOT, error
+            assert str(path) in str(error)
+            assert "quota" in str(error)
+            with contextlib.suppress(StoreWriteFailed):
+                memory.export()
+            assert memory.similar(memory.get("p7").text, 1)[0].score > 0.999
+            assert {node.id for node in memory.nodes("prompt")} == set(acked)
+            with open_memory(path, read_only=True) as reader:
+                assert {node.id for node in reader.nodes("prompt")} == set(acked)
+            assert not [name for name in os.listdir(folder) if ".tmp" in name], "temporary files are left"
+        with count.round("more of it", acknowledged=1):
+            limit("8M")
+            add(memory, "once there is more")
+            memory.export()
+            memory.close()
+            check_after(path, [*acked, "ponce there is more"], 0)
+
+
+UNTIL_REFUSED = """
+import sys
+from outside import add, open_memory
+from raeburnmemory.errors import StoreWriteFailed
+memory = open_memory(sys.argv[1])
+for number in range(5000):
+    try:
+        add(memory, number, "s" * (1 + number % 300))
+    except StoreWriteFailed as error:
+        assert error.errno == 122 and "quota" in str(error), error
+        sys.exit()
+    print("ACK", number, flush=True)
+"""
+
+
+def test_a_real_quota_under_a_database(quota):
+    """SQLite maps its -shm file, and where there is no room to copy a mapped page, btrfs sends SIGBUS: a crash."""
+    folder, limit = quota
+    path = folder / "g.db"
+    process = start(UNTIL_REFUSED, path)
+    out, err = process.communicate(timeout=100)
+    acked = acknowledged(out)
+    with rounds("quota", path.name) as count, count.round("used up", acknowledged=len(acked)):
+        assert process.returncode in {0, -signal.SIGBUS}, err
+        assert len(acked) > 10
+        limit("8M")
+        check_after(path, acked, 1)
 
 
 def test_no_inode_is_left(path, mounted):

@@ -113,6 +113,7 @@ THIRD_PARTY = {
     "store/journal": {"numpy"},
     "store/memory": {"numpy"},
     "store/sqlite_reading": {"numpy"},
+    "store/_wal": {"numpy"},
     "store/sqlite_batch": {"numpy"},
     "store/sqlite_original": {"numpy"},
     "store/state": {"numpy"},

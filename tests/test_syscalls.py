@@ -83,6 +83,7 @@ FAILURES = {
     "EIO of a sync": ("EIO", ("fsync", "fdatasync"), 1),
     "EIO": ("EIO", ("write", "pwrite64", "openat", "rename", "ftruncate", "unlink"), 1),
     "ENOSPC": ("ENOSPC", ("write", "pwrite64", "openat", "rename", "fsync", "fdatasync"), 5),
+    "EDQUOT": ("EDQUOT", ("write", "pwrite64"), 5),  # a real quota is in `test_full_disk`
     "EINTR": ("EINTR", ("write", "pwrite64", "openat", "ftruncate", "fsync", "fdatasync"), 1),
 }
 

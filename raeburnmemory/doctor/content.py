@@ -17,6 +17,7 @@ from ..index.lexical import LexicalIndex
 from ..nodes import AGENT, FACT, FRAGMENT, PROMPT, RESPONSE, SESSION
 from ..passages import EMBEDDED, PASSAGES, pieces
 from ..records import utc
+from ..store import ERASING
 from .model import FIELDS, SAMPLE, known_record, width_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ def check_content(content: Content, report: Report, embedder: Embedder | None) -
         report.add("error", "embedder-record", "What is recorded about the embedding model is not what was recorded.")
     there, count = _check_vectors(content, report, width_of(record))
     _check_missing(content, report, there, embedder)
+    if content.meta.get(ERASING) is not None:
+        report.add(
+            "warning", "erasure-pending", f"What was forgotten for good may still stand in the files of "
+            f"{report.path!r}: erasing it was begun and not finished, or somebody is at it right now. Finish it with "
+            f"repair, or by opening the memory for writing."
+        )  # fmt: skip
     kinds = Counter(node.kind for node in content.nodes.values())
     report.counts = {
         "nodes": dict(sorted(kinds.items())),

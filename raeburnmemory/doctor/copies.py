@@ -7,16 +7,16 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, MemoryGraphError, StoreCorrupt, StoreError
+from ..errors import InvalidInput, StoreCorrupt, StoreError
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import copy_store, open_store
-from ..store._files import write_failed
+from ..store._files import now
 from ..store.json import JsonStore
 from ..store.sqlite import SqliteStore
 from ..store.sqlite_schema import translated
 from .examine import examine
-from .generation import beside, moves, now, parts_of, reset, write_json
+from .generation import beside, moves, parts_of, refused, reset, write_json
 from .json_files import state_of
 from .json_rescue import highest_version
 from .place import Place, find
@@ -47,7 +47,7 @@ def backup(memory: Any, target: str | os.PathLike[str], *, overwrite: bool = Fal
         return _backup_unsaved(memory, target, overwrite=overwrite)
     source = find(memory.db_path if isinstance(memory, MemoryGraph) else memory)
     there = _target(target, source, overwrite=overwrite)
-    with beside(there.name) as stem:
+    with refused("back up to", there.name), beside(there.name) as stem:
         if source.backend == "json":
             state, store = _state(source)
             write_json(state, store, stem)
@@ -64,7 +64,7 @@ def _backup_unsaved(memory: MemoryGraph, target: Any, *, overwrite: bool) -> Cop
     """Write a memory that is kept nowhere to a file."""
     there = find(target, must_exist=False)
     _refuse_existing(there, overwrite=overwrite)
-    with beside(there.name) as stem:
+    with refused("back up to", there.name), beside(there.name) as stem:
         with contextlib.closing(open_store(stem, there.backend)) as store:
             copy_store(memory._store, store)  # noqa: SLF001 - its contract; there is no file to go by
             store.checkpoint()
@@ -123,7 +123,7 @@ def _copy_database(source: sqlite3.Connection, name: str, target: str) -> None:
         with contextlib.closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
     except sqlite3.Error as exc:
-        raise translated(exc, name) from exc
+        raise translated(exc, target if "full" in str(exc) else name) from exc
     with open(target, "rb") as file:
         os.fsync(file.fileno())
 
@@ -190,13 +190,9 @@ def restore(backup: str | os.PathLike[str], path: str | os.PathLike[str], *, tim
         )
     lock = StoreLock(there.path, timeout)
     try:
-        with lock():
+        with lock(), refused("restore", there.name):
             resume(there.name)
             return _restore(source, there)
-    except OSError as exc:
-        if isinstance(exc, MemoryGraphError):
-            raise  # some of ours are OSErrors, too
-        raise write_failed("restore", there.name, exc) from exc
     finally:
         lock.close()
 

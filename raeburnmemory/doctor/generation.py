@@ -6,11 +6,10 @@ import contextlib
 import glob
 import os
 import sqlite3
-import time
 import uuid
 from typing import TYPE_CHECKING
 
-from ..errors import StoreWriteFailed
+from ..errors import MemoryGraphError, StoreWriteFailed
 from ..nodes import DEFAULT_NAMESPACE
 from ..store._files import sync_folder, write_failed
 from ..store.journal import Journal
@@ -26,19 +25,9 @@ if TYPE_CHECKING:
 
     from ..store.state import State
 
-__all__ = ["beside", "moves", "now", "parts_of", "renew", "reset", "write_json"]
+__all__ = ["beside", "moves", "parts_of", "refused", "renew", "reset", "write_json"]
 
 _SQLITE = ("", "-wal", "-shm", "-journal")
-
-
-def now(path: str, *names: str) -> str:
-    """Return the time in UTC as it stands in names of files, one that none of *path*'s set-aside files has yet."""
-    stamp = when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    number = 1
-    while any(glob.glob(f"{glob.escape(path)}*.{name}-{stamp}*") for name in names):
-        number += 1
-        stamp = f"{when}-{number}"
-    return stamp
 
 
 @contextlib.contextmanager
@@ -51,6 +40,19 @@ def beside(path: str) -> Iterator[str]:
         for name in glob.glob(glob.escape(stem) + "*"):
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+
+@contextlib.contextmanager
+def refused(verb: str, name: str) -> Iterator[None]:
+    """Translate what the system or SQLite refuses in the block."""
+    try:
+        yield
+    except MemoryGraphError:
+        raise  # some of ours are OSErrors, too
+    except OSError as exc:
+        raise write_failed(verb, name, exc) from exc
+    except sqlite3.Error as exc:
+        raise translated(exc, name) from exc
 
 
 def parts_of(path: str, backend: str) -> list[str]:

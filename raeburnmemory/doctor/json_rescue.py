@@ -21,7 +21,7 @@ from ..store.vector_files import VectorFiles, text_checksum
 from .content import bad_times, bad_vectors
 from .json_document import Document, read_document
 from .json_files import state_of
-from .model import FIELDS, SAMPLE, known_record
+from .model import FIELDS, SAMPLE, known_record, width_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +104,9 @@ def _know_model(state: State, report: Report) -> None:
     if record is not None:
         state.meta["embedder"] = record
         report.done.append(f"note again that the vectors are those of {record['name']!r}")
+    elif "embedder" in state.meta and width_of(state.meta["embedder"]) is None:
+        del state.meta["embedder"]  # a memory that does not know its model compares before it takes one for it
+        report.lost.append("which model the vectors are of")
 
 
 def _bytes(path: str) -> bytes | None:
@@ -272,7 +275,7 @@ def _load_vectors(path: str, store: str, state: State, report: Report, *, number
         except (StoreError, OSError) as exc:
             report.lost.append(f"vectors of {name!r}, which can be made again: {exc}")
             continue
-        if "embedder" not in state.meta and isinstance(description.get("model"), dict):
+        if width_of(state.meta.get("embedder")) is None and width_of(description.get("model")) is not None:
             state.meta["embedder"] = description["model"]
         if vectors is not None:
             state.sets[name] = files.of_other_rows(name, vectors, description, row_of, crc)

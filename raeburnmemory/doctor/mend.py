@@ -11,10 +11,10 @@ from ..dense import UNNAMED
 from ..errors import MemoryGraphError, StoreCorrupt, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
-from ..store import open_store
-from ..store._files import write_failed
+from ..store import finish_erasing, open_store
+from ..store._files import now, write_failed
 from .examine import examine, leftovers
-from .generation import beside, moves, now, write_json
+from .generation import beside, moves, refused, write_json
 from .json_rescue import rescue as rescue_files
 from .place import Place, find
 from .report import Report
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["repair"]
 
 # What is mended without writing the whole store anew.
-_ASIDE = {"leftover", "mode", "vectors-missing", "older", "hot-journal"}
+_ASIDE = {"leftover", "mode", "vectors-missing", "older", "hot-journal", "erasure-pending"}
 
 
 def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, timeout: float = 30.0) -> Report:
@@ -38,7 +38,8 @@ def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, 
     A damaged store is written anew beside the old one, from everything that can still be read; the new one is
     verified, and then takes its place. Every file that goes is kept as `<name>.damaged-<time>`: nothing is thrown
     away. Vectors that are missing are made again, if the model (*embedding_model*, or else the memory's own) can be
-    loaded. Killed in the middle, run it again. With *dry_run* nothing is changed, and the report says what would be.
+    loaded. An erasure (`forget(..., secure=True)`) that was begun and not finished is finished. Killed in the middle,
+    run it again. With *dry_run* nothing is changed, and the report says what would be.
 
     Other processes may have the memory open; writers wait for up to *timeout* seconds.
 
@@ -58,21 +59,38 @@ def repair(path: Any, *, dry_run: bool = False, embedding_model: Any = UNNAMED, 
             _plan(place, report)
         return report
     lock = StoreLock(place.path, timeout)
+    done: list[str] = []
+    left: tuple[str, ...] = ()
     try:
-        with lock():
-            done = ["finished what was interrupted"] if resume(place.name) else []
-            before = examine(place, _model(embedding_model))
-            before.done += done
-            if before.sound:
-                return before
-            codes = _mend(place, before, _model(embedding_model))
+        for again in (False, True):
+            with lock():
+                if resume(place.name):
+                    done.append("finished what was interrupted")
+                before = examine(place, _model(embedding_model))
+                before.done += done
+                if again or "erasure-pending" not in before.codes():
+                    codes = set() if before.sound else _mend(place, before, _model(embedding_model))
+                    break
+            # First, where that can be done: else files that hold it are set aside because they are not up to date.
+            with contextlib.suppress(StoreCorrupt):
+                left += _finish_erasing(place, done, timeout)
     finally:
         lock.close()
+    if before.sound and not left:
+        return before
     _bring_up(place, before, timeout)
+    if "erasure-pending" in codes:
+        left += _finish_erasing(place, before.done, timeout)
+        before.kept = [name for name in before.kept if os.path.lexists(name)]
     if codes & {"vectors-missing", "vectors-lost"}:
         _make_vectors(place, before, embedding_model)
     after = examine(place, _model(embedding_model))
     after.done, after.lost, after.kept = before.done, before.lost, before.kept
+    for name in dict.fromkeys(left):
+        after.add(
+            "warning", "erasure-left", f"{name!r} may still hold what was forgotten for good: it cannot be read. "
+            f"Delete it.", file=name
+        )  # fmt: skip
     return after
 
 
@@ -100,6 +118,8 @@ def _plan(place: Place, report: Report) -> None:
         report.done.append("make the vectors that are missing")
     if "older" in report.codes():
         report.done.append("bring the files up to date, keeping a copy")
+    if "erasure-pending" in report.codes():
+        report.done.append("finish erasing what was forgotten for good")
 
 
 def _useless(report: Report) -> list[str]:
@@ -146,6 +166,18 @@ def _bring_up(place: Place, report: Report, timeout: float) -> None:
         report.done.append("brought the files up to date")
 
 
+def _finish_erasing(place: Place, done: list[str], timeout: float) -> tuple[str, ...]:
+    """Finish an erasure that was cut short, and return the files that may still hold what was forgotten.
+
+    What was set aside before is a copy like any other.
+    """
+    found = finish_erasing(place.name, timeout)
+    if found is None:
+        return ()
+    done.append("finished erasing what was forgotten for good")
+    return found.left
+
+
 def _parts(place: Place) -> list[str]:
     from .generation import parts_of
 
@@ -154,7 +186,7 @@ def _parts(place: Place) -> list[str]:
 
 def _rewrite(place: Place, report: Report, stamp: str, model: Any) -> set[str]:
     """Put a store made of what can be read in the place of the damaged one; return what it still lacks, as codes."""
-    with beside(place.name) as stem:
+    with refused("mend", place.name), beside(place.name) as stem:
         if place.backend == "json":
             state, store = rescue_files(place.path, report)
             state.version += 1

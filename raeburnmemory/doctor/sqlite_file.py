@@ -165,11 +165,11 @@ def _check_log(path: str, report: Report) -> None:
     wal = read_wal(name)
     if not wal.bytes:
         return
-    if not wal.pages:
-        report.add("error", "wal", f"{name!r} has {wal.bytes} bytes, but not one commit that SQLite would read.")
-    elif wal.more:
-        lost = f"the commits behind byte {wal.valid} cannot be read"
+    if wal.more:
+        lost = f"{wal.more} commits behind byte {wal.valid} cannot be read"
         report.add("error", "wal", f"{name!r} is damaged: a frame in it is not what was written, and {lost}.")
+    elif not wal.valid:
+        report.add("error", "wal", f"{name!r} has {wal.bytes} bytes, but not one commit that SQLite would read.")
     else:
         torn = wal.bytes - wal.valid
         rest = f", and {torn} bytes that are no whole commit" if torn else ""
@@ -372,6 +372,9 @@ class _Rows:
                     int(dim),
                     VectorBlock(numbers[:, 0] - number * SLOTS, numbers[:, 1], values, numbers[:, 2:5]),
                 )
+                if rows[0][0] < first or (np.diff([row[0] for row in rows]) <= 0).any():
+                    self._report.add("error", "table", f"The keys of 'vectors' in {self._path!r} are out of order.")
+                    break  # else it would begin again, and never end
                 first = rows[-1][0] + 1
 
 

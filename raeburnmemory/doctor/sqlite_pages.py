@@ -12,6 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..store._files import read_database
+from ..store._wal import CRASH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,14 +28,14 @@ _DEPTH = 40
 class Wal(NamedTuple):
     """What a write-ahead log holds: the newest committed page under each number, and what is behind the last commit.
 
-    `bytes` is its length, `valid` how many of these are whole commits. `more` tells that frames of the same log
-    stand behind one that is damaged: a crash tears off an end, but makes no holes.
+    `bytes` is its length, `valid` how many of these are whole commits. `more` is how many commits of the same log
+    stand behind a frame that is damaged, if these are more than a crash can leave there.
     """
 
     pages: dict[int, bytes]
     bytes: int
     valid: int
-    more: bool
+    more: int
 
 
 def read_wal(path: str) -> Wal:
@@ -43,20 +44,20 @@ def read_wal(path: str) -> Wal:
         with open(path, "rb") as file:
             raw = file.read()
     except (FileNotFoundError, IsADirectoryError):
-        return Wal({}, 0, 0, more=False)
+        return Wal({}, 0, 0, more=0)
     if len(raw) < 32:
-        return Wal({}, len(raw), 0, more=False)
+        return Wal({}, len(raw), 0, more=0)
     magic, _, size = struct.unpack(">III", raw[:12])
     order = {0x377F0682: "<", 0x377F0683: ">"}.get(magic)
     if order is None or not 512 <= size <= 65536 or size & (size - 1):
-        return Wal({}, len(raw), 0, more=False)
+        return Wal({}, len(raw), 0, more=0)
     sums = _checksum(raw[:24], order, (0, 0))
     if sums != struct.unpack(">II", raw[24:32]):
-        return Wal({}, len(raw), 0, more=False)
+        return Wal({}, len(raw), 0, more=0)
     salts = raw[16:24]
     pages: dict[int, bytes] = {}
     waiting: dict[int, bytes] = {}
-    at, valid, step = 32, 32, 24 + size
+    at, valid, step = 32, 32, 24 + size  # a log whose first change was not finished is whole up to its header
     while at + step <= len(raw):
         head, page = raw[at : at + 24], raw[at + 24 : at + step]
         number, commit = struct.unpack(">II", head[:8])
@@ -69,9 +70,9 @@ def read_wal(path: str) -> Wal:
             pages.update(waiting)
             pages = {n: found for n, found in pages.items() if n <= commit}
             waiting, valid = {}, at
-    behind = range(at + step, len(raw) - step + 1, step)
-    more = any(raw[frame + 8 : frame + 16] == salts for frame in behind)
-    return Wal(pages, len(raw), valid if pages else 0, more)
+    behind = range(at, len(raw) - step + 1, step)
+    more = sum(raw[frame + 8 : frame + 16] == salts and any(raw[frame + 4 : frame + 8]) for frame in behind)
+    return Wal(pages, len(raw), valid, more if more > CRASH else 0)
 
 
 def _checksum(raw: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:

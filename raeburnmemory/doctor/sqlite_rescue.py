@@ -68,6 +68,9 @@ def rescue(path: str, report: Report, *, with_log: bool = True) -> Rescued:
         report.lost.append(
             f"what only {len(pages.damaged)} damaged pages of {path!r} held: {some(sorted(pages.damaged))}"
         )
+    if wal is not None and wal.bytes and (wal.more or not wal.valid):
+        behind = f"{wal.more} commits behind byte {wal.valid}" if wal.more else "whatever commits there were"
+        report.lost.append(f"{behind} of {path + '-wal'!r}")
     _name_lost(pages, roots, found, report)
     _versions(path, found)
     return found

@@ -12,11 +12,10 @@ import json
 import os
 import shutil
 import stat
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidInput, MemoryGraphError, StoreWriteFailed
-from ..store._files import SWITCHING, sync_folder, write_all, write_failed
+from ..store._files import SWITCHING, now, sync_folder, write_all, write_failed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +106,7 @@ def resume(path: str) -> bool:
     try:
         moves = [] if plan is None else _moves(path, plan)
         if plan is None or not all(_still(move, plan["before"]) for move in moves):
-            os.replace(path + SWITCHING, f"{path}{SWITCHING}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+            os.replace(path + SWITCHING, f"{path}{SWITCHING}.damaged-{now(path, 'damaged')}")
             return False
         _carry_out(path, moves)
     except OSError as exc:

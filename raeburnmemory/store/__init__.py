@@ -42,6 +42,7 @@ __all__ = [
     "checked_path",
     "copy_store",
     "default_path",
+    "finish_erasing",
     "open_store",
     "store_exists",
 ]
@@ -288,6 +289,24 @@ def _without_pending(store: Store) -> Store:
     return store
 
 
+def finish_erasing(location: str | os.PathLike[str], timeout: float = 30.0) -> Erased | None:
+    """Complete an erasure of the store at *location* that was cut short, and say what came of it; None if none was.
+
+    Opening a store for writing does so as well, but waits for nobody long, and fails in silence.
+
+    Raises:
+        LockTimeout: Somebody goes on writing, or reading what is to be erased.
+        StoreWriteFailed: The disk refused.
+    """
+    from .json import JsonStore
+    from .sqlite import SqliteStore
+
+    path, _ = _resolve(checked_path(location), None)
+    kind: type[JsonStore | SqliteStore] = SqliteStore if _kind_of(path) == "sqlite" else JsonStore
+    with contextlib.closing(kind(path, timeout=timeout)) as store:
+        return None if store.meta(ERASING) is None else store.erase(Batch())
+
+
 def store_exists(location: str | os.PathLike[str], backend: str | None = None) -> bool:
     """Tell whether `open_store` would find a store at *location*, one to copy from included."""
     name = checked_path(location)
@@ -404,6 +423,7 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
                 with contextlib.closing(SqliteStore(temporary, timeout=timeout)) as new:
                     copy_store(old, new)
                     new.write(Batch(meta={SOURCE: {"name": source.name, "store": old.id}}))
+            sync_folder(str(target.parent))  # a power cut must not bring back a log that nobody would sweep up
             temporary.rename(target)
             sync_folder(str(target.parent))
         except MemoryGraphError:

@@ -64,11 +64,11 @@ def _is_damage(exc: BaseException, name: str) -> bool:
     """Tell whether *exc* means that a file cannot be read, rather than that it may not be.
 
     Raises:
-        StoreWriteFailed, LockTimeout: The disk is full or somebody holds the file: nothing to be said against it.
+        StoreWriteFailed, LockTimeout: The disk refuses or somebody holds the file: nothing to be said against it.
     """
     if isinstance(exc, sqlite3.Error):
         exc = translated(exc, name)
-    if isinstance(exc, LockTimeout) or (isinstance(exc, StoreWriteFailed) and exc.errno in _FULL):
+    if isinstance(exc, LockTimeout) or (isinstance(exc, StoreWriteFailed) and exc.errno not in _FORBIDDEN):
         raise exc
     if isinstance(exc, OSError) and exc.errno in _FULL:
         raise write_failed("rewrite", name, exc) from exc
@@ -147,12 +147,15 @@ class Copies:
     def _beside(self) -> Iterator[tuple[str, str]]:
         """Yield the plain files whose names begin with that of the store, and the rest of their names."""
         folder, name = os.path.split(self._path)
-        with os.scandir(folder) as entries:
-            found = sorted(
-                entry.name.removeprefix(name)
-                for entry in entries
-                if entry.name.startswith(name) and entry.is_file(follow_symlinks=False)
-            )
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(
+                    entry.name.removeprefix(name)
+                    for entry in entries
+                    if entry.name.startswith(name) and entry.is_file(follow_symlinks=False)
+                )
+        except OSError as exc:
+            raise write_failed("list the folder of", self._path, exc) from exc
         for rest in found:
             if rest[:1] in {".", "-"} and not self._of_neighbour(rest, found):
                 yield self._path + rest, rest
@@ -401,6 +404,10 @@ def _replace(name: str, fill: Callable[[str], None]) -> None:
         os.chmod(temporary, stat.S_IMODE(os.stat(name).st_mode))
         os.replace(temporary, name)
         sync_folder(os.path.dirname(name))
+    except (StoreWriteFailed, FileNotFoundError):
+        raise
+    except OSError as exc:
+        raise write_failed("rewrite", name, exc) from exc  # which is no damage of what is there
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

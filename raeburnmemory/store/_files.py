@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -28,6 +29,7 @@ __all__ = [
     "discard",
     "hold_database",
     "let_go_of_database",
+    "now",
     "open_regular",
     "read_database",
     "settled",
@@ -211,6 +213,16 @@ def sync_folder(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def now(path: str, *names: str) -> str:
+    """Return the time in UTC as it stands in names of files, one that none of *path*'s set-aside files has yet."""
+    stamp = when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    number = 1
+    while any(glob.glob(f"{glob.escape(path)}*.{name}-{stamp}*") for name in names):
+        number += 1
+        stamp = f"{when}-{number}"
+    return stamp
 
 
 def settled(path: str, patience: float = _EXCHANGE) -> None:

@@ -4,8 +4,9 @@ A line is eight hexadecimal digits, a space and a JSON object. The digits are th
 from the digits of the line before, so that a line that replaced another one cannot pass for its continuation. The
 first line names the format, the store, the version of the `graph.json` it continues and that file's SHA-256.
 
-A line without its line end, or with zero bytes in it, is what a crash leaves: the batch was never acknowledged,
-and whoever holds the lock cuts it off. A whole line with a wrong CRC is damage, and is never skipped.
+A line without its end, or with zeros in place of whole sectors, is what a crash leaves: the batch was never
+acknowledged, and whoever holds the lock cuts it off. A whole line with a wrong CRC, or with another byte in the place
+of its line end, is damage, and is never skipped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ __all__ = ["FORMAT", "Journal", "decode_batch", "encode_batch"]
 
 FORMAT = 1
 _KIND = "raeburnmemory journal"
+_SECTOR = 512  # bytes that a disk writes as one, or a part of these
 
 
 def encode_batch(batch: Batch, version: int) -> bytes:
@@ -157,6 +160,8 @@ class Journal:
         while True:
             block = os.pread(self.fd, 1 << 20, self.offset + len(pending))
             if not block:
+                if pending[-1:].strip(b"\0") and pending[:9] == b"%08x " % zlib.crc32(pending[9:-1], self.crc):
+                    raise self._damaged(f"the line at byte {self.offset} is whole, but for its line end")
                 return  # a rest without a line end is torn, or being written right now
             pending += block
             whole = pending.rfind(b"\n") + 1
@@ -165,13 +170,20 @@ class Journal:
             for line in pending[:whole].splitlines(keepends=True):
                 crc = zlib.crc32(line[9:-1], self.crc)
                 if line[:9] != b"%08x " % crc:
-                    if b"\0" in line and not self._lines_follow(len(line)):
+                    if self._never_written(line) and not self._lines_follow(len(line)):
                         return  # the tail that some file systems leave after a power cut
                     raise self._damaged(f"the line at byte {self.offset} has a wrong checksum")
                 self.crc = crc
                 self.offset += len(line)
                 yield line[9:-1]
             pending = pending[whole:]
+
+    def _never_written(self, line: bytes) -> bool:
+        """Tell whether *line*, at the offset, lacks sectors: zeros from its start or that of one to the end of one."""
+        zeros = [(self.offset + found.start(), self.offset + found.end()) for found in re.finditer(rb"\0+", line)]
+        return bool(zeros) and all(
+            (first == self.offset or first % _SECTOR == 0) and end % _SECTOR == 0 for first, end in zeros
+        )
 
     def _lines_follow(self, length: int) -> bool:
         """Tell whether anything but zeros stands behind the line of *length* bytes at the offset."""

@@ -23,7 +23,7 @@ from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
-from ._files import SupersededError, copy_file, discard, settled, sweep, sync_folder, write_failed
+from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
 from .journal import Journal, decode_batch, encode_batch
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
@@ -353,7 +353,12 @@ class JsonStore(MemoryStore):
         with self.exclusive():
             mark = asked(self.meta(ERASING), batch, backups=backups)
             self.write(replace(batch, meta={**batch.meta, ERASING: mark}))
-            return self._erase(mark)
+            try:
+                return self._erase(mark)
+            except MemoryGraphError:
+                raise  # some of ours are OSErrors, too
+            except OSError as exc:
+                raise write_failed("rewrite", exc.filename or self._path, exc) from exc
 
     def _erase(self, mark: dict[str, Any]) -> Erased:
         """Bring every file to where nothing is in it any more of the nodes in *mark*; the lock is held."""
@@ -393,7 +398,7 @@ class JsonStore(MemoryStore):
     def _set_aside(self) -> None:
         """Keep vector files that were found damaged, instead of replacing them."""
         if self._lost is not None and not self._marked:  # marked: set aside already, by the fold that wrote the mark
-            when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+            when = now(self._path, "damaged")
             fields = {*self._state.sets, *self._fields, PROMPT}
             for name in [*self._vectors.existing(fields), self._vectors.header_path]:
                 if os.path.exists(name):

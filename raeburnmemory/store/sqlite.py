@@ -30,6 +30,7 @@ from ..lock import Mutex, StoreLock
 from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
 from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
+from ._wal import check_log
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_reading import Reading
@@ -130,6 +131,7 @@ class SqliteStore(Reading):
                 discard(name)
 
     def _connect(self) -> sqlite3.Connection:
+        check_log(self._path)
         self._file = self._file_now() or self._file
         with contextlib.suppress(FileNotFoundError):
             hold_database(self, self._path)

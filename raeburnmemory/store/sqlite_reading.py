@@ -153,6 +153,7 @@ class Reading:
         while True:
             with self._reading() as db:
                 page = [_node(row) for row in db.execute(sql, (*values, after, size))]
+            self._expect_order([node.row for node in page], after + 1)
             yield from page
             if len(page) < size:
                 return
@@ -202,8 +203,17 @@ class Reading:
         sql = f"SELECT {_EDGE} FROM edges NOT INDEXED WHERE {condition} ORDER BY row LIMIT {_PAGE}"
         after = -1
         while page := [_link(row) for row in self._query(sql, (*values, after))]:
+            self._expect_order([link.row for link in page], after + 1)
             yield from page
             after = page[-1].row
+
+    def _expect_order(self, keys: Any, low: int) -> None:
+        """See that the keys of a page ascend from *low* on: a damaged tree may lead back to where they began."""
+        if len(keys) and (keys[0] < low or (np.diff(keys) <= 0).any()):
+            raise StoreCorrupt(
+                f"{self._path!r} is damaged: its rows are out of order. Nothing was changed. Run repair, or put back a "
+                f"copy of it."
+            )
 
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
@@ -248,6 +258,7 @@ class Reading:
             values = np.frombuffer(raw, "<f4").reshape(len(rows), dim).astype(np.float32, copy=False)
             keys = np.array([row[0] for row in rows], np.int64)
             spans = np.array([row[3:] for row in rows], np.int64)
+            self._expect_order(keys, low)
             yield VectorBlock(keys - first, np.array([row[1] for row in rows], np.int64), values, spans)
             low = rows[-1][0] + 1
 

@@ -219,9 +219,24 @@ def _refusal(path: str) -> int:
     with contextlib.suppress(AttributeError, OSError):
         if os.statvfs(folder).f_favail == 0:
             return errno.ENOSPC
+    # A quota that is used up says so to nobody but who writes.
+    probe = f"{path}.tmp-{os.getpid()}"
+    try:
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(fd, bytes(_PROBE))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        return errno.EIO if isinstance(exc, FileExistsError) else exc.errno or errno.EIO
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(probe)
     return errno.EIO
 
 
+_PROBE = 1 << 16  # bytes for which there is no room where one page was refused
 _NEAR = 1 << 17  # bytes below the limit on file sizes: more than one transaction of a few rows
 
 

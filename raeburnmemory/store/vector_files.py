@@ -318,7 +318,8 @@ class VectorFiles:
         return [(self.header_path + suffix, self.header_path)]
 
     def _fits(self, field: str, description: Description) -> bool:
-        with contextlib.suppress(OSError, StoreCorrupt, KeyError):
+        # A file that cannot be read just now may fit all the same: that is for the caller.
+        with contextlib.suppress(FileNotFoundError, StoreCorrupt, KeyError):
             if description["form"] is not None:
                 _check(self.file_of(field, faiss=description["form"] == "faiss"), description)
                 return True

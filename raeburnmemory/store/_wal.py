@@ -1,0 +1,143 @@
+"""Whether a write-ahead log is damaged in the middle: SQLite would take the commits before that for all there are.
+
+SQLite reads a log up to the first frame whose checksum is wrong, and whoever opens the database next begins the log
+anew: what stands behind is gone, and nobody is told. A crash leaves a wrong frame as well, but only in the last change:
+the one before was synced as a whole before it began. So two commits from a wrong frame on are no crash.
+Format: https://sqlite.org/fileformat2.html, section 4.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import StoreCorrupt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CRASH", "check_log"]
+
+CRASH = 1  # commits that a crash can leave from a wrong frame on: that of the change under way
+_HEADER, _FRAME = 32, 24
+_ORDERS = {0x377F0682: "<", 0x377F0683: ">"}
+_USUAL = 4096  # the size of a page where nothing says another
+_BLOCK = 1024  # frames at a time
+_LOOKS = 3  # a log that is just being written must look the same so often to count as damaged
+
+
+def check_log(path: str) -> None:
+    """Look at the log of the database at *path*, if there is one.
+
+    Raises:
+        StoreCorrupt: It is damaged, and commits stand behind the damage.
+    """
+    name = path + "-wal"
+    seen = set()
+    for look in range(_LOOKS):
+        at, behind = _look(name)
+        if behind <= CRASH:
+            return
+        seen.add(at)
+        time.sleep(0.01 * look)
+    if len(seen) == 1:
+        raise StoreCorrupt(
+            f"{name!r} is damaged at byte {at}, and {behind} changes from there on cannot be read. Nothing was "
+            f"changed. Run repair, which keeps what can be read, or put back a copy of it with its database."
+        )
+
+
+def _look(name: str) -> tuple[int, int]:
+    """Return where the first wrong frame of a log begins, and how many commits it and those behind it make."""
+    try:
+        with open(name, "rb") as file:
+            raw = file.read()
+            file.seek(0)
+            again = file.read(_HEADER)
+    except OSError:
+        return 0, 0  # SQLite will say what is wrong
+    words = np.frombuffer(raw[:_HEADER], ">u4")
+    if len(words) < 8 or again != raw[:_HEADER]:
+        return 0, 0
+    order, page = _header(raw[:_HEADER])
+    length = _FRAME + (page or _USUAL)
+    frames = np.frombuffer(raw, np.uint8, (len(raw) - _HEADER) // length * length, _HEADER).reshape(-1, length)
+    heads = frames[:, :_FRAME].copy().view(">u4")
+    if not page:  # SQLite then takes the log for empty; its frames say themselves that they belong together
+        alike = (heads[:, 2:4] == heads[:1, 2:4]).all(axis=1) & (heads[:, 0] > 0)
+        return 0, int((alike & (heads[:, 1] != 0)).sum()) if heads[:1, 2:4].any() else 0
+    ours = (heads[:, 2] == words[4]) & (heads[:, 3] == words[5])
+    last = int(np.flatnonzero(ours)[-1]) + 1 if ours.any() else 0  # behind it are frames of an older log
+    sums = (int(words[6]), int(words[7]))
+    for first in range(0, last, _BLOCK):
+        for at, told in enumerate(_sums(frames[first : min(last, first + _BLOCK)], order), first):
+            sums = _after(sums, told, 1 + page // 8)
+            if not ours[at] or sums != (int(heads[at, 4]), int(heads[at, 5])):
+                behind = ours[at:last] & (heads[at:last, 1] != 0)  # it may end a change itself
+                return _HEADER + at * length, int(behind.sum())
+    return _HEADER + last * length, 0
+
+
+def _header(raw: bytes) -> tuple[str, int]:
+    """Return the order of bytes and the size of pages that the header of a log tells; no size if it is not whole."""
+    magic, _, page = struct.unpack(">III", raw[:12])
+    order = _ORDERS.get(magic, "<")
+    sums = (0, 0)
+    for x, y in struct.iter_unpack(f"{order}II", raw[:24]):
+        first = (sums[0] + x + sums[1]) & 0xFFFFFFFF
+        sums = first, (sums[1] + y + first) & 0xFFFFFFFF
+    whole = magic in _ORDERS and sums == struct.unpack(">II", raw[24:])
+    return order, page if whole and 512 <= page <= 65536 and not page & (page - 1) else 0
+
+
+def _sums(frames: NDArray[np.uint8], order: str) -> list[tuple[int, int]]:
+    """Return what each frame adds to the checksum: of its first 8 bytes and its page, had it begun with zeros.
+
+    The checksum takes two words at a time: `a += x + b; b += y + a`, modulo 2**32. That is linear, so the sum of the
+    words, each times what becomes of it on the way to the end, gives the same.
+    """
+    data = np.concatenate([frames[:, :8], frames[:, _FRAME:]], axis=1)
+    words = data.view(f"{order}u4").astype(np.uint32)
+    first, second = _weights(words.shape[1])
+    one, other = ((words * weights).sum(axis=1, dtype=np.uint32).tolist() for weights in (first, second))
+    return list(zip(one, other, strict=True))
+
+
+@cache
+def _weights(count: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return what a one in each of *count* words adds to either half of the checksum."""
+    first, second = np.empty(count, np.uint32), np.empty(count, np.uint32)
+    x, y = (1, 1), (0, 1)  # what the two words of the last pair add: the first also reaches the other half
+    for at in range(count - 2, -1, -2):
+        first[at], second[at] = x
+        first[at + 1], second[at + 1] = y
+        x, y = _step(x), _step(y)
+    return first, second
+
+
+def _step(sums: tuple[int, int]) -> tuple[int, int]:
+    """Return what becomes of a checksum by a pair of zeros."""
+    first = (sums[0] + sums[1]) & 0xFFFFFFFF
+    return first, (sums[1] + first) & 0xFFFFFFFF
+
+
+@cache
+def _powers(pairs: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return what becomes of (1, 0) and of (0, 1) by *pairs* pairs of zeros."""
+    one, other = (1, 0), (0, 1)
+    for _ in range(pairs):
+        one, other = _step(one), _step(other)
+    return one, other
+
+
+def _after(sums: tuple[int, int], told: tuple[int, int], pairs: int) -> tuple[int, int]:
+    """Return the checksum after a frame of *pairs* pairs that by itself adds *told*."""
+    one, other = _powers(pairs)
+    return (
+        (sums[0] * one[0] + sums[1] * other[0] + told[0]) & 0xFFFFFFFF,
+        (sums[0] * one[1] + sums[1] * other[1] + told[1]) & 0xFFFFFFFF,
+    )
