@@ -47,6 +47,7 @@ def fill(path, *, many=0):
     with open_memory(path, namespace="work") as work:
         work.add_interaction({"id": "p1", "text": "where is the stapler"}, {"id": "r1", "text": "in the drawer"})
     memory.similar("word")  # which saves an index of many
+    memory.recall("word")  # and its words
     memory.close()
     memory = open_memory(path)
     for n in range(20, 24):
@@ -112,7 +113,7 @@ def looked(path, name, at, bit, how):
     raw[int(at)] ^= 1 << int(bit)
     victim.write_bytes(raw)
     if how == "cache":
-        found = {"verify": verified(path), "read": asked(path, ["similar"], read_only=True)}
+        found = {"verify": verified(path), "read": asked(path, ["similar", "recall"], read_only=True)}
     else:
         kept = path.parent.with_name(path.parent.name + "-kept")
         shutil.copytree(path.parent, kept)

@@ -37,6 +37,7 @@ KINDS = {
     "log": ("g.db", "g.db-wal", "log"),
     "shared memory": ("g.db", "g.db-shm", "nothing"),
     "index": ("g.db", "g.db.prompt.index", "cache"),
+    "words": ("g.db", "g.db.words.index", "cache"),
 }
 
 
@@ -72,7 +73,7 @@ def memories(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit(zygote, memories, tmp_path, kind):
     name, file, meaning = KINDS[kind]
-    source = memories(name, many=MANY if meaning == "cache" else 0, running=kind not in {"database", "index"})
+    source = memories(name, many=MANY if meaning == "cache" else 0, running=kind not in {"database", "index", "words"})
     size = (source / file).stat().st_size
     assert size
     shutil.copytree(source, tmp_path / "peace")
