@@ -223,6 +223,18 @@ def test_rows_that_stand_out_are_not_lost(ladder):
     assert len(index._odd) < 100
 
 
+def test_sums_that_float32_does_not_hold(ladder):
+    """4,096 numbers, all of nearly one size: products of whole numbers beyond 2 ** 24."""
+    rng = np.random.default_rng(9)
+    base = np.sign(rng.standard_normal(4096))
+    flips = np.where(rng.random((300, 4096)) < np.linspace(0, 0.02, 300)[:, np.newaxis], -1, 1)
+    rows = unit(base * flips * (1 + rng.standard_normal((300, 4096)) / 200))
+    index = ladder(4096, few=20, bits=NEVER)
+    index.add(np.arange(300), rows)
+    for query in (rows[0], rows[150], unit(base[np.newaxis])[0]):
+        compare_search(index, dict(enumerate(rows)), query, 12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(history=st.data())
 def test_any_history(history, tmp_path_factory):
