@@ -137,7 +137,7 @@ def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_p
 @pytest.mark.parametrize("shape", SHAPES)
 def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
     rows, queries = data(shape, 6000, 64, 60)
-    index = ladder(64, few=50, bits=3000, candidates=600)
+    index = ladder(64, few=50, bits=3000, candidates=300)
     index.add(np.arange(6000), rows)
     found = [
         np.isin(nearest(rows, q, 10, np.arange(6000))[0], index.search(q, 10)[0]).mean()
@@ -145,7 +145,7 @@ def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
     ]
     share = float(np.mean(found))
     assert share >= 0.99
-    assert index.mode == ("bits" if index._checked[1] >= 0.99 else "int8")
+    assert index.mode == ("bits" if index._checked[1] >= 0.993 else "int8")
     if index.mode == "int8":
         assert share == 1.0
     late = np.arange(2000, 5900)
@@ -157,7 +157,7 @@ def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder)
     modes = {}
     for shape in ("clustered", "random", "one topic"):
         rows, _ = data(shape, 4000, 256)
-        index = ladder(256, few=50, bits=3000, candidates=600)
+        index = ladder(256, few=50, bits=3000, candidates=200)
         index.add(np.arange(4000), rows)
         modes[shape] = index.mode
     assert modes == {"clustered": "bits", "random": "int8", "one topic": "int8"}
@@ -165,7 +165,7 @@ def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder)
 
 def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_path, monkeypatch):
     checks = []
-    monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or 1.0)
+    monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or (1.0, 100))
 
     def make():
         return ladder(16, few=50, bits=200, candidates=100)
@@ -221,6 +221,18 @@ def test_rows_that_stand_out_are_not_lost(ladder):
     compare_search(index, dict(enumerate(all_rows)), spikes[0] * np.float32(0.5) + rows[1], 70)
     assert index._scale is not fitted  # too many stood out: a new scale
     assert len(index._odd) < 100
+
+
+def test_sums_that_float32_does_not_hold(ladder):
+    """4,096 numbers, all of nearly one size: products of whole numbers beyond 2 ** 24."""
+    rng = np.random.default_rng(9)
+    base = np.sign(rng.standard_normal(4096))
+    flips = np.where(rng.random((300, 4096)) < np.linspace(0, 0.02, 300)[:, np.newaxis], -1, 1)
+    rows = unit(base * flips * (1 + rng.standard_normal((300, 4096)) / 200))
+    index = ladder(4096, few=20, bits=NEVER)
+    index.add(np.arange(300), rows)
+    for query in (rows[0], rows[150], unit(base[np.newaxis])[0]):
+        compare_search(index, dict(enumerate(rows)), query, 12)
 
 
 @settings(max_examples=60, deadline=None)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _TOP = 127
 _MOST = 0.999  # the share of rows whose numbers all fit the scale
+_WHOLE = 2**24  # whole numbers up to here are exact in float32
 _MARGIN = 1.05  # by how much a row's rounding may be worse than that of most without standing out
 
 
@@ -90,6 +91,9 @@ def rounded(query: NDArray[np.float32], scale: Scale) -> Rounded:
     whole = np.clip(np.rint(exact / step), -_TOP, _TOP)
     lost = float(np.linalg.norm(exact - whole * step))
     doubt = lost * scale.length + float(np.linalg.norm(whole * step)) * scale.limit
+    reach = _TOP * float(np.abs(whole).sum())
+    if reach > _WHOLE:  # a sum of long vectors may leave what float32 holds of whole numbers, and be rounded
+        doubt += step * scale.step * reach * len(whole) / _WHOLE
     common = float(exact @ scale.centre.astype(np.float64))
     return Rounded(whole.astype(np.float32), step * scale.step, common, doubt * (1 + 1e-6))
 

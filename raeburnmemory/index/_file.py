@@ -41,7 +41,6 @@ from ._columns import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -222,7 +221,7 @@ def write_cache(path: str, backend: str, dim: int, stamp: dict[str, object], con
         handle, temporary = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".tmp", dir=target.parent)
         try:
             with os.fdopen(handle, "r+b", buffering=0) as file:
-                _extend(file, _FIRST, backend, dim, checked, [], content)
+                _extend(file.fileno(), _FIRST, backend, dim, checked, [], content)
             Path(temporary).replace(target)
         except BaseException:
             with suppress(OSError):
@@ -242,13 +241,13 @@ def extend_cache(path: str, saved: Saved, backend: str, stamp: dict[str, object]
     checked = _checked_stamp(stamp)
     try:
         with Path(path).open("r+b", buffering=0) as file:
-            _extend(file, saved.end, backend, saved.dim, checked, saved.segments, content)
+            _extend(file.fileno(), saved.end, backend, saved.dim, checked, saved.segments, content)
     except OSError as exc:
         raise _refused(path, exc) from exc
 
 
 def _extend(
-    file: BinaryIO,
+    number: int,
     at: int,
     backend: str,
     dim: int,
@@ -256,12 +255,12 @@ def _extend(
     before: list[Segment],
     content: Content,
 ) -> None:
-    """Write a segment and a description from *at* on, then the first line."""
+    """Write a segment and a description from *at* on, then the first line, to the file with that *number*."""
     columns: dict[str, tuple[int, int | None]] = {}
-    file.seek(at)
     for name in _widths(dim):
         if name in content.columns:
-            columns[name] = file.tell(), _write_column(file, name, dim, before, content.columns[name])
+            end, crc = _write_column(number, at, name, dim, before, content.columns[name])
+            columns[name], at = (at, crc), end
     parts = [*before, Segment(content.size, columns)]
     description = {
         "format": FORMAT,
@@ -272,18 +271,18 @@ def _extend(
         "found": content.found,
         "segments": [{"count": part.size, "columns": part.columns} for part in parts],
     }
-    raw, where = json.dumps(description).encode() + b"\n", file.tell()
-    _write(file, raw)
-    os.fsync(file.fileno())
-    first = b"%s%s %d %d" % (_MAGIC, hashlib.sha256(raw).hexdigest().encode(), where, len(raw))
-    file.seek(0)
-    _write(file, first.ljust(_FIRST - 1) + b"\n")
-    os.fsync(file.fileno())
+    raw = json.dumps(description).encode() + b"\n"
+    _write(number, raw, at)
+    os.fsync(number)
+    first = b"%s%s %d %d" % (_MAGIC, hashlib.sha256(raw).hexdigest().encode(), at, len(raw))
+    _write(number, first.ljust(_FIRST - 1) + b"\n", 0)
+    os.fsync(number)
 
 
 def _write_column(
-    file: BinaryIO, name: str, dim: int, before: list[Segment], blocks: Iterable[NDArray[Any]]
-) -> int | None:
+    file: int, at: int, name: str, dim: int, before: list[Segment], blocks: Iterable[NDArray[Any]]
+) -> tuple[int, int | None]:
+    """Write a column, and return where it ends and its CRC-32."""
     kind, width = _widths(dim)[name]
     crc, number = 0, sum(part.size for part in before)
     for block in blocks:
@@ -296,14 +295,24 @@ def _write_column(
             piece = records
         data = _as_bytes(piece)
         crc = zlib.crc32(data, crc)
-        _write(file, data)
-    return None if name == "rows" else crc
+        _write(file, data, at)
+        at += len(data)
+    return at, None if name == "rows" else crc
 
 
-def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+def _seek_and_write(number: int, data: memoryview, at: int) -> int:
+    os.lseek(number, at, os.SEEK_SET)
+    return os.write(number, data)
+
+
+_write_at: Callable[[int, memoryview, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
+def _write(number: int, data: bytes | memoryview, at: int) -> None:
     view = memoryview(data)
     while view:
-        view = view[file.write(view) :]
+        done = _write_at(number, view[: 1 << 30], at)
+        view, at = view[done:], at + done
 
 
 def _checked_stamp(stamp: dict[str, object]) -> dict[str, object]:

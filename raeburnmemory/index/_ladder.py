@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FEW = 8192  # rows that are compared in float32 where they are in place
 FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
-CANDIDATES = 1000  # rows that signs propose for up to CANDIDATES / _PER_HIT hits
+CANDIDATES = 1000  # rows that signs propose at least, for up to CANDIDATES / _PER_HIT hits
 _PER_HIT = 4
 _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving rows out does not pay
 _SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
@@ -46,7 +46,8 @@ _ODD = (64, 100)  # rows that stand out: so many, and one in so many, before a n
 _GROWN = 1.1  # by how much an index has to have grown for that
 _QUERIES = 100  # of the check
 _DEPTH = 10
-_ENOUGH = 0.99
+_ENOUGH = 0.993  # 0.99, and what a check of 1,000 neighbours may be wrong by
+_TRIED = (1, 2, 4)  # times the candidates, until they find enough
 _GROWTH = 1.5  # by which an index has to grow before it is checked again
 _WIDTH = 64  # candidates that a proof takes at least
 _WIDEST_PROOF = 4096  # and that it begins with at most
@@ -69,7 +70,8 @@ class Ladder(FlatIndex):
         self._fitted = 0  # rows there were when the scale was chosen
         self._odd: NDArray[np.int64] = np.empty(0, np.int64)  # positions of rows that stand out, ascending
         self._width = _WIDTH  # candidates that the next proof probably needs
-        self._checked: tuple[int, float] | None = None  # rows there were at the last check, and what it found
+        # Rows there were at the last check, the share it found, with how many candidates.
+        self._checked: tuple[int, float, int] | None = None
 
     # --- what a subclass does -----------------------------------------------------------------------------------
 
@@ -200,13 +202,10 @@ class Ladder(FlatIndex):
 
     def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Return, ascending, the positions of the most promising candidates."""
+        assert self._checked is not None
         table = self._signed()
-        assert self._centre is not None
-        common = float(self._centre @ self._centre)
-        # What the query has of the centre's direction says nothing here, however long it is.
-        lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
-        asked = signs(lean[np.newaxis])
-        wanted = max(self._candidates, _PER_HIT * k) + len(self._dead)
+        asked = self._asked(query)
+        wanted = max(self._checked[2], _PER_HIT * k) + len(self._dead)
         if within is None:
             found = self._closest(table, asked, min(wanted, len(table)))
         else:
@@ -217,6 +216,14 @@ class Ladder(FlatIndex):
             else:
                 found = within[self._closest(table[within], asked, wanted)]
         return self._living(np.sort(found))
+
+    def _asked(self, query: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the signs of *query*, for `_signed` rows."""
+        assert self._centre is not None
+        common = float(self._centre @ self._centre)
+        # What the query has of the centre's direction says nothing here, however long it is.
+        lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
+        return signs(lean[np.newaxis])
 
     def _signed(self) -> NDArray[np.uint8]:
         """Return the signs of all rows, made now where they are missing."""
@@ -231,15 +238,17 @@ class Ladder(FlatIndex):
         """Tell whether signs find what is to be found, by a check that is repeated when the index has grown."""
         if self._checked is None or self._count > _GROWTH * self._checked[0]:
             self._signs = None  # made anew: what rows have in common has changed with them
-            self._checked = self._count, self._check()
+            self._checked = (self._count, *self._check())
             if self._checked[1] >= _ENOUGH:
                 self._codes = None  # not needed any more
             else:
                 self._signs = None
         return self._checked[1] >= _ENOUGH
 
-    def _check(self) -> float:
-        """Return the share of the nearest that signs find: those of stored rows, and of places between two of them.
+    def _check(self) -> tuple[float, int]:
+        """Return the share of the nearest that signs find, and with how many candidates.
+
+        Those of stored rows are looked for, and of places between two of them.
 
         A question lies further from what answers it than one answer from another, and is harder to tell by signs.
         """
@@ -252,14 +261,20 @@ class Ladder(FlatIndex):
         queries = queries[np.einsum("ij,ij->i", queries, queries) > 0]
         depth = _DEPTH + 1  # a stored row finds itself, which is no art
         wanted = self._tenth_best(queries, depth)
-        found = total = 0
+        levels = [times * self._candidates for times in _TRIED]
+        found, total, table = np.zeros(len(levels)), 0, self._signed()
         for query, least in zip(queries, wanted, strict=True):
             slack = slack_for(self.dim, float(np.linalg.norm(query)) * self._longest)
-            candidates = self._by_signs(query, depth, None)
-            best = scores(self._table, query, candidates)
-            found += min(int(np.count_nonzero(best >= least - slack)), depth) - 1
+            at = self._closest(table, self._asked(query), min(levels[-1] + len(self._dead), len(table)))
+            at = at[self._alive(at)]
+            order = np.argsort(at)
+            ranks = order[scores(self._table, query, at[order]) >= least - slack]
+            found += [max(min(int(np.count_nonzero(ranks < level)), depth) - 1, 0) for level in levels]
             total += depth - 1
-        return found / total if total else 0.0
+        for share, level in zip((found / max(total, 1)).tolist(), levels, strict=True):
+            if share >= _ENOUGH or level == levels[-1]:
+                break
+        return share, level
 
     def _tenth_best(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
         """Return the score of the row that is nearest but depth - 1, for each of *queries*."""
@@ -316,8 +331,8 @@ class Ladder(FlatIndex):
         found = saved.found
         try:
             if "checked" in found:
-                count, share = found["checked"]
-                self._checked = int(count), float(share)
+                count, share, candidates = found["checked"]
+                self._checked = int(count), float(share), int(candidates)
             if saved.has("signs") and "centre" in found:
                 self._centre = _unpacked(found["centre"], np.float32, self.dim)
                 self._signs = self._filled(saved, "signs")
