@@ -185,11 +185,12 @@ def _best_linked(
     evidence: Evidence, corpus: Corpus, numbers: Numbers, amounts: NDArray[np.float64]
 ) -> tuple[list[str], Numbers]:
     """Return the relation to, and the number of, what is linked to each and supports it most."""
-    near = np.maximum(evidence.near(), evidence.scaled(evidence.words))
+    near, words = evidence.near(), evidence.scaled(evidence.words)
     relations, others = [""] * len(numbers), np.full(len(numbers), -1)
     for place in np.flatnonzero(amounts).tolist():
-        links = corpus.linked[int(numbers[place])]
-        others[place], relations[place] = max(links, key=lambda link: float(near[link[0]]))
+        links = list(corpus.linked[int(numbers[place])])
+        ends = np.array([other for other, _ in links])
+        others[place], relations[place] = links[int(np.argmax(np.maximum(near(ends), words(ends))))]
     return relations, others
 
 

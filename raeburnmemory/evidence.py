@@ -9,7 +9,7 @@ import numpy as np
 from .passages import EMBEDDED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,6 +48,7 @@ class Evidence:
     ) -> None:
         self.corpus, self.query, self.question = corpus, query, question
         self.allowed, self.spans, self.legs, self.pool = allowed, spans, legs, pool
+        self._everybody = bool(allowed.all())
         n = len(corpus)
         self.similar = np.full(n, np.nan, np.float32)  # cosines with the question itself, for hits
         self.whole = np.full(n, np.nan, np.float32)  # cosines with what sets the question apart, for the ranking
@@ -179,7 +180,7 @@ class Evidence:
         return np.flatnonzero(there[:-1] & self.allowed)
 
     def _best(self, numbers: Numbers) -> list[int]:
-        scores = self.scaled(self.words)[numbers] + np.nan_to_num(self.cosines[numbers])
+        scores = self.scaled(self.words)(numbers) + np.nan_to_num(self.cosines[numbers])
         return [int(number) for number in numbers[np.argsort(-scores, kind="stable")[:_TOP]]]
 
     def to_compare(self) -> NDArray[np.int64]:
@@ -203,16 +204,25 @@ class Evidence:
 
     # --- on one scale -------------------------------------------------------------------------------------------
 
-    def scaled(self, values: Floats) -> Floats:
-        """Return *values* over the best of those allowed, at most 1."""
-        best = float(values.max(where=self.allowed, initial=0.0))
-        return np.minimum(values * np.float32(1 / best), np.float32(1)) if best > 0 else np.zeros_like(values)
+    def scaled(self, values: Floats) -> Callable[[Numbers], Floats]:
+        """Return a function from numbers of nodes to their *values* over the best of those allowed, from 0 to 1.
 
-    def near(self) -> Floats:
-        """Return how near each node is: half as a whole, half by its nearest passage, each over the best one."""
-        zero = np.float32(0)
-        whole, passage = (self.scaled(np.fmax(cosines, zero)) for cosines in (self.whole, self.cosines))
-        return np.asarray((whole + passage) * np.float32(0.5), np.float32)
+        Nobody, -1, has 0. Of a large memory only what is asked for is computed.
+        """
+        best = float(np.fmax.reduce(values if self._everybody else values[self.allowed], initial=np.float32(0)))
+        factor, zero, one = np.float32(1 / best if best > 0 else 0), np.float32(0), np.float32(1)
+
+        def of(numbers: Numbers) -> Floats:
+            found: Floats = np.minimum(np.fmax(values[numbers], zero) * factor, one)
+            found[numbers < 0] = 0
+            return found
+
+        return of
+
+    def near(self) -> Callable[[Numbers], Floats]:
+        """Return a function that tells how near nodes are: half as wholes, half by the nearest passage, each scaled."""
+        whole, passage = self.scaled(self.whole), self.scaled(self.cosines)
+        return lambda numbers: np.asarray((whole(numbers) + passage(numbers)) * np.float32(0.5), np.float32)
 
     # --- for hits -----------------------------------------------------------------------------------------------
 

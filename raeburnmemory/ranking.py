@@ -23,7 +23,7 @@ from .nodes import RESPONDED_WITH, SUPERSEDES
 from .records import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -286,8 +286,9 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     corpus = evidence.corpus
     flags, lengths = corpus.flags, corpus.words.lengths()
     meaning, words, exact_words = (
-        _with_nobody(values)
-        for values in (evidence.near(), evidence.scaled(evidence.words), evidence.scaled(evidence.exact_words))
+        evidence.near(),
+        evidence.scaled(evidence.words),
+        evidence.scaled(evidence.exact_words),
     )
     previous, sessions = corpus.previous[numbers], corpus.sessions[numbers]
     before = np.where(previous >= 0, corpus.previous[previous], -1)
@@ -295,19 +296,24 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     answer = np.where(mine & ANSWER, -1, corpus.answer[numbers])
     chat = (mine & NAMED) == 0
     # What a session's best words are depends on whose session it is, as the words themselves do.
-    best = np.where(chat, _best_of(corpus, exact_words)[sessions], _best_of(corpus, words)[sessions])
+    best = np.where(
+        chat,
+        _best_of(corpus, exact_words, evidence.exact_words)[sessions],
+        _best_of(corpus, words, evidence.words)[sessions],
+    )
+    zero, most = np.float32(0), max(float(evidence.session.max(initial=0)), 1e-9)
     observed = {
-        "meaning": meaning[numbers],
-        "words": words[numbers],
-        "exact_words": exact_words[numbers],
-        "asked": words[previous] * ((flags[previous] & ASKS) != 0),
-        "previous_meaning": meaning[previous],
-        "before": words[before],
-        "next_meaning": meaning[corpus.following[numbers]],
+        "meaning": meaning(numbers),
+        "words": words(numbers),
+        "exact_words": exact_words(numbers),
+        "asked": words(previous) * ((flags[previous] & ASKS) != 0),
+        "previous_meaning": meaning(previous),
+        "before": words(before),
+        "next_meaning": meaning(corpus.following[numbers]),
         "session_words": best,
-        "session": _with_nobody(evidence.session)[sessions] / max(float(evidence.session.max(initial=0)), 1e-9),
-        "answer_meaning": meaning[answer],
-        "answer_words": exact_words[answer],
+        "session": np.where(sessions >= 0, evidence.session[sessions], zero) / most,
+        "answer_meaning": meaning(answer),
+        "answer_words": exact_words(answer),
         "question": ((mine & ASKS) != 0).astype(np.float32),
         "length": np.minimum(np.log1p(lengths[numbers]) / np.log1p(_LENGTH), 1).astype(np.float32),
         "first": ((sessions >= 0) & (previous < 0)).astype(np.float32),
@@ -322,21 +328,15 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     if evidence.spans:
         observed["time"] = evidence.timely()[numbers]
     if corpus.linked:
-        observed["linked"] = _linked(corpus, numbers, np.maximum(meaning, words))
+        observed["linked"] = _linked(corpus, numbers, lambda some: np.maximum(meaning(some), words(some)))
     return observed
 
 
-def _with_nobody(values: Floats) -> Floats:
-    """Return *values* and a 0: that of -1, nobody."""
-    return np.concatenate([values, np.zeros(1, np.float32)])
-
-
-def _best_of(corpus: Corpus, values: Floats) -> Floats:
-    """Return, at the number of each session, the best of the *values* of what was said there; of nobody 0."""
-    found = np.zeros(len(values), np.float32)
-    some = np.flatnonzero(values[:-1])
-    sessions = corpus.sessions[some]
-    np.maximum.at(found, sessions, values[some])
+def _best_of(corpus: Corpus, scaled: Callable[[Numbers], Floats], values: Floats) -> Floats:
+    """Return, at the number of each session, the best of the *scaled* values of what was said there; of nobody 0."""
+    found = np.zeros(len(values) + 1, np.float32)  # the last is nobody's
+    some = np.flatnonzero(values)
+    np.maximum.at(found, corpus.sessions[some], scaled(some))
     found[-1] = 0
     return found
 
@@ -378,11 +378,14 @@ def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
     return np.isin(speakers, named).astype(np.float32)
 
 
-def _linked(corpus: Corpus, numbers: NDArray[np.int64], values: Floats) -> Floats:
+def _linked(corpus: Corpus, numbers: NDArray[np.int64], near: Callable[[Numbers], Floats]) -> Floats:
     found = np.zeros(len(numbers), np.float32)
-    for place, number in enumerate(numbers.tolist()):
-        for other, _ in corpus.linked.get(number, ()):
-            found[place] = max(found[place], values[other])
+    links = [
+        (place, other) for place, number in enumerate(numbers.tolist()) for other, _ in corpus.linked.get(number, ())
+    ]
+    if links:
+        places, others = np.array(links).T
+        np.maximum.at(found, places, near(others))
     return found
 
 

@@ -24,7 +24,7 @@ __all__ = ["RelatedWords"]
 LEAST = 0.4  # cosine from which a word counts as related; its weight grows from 0 there to 1 for the same meaning
 MOST = 10  # related words of a word
 _BLOCK = 4096
-_FIRST = 128  # numbers of a vector by which words are chosen
+_FIRST = 64  # numbers of a vector by which words are chosen
 _PROMISING = 0.4  # cosine between these from which words are compared whole
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
@@ -34,7 +34,7 @@ class RelatedWords:
     """The vectors of an index's vocabulary, made as it grows. For one thread at a time.
 
     Static vectors have their weight in their first numbers, so these alone choose the words that are compared whole:
-    of all that the ten related words of a word weigh, that overlooks some 0.2 %.
+    of all that the ten related words of a word weigh, that overlooks about 1 %.
     """
 
     def __init__(self, index: LexicalIndex) -> None:
@@ -86,7 +86,7 @@ class RelatedWords:
 
     def _compare(self, words: list[str], since: int) -> None:
         begins, lengths, rests = self._embed(words)
-        promise = (self._begins[since : self._n] @ begins.T).ravel()  # many times faster than the other way round
+        promise = (self._begins[since : self._n] @ begins.T).ravel()
         likely = np.flatnonzero(promise >= _PROMISING)
         near, asked = np.divmod(likely, len(words))
         near += since

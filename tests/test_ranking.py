@@ -499,12 +499,12 @@ def test_every_weight_is_of_something_observed():
 def test_related_words_are_the_nearest_ones(texts, asked):
     """However the vocabulary grew, and whatever was asked in between: as if all were compared and sorted.
 
-    All but those whose beginnings, the first 128 numbers of their vectors, are less alike than 0.4.
+    All but those whose beginnings, the first 64 numbers of their vectors, are less alike than 0.4.
     """
     index, embedder = LexicalIndex("none"), BuiltinEmbedder()
 
     def beginnings(rows):
-        return rows[:, :128] / np.maximum(np.linalg.norm(rows[:, :128], axis=1, keepdims=True), 1e-12)
+        return rows[:, :64] / np.maximum(np.linalg.norm(rows[:, :64], axis=1, keepdims=True), 1e-12)
 
     related = RelatedWords(index)
     for number, text in enumerate([*texts, "puppy dog kitten cat"]):
