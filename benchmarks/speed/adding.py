@@ -70,7 +70,7 @@ def writers(stage: Stage) -> None:
             stage.try_(trial, "writers", once)
     for trial in stage.trials:
 
-        def count(result: Result, _: Client, trial: Trial = trial) -> None:
+        def count(result: Result, trial: Trial = trial) -> None:
             trial.stop(limit)
             worker, ids = trial.worker(limit), acked[trial.name]  # a process that has seen none of it
             some = (ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE))
@@ -78,7 +78,7 @@ def writers(stage: Stage) -> None:
             result.detail |= {"acknowledged": len(ids), "lost": lost}
             result.note = f"{lost:,} of {len(ids):,} lost"
 
-        stage.try_(trial, "writers", count)
+        stage.try_closed(trial, "writers", count)
 
 
 def _together(stage: Stage, number: int, workers: list[Client], result: Result) -> list[int]:

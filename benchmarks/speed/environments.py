@@ -34,9 +34,11 @@ def python_for(packages: Sequence[str], cache: Path, limit: float) -> str:
     done = folder / "installed.json"
     if done.exists() and json.loads(done.read_text("utf-8")) == list(packages):
         return str(python)
+    print(f"installing {' '.join(packages)} in {folder}", file=sys.stderr, flush=True)
     cache.mkdir(parents=True, exist_ok=True)
-    venv.create(folder, clear=True, with_pip=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *packages]
+    venv.create(folder, clear=True)  # without a pip of its own, which takes seconds: ours can install there
+    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", *options, *packages]
     try:
         pip = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:

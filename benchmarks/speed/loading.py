@@ -52,11 +52,11 @@ def weigh_files(stage: Stage) -> None:
     """Measure what the closed stores take on disk."""
     for trial in stage.trials:
 
-        def weigh(result: Result, _: Client, trial: Trial = trial) -> None:
+        def weigh(result: Result, trial: Trial = trial) -> None:
             trial.stop(stage.options.limit)
             result.figures = [allocated(trial.folder) / stage.size]
 
-        stage.try_(trial, "disk", weigh)
+        stage.try_closed(trial, "disk", weigh)
 
 
 def allocated(folder: Path) -> int:
@@ -74,7 +74,7 @@ def open_again(stage: Stage, asked: Questions) -> None:
     for number in range(rounds):
         for trial in stage.turned(number):
 
-            def once(result: Result, _: Client, trial: Trial = trial, number: int = number) -> None:
+            def once(result: Result, trial: Trial = trial, number: int = number) -> None:
                 trial.stop(limit)
                 worker = Client(trial.name, trial.python, trial.folder, trial.dim)
                 try:
@@ -88,7 +88,7 @@ def open_again(stage: Stage, asked: Questions) -> None:
                 finally:
                     worker.end()
 
-            stage.try_(trial, "open", once)
+            stage.try_closed(trial, "open", once)
             if stage.result(trial, "open").reason and "memory" in stage.options.measures:
                 stage.result(trial, "memory").reason = stage.result(trial, "open").reason
 

@@ -23,6 +23,8 @@ _GROUPS = 500  # rows that are nearly the same
 
 def shaped(shape: str, block: int, count: int, dim: int) -> NDArray[np.float32]:
     """Return *count* vectors of length 1 of a shape; *block* -1 is that of the questions."""
+    if shape not in SHAPES:
+        raise ValueError(f"{shape!r} is no shape. Choose one of: {', '.join(SHAPES)}.")
     rng = np.random.default_rng([SHAPES.index(shape), block + 1])
     always = np.random.default_rng(SHAPES.index(shape))
     if shape == "clustered":
@@ -38,10 +40,8 @@ def shaped(shape: str, block: int, count: int, dim: int) -> NDArray[np.float32]:
         rows = around[rng.integers(0, len(around), count)] + noise / 20
     elif shape == "uneven dimensions":
         rows = noise * np.exp(always.standard_normal(dim))
-    elif shape == "strong mean":
+    else:  # a strong mean
         rows = Clustered(0, dim).vectors(count, rng) + 1.5 * centre / np.linalg.norm(centre)
-    else:
-        raise ValueError(f"{shape!r} is no shape. Choose one of: {', '.join(SHAPES)}.")
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 

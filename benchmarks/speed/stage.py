@@ -114,11 +114,17 @@ class Stage:
 
         What *decides* is needed by all that follows: then the system is out at this size.
         """
+        self.try_closed(trial, measure, lambda result: work(result, trial.worker(self.options.limit)), decides=decides)
+
+    def try_closed(self, trial: Trial, measure: str, work: Callable[[Result], None], *, decides: bool = False) -> None:
+        """Do the same for what does without a worker."""
         result = self.result(trial, measure)
         if result.reason:
             return
         try:
-            work(result, trial.worker(self.options.limit))
+            if trial.out:
+                raise Failed(trial.out)
+            work(result)
         except (Failed, OSError) as exc:
             result.reason = str(exc)
             say(f"{self.size:,} rows: {trial.name}: no {measure}: {exc}")
