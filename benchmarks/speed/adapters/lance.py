@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
+
+os.environ.setdefault("LANCEDB_LOG", "error")  # it would warn at every question
 
 import lancedb
 import pyarrow as pa
@@ -56,6 +59,10 @@ class System(Base):
 
     def text(self, words: Sequence[str], k: int) -> Hits:
         return _hits(self._table.search(" ".join(words), query_type="fts").limit(k))
+
+    def hybrid(self, vector: NDArray[Any], words: Sequence[str], k: int) -> Hits:
+        query = self._table.search(query_type="hybrid", vector_column_name="vector", fts_columns="text")
+        return _hits(query.vector(vector).text(" ".join(words)).distance_type("cosine").limit(k))
 
     def count(self, ids: Sequence[int]) -> int:
         wanted = ", ".join(map(str, ids))

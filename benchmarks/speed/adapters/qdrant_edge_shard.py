@@ -80,6 +80,19 @@ class System(Base):
     def text(self, words: Sequence[str], k: int) -> Hits:
         return self._asked(edge.Query.Nearest(self._bm25.embed_query(" ".join(words)), using="words"), k)
 
+    def hybrid(self, vector: NDArray[Any], words: Sequence[str], k: int) -> Hits:
+        legs = [
+            edge.Query.Nearest(vector.tolist(), using="vector"),
+            edge.Query.Nearest(self._bm25.embed_query(" ".join(words)), using="words"),
+        ]
+        request = edge.QueryRequest(
+            k,
+            query=edge.Fusion.Rrf(k=60),
+            prefetches=[edge.Prefetch(limit=100, query=leg) for leg in legs],
+            with_payload=True,
+        )
+        return [(point.id, point.payload["text"]) for point in self._shard.query(request)]
+
     def count(self, ids: Sequence[int]) -> int:
         condition = edge.HasIdCondition(set(ids))
         return int(self._shard.count(edge.CountRequest(filter=edge.Filter(must=[condition]))))
