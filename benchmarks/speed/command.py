@@ -48,15 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     workload: Workload = WORKLOADS[given.workload](given.seed)
     with tempfile.TemporaryDirectory(prefix="raeburnmemory-benchmarks-", dir=given.work) as work:
         run = Run(options, workload, Path(work), given.cache)
-        for size in sorted(options.sizes):
-            run.at(size)
+
+        def keep() -> None:
             about = _about(options, workload, run.versions)
-            table = as_markdown(run.results, about, reference)
-            if given.out is not None:  # after every size: a long run that is stopped has what it measured
+            if given.out is not None:
                 given.out.mkdir(parents=True, exist_ok=True)
                 (given.out / "speed.json").write_text(json.dumps(as_json(run.results, about), indent=1), "utf-8")
-                (given.out / "speed.md").write_text(table, "utf-8")
-    print(table)
+                (given.out / "speed.md").write_text(as_markdown(run.results, about, reference), "utf-8")
+
+        for size in sorted(options.sizes):
+            run.at(size, keep)
+    print(as_markdown(run.results, _about(options, workload, run.versions), reference), end="")
 
 
 def _parser() -> argparse.ArgumentParser:

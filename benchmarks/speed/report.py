@@ -98,7 +98,7 @@ def _shapes(rows: Sequence[Result]) -> list[str]:
 
 
 def _goals(results: Results) -> list[str]:
-    heads = ["measure", "rows", "system", "against", "at least", "aim", "measured", "by CPU", ""]
+    heads = ["measure", "rows", "system", "at least", "aim", "measured at", "against", "measured", "by CPU", ""]
     lines = [_line(heads), _line("---" for _ in heads)]
     for one in judge(results):
         goal = one.goal
@@ -109,7 +109,8 @@ def _goals(results: Results) -> list[str]:
         against = one.peer or "—"
         cpu = "—" if one.cpu is None else f"{_number(one.cpu)} x"
         name = f"{goal.measure}, growth" if goal.growth else goal.measure
-        lines.append(_line([name, f"{one.size:,}", goal.system, against, *bounds, measured, cpu, one.said]))
+        at = f"{one.size:,}"
+        lines.append(_line([name, f"{goal.size:,}", goal.system, *bounds, at, against, measured, cpu, one.said]))
     return lines
 
 

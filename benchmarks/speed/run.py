@@ -35,8 +35,8 @@ class Run:
                 self._out[name] = str(exc)
                 say(f"{name} is out: {exc}")
 
-    def at(self, size: int) -> None:
-        """Measure at one size."""
+    def at(self, size: int, after: Callable[[], None] = lambda: None) -> None:
+        """Measure at one size; *after* is called after every step, so that what was measured can be kept."""
         folder = self.work / str(size)
         trials = [
             Trial(name, self._pythons.get(name, ""), folder / name, self.workload.dim, self._out.get(name, ""))
@@ -55,10 +55,12 @@ class Run:
         ]
         try:
             load(stage, truth, self.versions)
+            after()
             for measures, step in steps:
                 if wanted := sorted(measures & set(self.options.measures)):
                     say(f"{size:,} rows: {', '.join(wanted)}")
                     step()
+                    after()
         finally:
             for trial in trials:
                 trial.end()

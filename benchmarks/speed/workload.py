@@ -114,18 +114,21 @@ class Clustered(_Blocks):
         super().__init__(seed)
         self.dim = dim
         rng = self._rng(0)
-        self._topics = _unit(rng.standard_normal((TOPICS, dim)))
+        self._topics = _unit(rng.standard_normal((TOPICS, dim), np.float32))
         self._odds = _zipf(TOPICS)
-        self._shared = np.linalg.qr(rng.standard_normal((dim, min(SHARED, dim))))[0].T
+        self._shared = np.linalg.qr(rng.standard_normal((dim, min(SHARED, dim))))[0].T.astype(np.float32)
         self._words = made_up_words(WORDS)
         self._word_odds = np.cumsum(_zipf(WORDS))
 
     def vectors(self, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Return *count* vectors of length 1."""
         topics = np.searchsorted(np.cumsum(self._odds), rng.random(count)).clip(max=TOPICS - 1)
-        shared = rng.standard_normal((count, len(self._shared))) @ self._shared / np.sqrt(len(self._shared))
-        own = rng.standard_normal((count, self.dim)) / np.sqrt(self.dim)
-        return _unit(self._topics[topics] + SHARED_NOISE * shared + OWN_NOISE * own).astype(np.float32)
+        shared = rng.standard_normal((count, len(self._shared)), np.float32) @ self._shared
+        rows = rng.standard_normal((count, self.dim), np.float32)
+        rows *= np.float32(OWN_NOISE / np.sqrt(self.dim))
+        rows += self._topics[topics]
+        rows += np.float32(SHARED_NOISE / np.sqrt(len(self._shared))) * shared
+        return _unit(rows)
 
     def block(self, number: int) -> Rows:
         rng = self._rng(1, number)
@@ -186,8 +189,9 @@ def _zipf(count: int) -> NDArray[np.float64]:
     return odds / odds.sum()
 
 
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 class Truth:
