@@ -93,7 +93,7 @@ SYSTEMS: dict[str, Known] = {
     "txtai": Known(
         "txtai_embeddings",
         "txtai with content and keywords, saved after every add",
-        FULL,
+        NONE,
         ("txtai", "numpy"),
         shown=("txtai",),
     ),

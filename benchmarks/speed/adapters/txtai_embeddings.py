@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+os.environ.setdefault("ALLOW_RESOLVE_TRANSFORM", "True")  # for the function below, which it is given by name
+
 from numpy.typing import NDArray
 from txtai import Embeddings
 
@@ -69,7 +72,7 @@ class System(Base):
         return self._asked(vector, k, "AND time >= :since AND time < :until", since=since, until=until)
 
     def text(self, words: Sequence[str], k: int) -> Hits:
-        GIVEN[:] = [np.zeros((1, self.dim), np.float32)]
+        GIVEN[:] = [np.ones((1, self.dim), np.float32)]
         found = self._index.search(" ".join(words), k, weights=0.0)
         return [(int(one["id"]), one["text"]) for one in found]
 
