@@ -204,19 +204,20 @@ def test_goals_are_judged_at_the_largest_size_that_was_measured():
     goal = goals.Goal("vector", 100_000, "ours-sqlite", 4, 8, ("raw", "qdrant-edge"), recall=0.995)
     some = [
         result(10_000, "raw", "vector", [8.0, 8.0], cpu_ms=[6.0, 6.0]),
-        result(10_000, "qdrant-edge", "vector", [10.0, 12.0]),
+        result(10_000, "qdrant-edge", "vector", [10.0, 12.0], cpu_ms=[5.0, 5.0]),
         result(10_000, "ours-sqlite", "vector", [2.0, 1.0], cpu_ms=[2.0, 2.0], recall=1.0),
         result(1_000, "ours-sqlite", "vector", [9.0], recall=1.0),
     ]
     (one,) = goals.judge(results(some), [goal])
     assert (one.size, one.peer) == (10_000, "raw")  # the faster one of both
     assert (one.figure.least, one.figure.middle, one.figure.most) == (4, 6, 8)
-    assert one.cpu == 3
     assert one.said == "reached"
+    (one,) = goals.judge(results(some), [goal], cpu=True)
+    assert (one.peer, one.figure.middle, one.said) == ("qdrant-edge", 2.5, "missed: by a factor of 1.6")
     some[2].recall = 0.9
     assert goals.judge(results(some), [goal])[0].said == "missed: recall 0.900 instead of 0.995"
     some[2].figures = [4.0, 4.0]
-    assert goals.judge(results(some), [goal])[0].said.endswith("missed: 2.0 times too little")
+    assert goals.judge(results(some), [goal])[0].said == "missed: recall 0.900 instead of 0.995, by a factor of 2"
     some[2].recall, some[2].figures = 1.0, [1.0, 1.0]
     assert goals.judge(results(some), [goal])[0].said == "aim reached"
     some[2].reason = "it broke"
@@ -232,12 +233,19 @@ def test_growth_and_bare_figures_are_to_stay_below():
     some = [
         result(1_000, "ours-json", "add", [9.0], cpu_ms=[2.0]),
         result(10_000, "ours-json", "add", [9.0], cpu_ms=[3.0]),
-        result(10_000, "ours-json", "hybrid", [7.0]),
+        result(10_000, "ours-json", "hybrid", [7.0], cpu_ms=[4.0]),
+        result(10_000, "ours-json", "open", [7.0], cpu_ms=[1_900.0]),
+        result(10_000, "ours-json", "memory", [70.0]),
     ]
     one, other = goals.judge(results(some), [growth, bare])
     assert one.figure.middle == 1.5
-    assert one.said == "missed: 1.2 times too much"
+    assert one.said == "missed: by a factor of 1.2"
     assert (other.figure.middle, other.said) == (7, "reached")
+    assert goals.judge(results(some), [bare], cpu=True)[0].said == "aim reached"
+    seconds, size = goals.Goal("open", 10_000, "ours-json", 2, 1), goals.Goal("memory", 10_000, "ours-json", 99, 60)
+    one, other = goals.judge(results(some), [seconds, size], cpu=True)
+    assert (one.figure.middle, one.said) == (1.9, "reached")  # of milliseconds
+    assert (other.figure, other.said) == (None, "takes no time")
     assert goals.judge(results(some[:1]), [growth])[0].said == "measured at one size only"
 
 
@@ -369,7 +377,7 @@ def test_everything_end_to_end(tmp_path, capsys):
     (line,) = [line for line in printed.splitlines() if line.startswith("| 200 | ours-sqlite | full |")][:1]
     shown = float(line.split("|")[7].split("(")[0])
     assert shown == NEAR(middle, rel=0.01)
-    assert set(data["goals"][0]) >= {"goal", "said", "figure"}
+    assert set(data["goals"]["cpu"][0]) >= {"goal", "said", "figure"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -45,20 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--rounds, --questions, --adds and the limits must be above 0")
     reference = given.reference or (peers or systems)[0]
     _known(parser, [reference], dict.fromkeys(systems), "system of this run")
+    before = os.getloadavg()[0]
     workload: Workload = WORKLOADS[given.workload](given.seed)
     with tempfile.TemporaryDirectory(prefix="raeburnmemory-benchmarks-", dir=given.work) as work:
         run = Run(options, workload, Path(work), given.cache)
 
-        def keep() -> None:
-            about = _about(options, workload, run.versions)
+        def keep() -> str:
+            about = _about(options, workload, run.versions, before)
+            tables = as_markdown(run.results, about, reference)
             if given.out is not None:
                 given.out.mkdir(parents=True, exist_ok=True)
                 (given.out / "speed.json").write_text(json.dumps(as_json(run.results, about), indent=1), "utf-8")
-                (given.out / "speed.md").write_text(as_markdown(run.results, about, reference), "utf-8")
+                (given.out / "speed.md").write_text(tables, "utf-8")
+            return tables
 
         for size in sorted(options.sizes):
             run.at(size, keep)
-    print(as_markdown(run.results, _about(options, workload, run.versions), reference), end="")
+    print(keep(), end="")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,10 +114,12 @@ def _sizes(parser: argparse.ArgumentParser, given: str) -> list[int]:
     return sizes
 
 
-def _about(options: Options, workload: Workload, versions: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _about(options: Options, workload: Workload, versions: dict[str, dict[str, str]], before: float) -> dict[str, Any]:
+    loads = [before, *os.getloadavg()]
     machine = f"{os.cpu_count()} cores, {platform.system()} on {platform.machine()}, Python {platform.python_version()}"
     return {
         "machine": machine,
+        "load": [f"{one:.1f}" for one in (min(loads), max(loads))],
         "workload": workload.name,
         "dim": workload.dim,
         "options": asdict(options),

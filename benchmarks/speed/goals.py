@@ -34,13 +34,12 @@ class Goal:
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a goal. Without a `figure`, `said` tells why."""
+    """What became of a goal, by the clock or by CPU time. Without a `figure`, `said` tells why."""
 
     goal: Goal
     size: int
     peer: str
     figure: Spread | None
-    cpu: float | None
     said: str
 
 
@@ -72,61 +71,64 @@ GOALS = [
 ]
 
 
-def judge(results: Results, goals: Sequence[Goal] = GOALS) -> list[Judged]:
-    """Return what became of *goals*, each at its size, or at the largest below it that was measured."""
-    return [_judged(results, goal) for goal in goals]
+def judge(results: Results, goals: Sequence[Goal] = GOALS, *, cpu: bool = False) -> list[Judged]:
+    """Return what became of *goals*, each at its size, or at the largest below it that was measured.
+
+    With *cpu* by CPU time instead of the clock: what a busy machine leaves to judge by, though it knows nothing of
+    waiting for the disk.
+    """
+    return [_judged(results, goal, cpu=cpu) for goal in goals]
 
 
-def _judged(results: Results, goal: Goal) -> Judged:
+def _judged(results: Results, goal: Goal, *, cpu: bool) -> Judged:
     sizes = [size for size in results.sizes() if size <= goal.size]
-    ours = results.get(sizes[-1], goal.system, goal.measure) if sizes else None
     size = sizes[-1] if sizes else goal.size
+    ours = results.get(size, goal.system, goal.measure)
     if ours is None or not ours.figures or ours.reason:
-        return Judged(goal, size, "", None, None, ours.reason if ours and ours.reason else "not measured")
-    cpu = None
+        return Judged(goal, size, "", None, ours.reason if ours and ours.reason else "not measured")
+    if cpu and not ours.cpu_ms:
+        return Judged(goal, size, "", None, "takes no time")
+    more_is_better = MEASURES[goal.measure].more_is_better and not cpu
     if goal.growth:
         first = results.get(sizes[0], goal.system, goal.measure)
         if len(sizes) < 2 or first is None or not first.cpu_ms:
-            return Judged(goal, size, "", None, None, "measured at one size only")
+            return Judged(goal, size, "", None, "measured at one size only")
         figure, peer = ratio(ours.cpu_ms, first.cpu_ms, more_is_better=True), f"CPU at {sizes[0]:,} rows"
     elif not goal.peers:
-        figure, peer = spread(ours.figures), ""
+        figure, peer = spread(_figures(ours, cpu=cpu)), ""
     else:
-        best = _best(results, goal, size)
-        if best is None:
-            return Judged(goal, size, ", ".join(goal.peers), None, None, "no such peer was measured")
-        figure = ratio(ours.figures, best.figures, more_is_better=MEASURES[goal.measure].more_is_better)
+        found = [one for name in goal.peers if (one := results.get(size, name, goal.measure)) and one.figures]
+        found = [one for one in found if not one.reason]
+        if not found:
+            return Judged(goal, size, ", ".join(goal.peers), None, "no such peer was measured")
+        sign = 1 if more_is_better else -1
+        best = max(found, key=lambda one: sign * spread(_figures(one, cpu=cpu)).middle)
+        figure = ratio(_figures(ours, cpu=cpu), _figures(best, cpu=cpu), more_is_better=more_is_better)
         peer = best.system
-        if ours.cpu_ms and best.cpu_ms:
-            cpu = ratio(ours.cpu_ms, best.cpu_ms, more_is_better=False).middle
-    return Judged(goal, size, peer, figure, cpu, _verdict(goal, figure.middle, ours))
+    return Judged(goal, size, peer, figure, _verdict(goal, figure.middle, ours))
 
 
-def _best(results: Results, goal: Goal, size: int) -> Result | None:
-    found = [one for peer in goal.peers if (one := results.get(size, peer, goal.measure)) and one.figures]
-    found = [one for one in found if not one.reason]
-    if not found:
-        return None
-    sign = 1 if MEASURES[goal.measure].more_is_better else -1
-    return max(found, key=lambda one: sign * spread(one.figures).middle)
+def _figures(result: Result, *, cpu: bool) -> list[float]:
+    """Return the figures by the clock, or the CPU time: in milliseconds, or in seconds where that is the unit."""
+    if not cpu:
+        return result.figures
+    scale = 1e3 if MEASURES[result.measure].unit == "s" else 1.0
+    return [one / scale for one in result.cpu_ms]
 
 
 def _verdict(goal: Goal, figure: float, ours: Result) -> str:
+    wrong = []
+    if ours.recall is not None and ours.recall < goal.recall:
+        wrong.append(f"recall {ours.recall:.3f} instead of {goal.recall:g}")
+    if ours.detail.get("lost"):
+        wrong.append(ours.note)
     # Where less is better, both are turned round, so that one comparison does.
-    turned = goal.growth or not goal.peers
-    share, aim = (goal.at_least / figure, goal.aim / figure) if turned else (figure / goal.at_least, figure / goal.aim)
-    if goal.recall and (ours.recall is None or ours.recall < goal.recall):
-        wrong = f"recall {0 if ours.recall is None else ours.recall:.3f} instead of {goal.recall}; "
-    elif goal.measure == "writers" and ours.detail.get("lost"):
-        wrong = f"{ours.note}; "
+    if goal.growth or not goal.peers:
+        share, aim = goal.at_least / figure, goal.aim / figure
     else:
-        wrong = ""
+        share, aim = figure / goal.at_least, figure / goal.aim
     if share < 1:
-        return (
-            f"{wrong}missed: {1 / share:.1f} times too little"
-            if not turned
-            else f"{wrong}missed: {1 / share:.1f} times too much"
-        )
+        wrong.append(f"by a factor of {1 / share:.2g}")
     if wrong:
-        return f"missed: {wrong.rstrip('; ')}"
+        return f"missed: {', '.join(wrong)}"
     return "aim reached" if aim >= 1 else "reached"

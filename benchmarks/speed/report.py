@@ -19,7 +19,7 @@ def as_json(results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **about,
         "results": [one.to_dict() for one in results],
-        "goals": [{**asdict(one), "goal": asdict(one.goal)} for one in judge(results)],
+        "goals": {by: [asdict(one) for one in judge(results, cpu=by == "cpu")] for by in ("clock", "cpu")},
     }
 
 
@@ -41,7 +41,8 @@ def _about(about: Mapping[str, Any], reference: str) -> str:
         f"{package} {version}" for found in about.get("versions", {}).values() for package, version in found.items()
     }
     return (
-        f"{about['machine']}; {about['workload']} vectors of {about['dim']} numbers; medians of "
+        f"{about['machine']}, load {' to '.join(about['load'])}; {about['workload']} vectors of {about['dim']} "
+        f"numbers; medians of "
         f"{about['options']['rounds']} rounds with the least and the most; ratios above 1 are better than "
         f"{reference}, round by round. Versions: {', '.join(sorted(versions))}."
     )
@@ -98,19 +99,19 @@ def _shapes(rows: Sequence[Result]) -> list[str]:
 
 
 def _goals(results: Results) -> list[str]:
-    heads = ["measure", "rows", "system", "at least", "aim", "measured at", "against", "measured", "by CPU", ""]
+    heads = ["measure", "rows", "system", "at least", "aim", "at", "against", "by the clock", "", "by CPU time", ""]
     lines = [_line(heads), _line("---" for _ in heads)]
-    for one in judge(results):
-        goal = one.goal
+    for wall, cpu in zip(judge(results), judge(results, cpu=True), strict=True):
+        goal = wall.goal
         turned = goal.growth or not goal.peers
         unit = " x" if goal.growth or goal.peers else f" {MEASURES[goal.measure].unit}"
         bounds = [f"{'≤ ' if turned else ''}{bound:g}{unit}" for bound in (goal.at_least, goal.aim)]
-        measured = "—" if one.figure is None else f"{_shown(one.figure)}{unit}"
-        against = one.peer or "—"
-        cpu = "—" if one.cpu is None else f"{_number(one.cpu)} x"
+        found = []
+        for one in (cpu if goal.growth else wall, cpu):
+            found += ["—" if one.figure is None else f"{_shown(one.figure)}{unit}", one.said]
+        against = " / ".join(dict.fromkeys(one.peer for one in (wall, cpu) if one.peer)) or "—"
         name = f"{goal.measure}, growth" if goal.growth else goal.measure
-        at = f"{one.size:,}"
-        lines.append(_line([name, f"{goal.size:,}", goal.system, *bounds, at, against, measured, cpu, one.said]))
+        lines.append(_line([name, f"{goal.size:,}", goal.system, *bounds, f"{wall.size:,}", against, *found]))
     return lines
 
 

@@ -35,7 +35,7 @@ class Run:
                 self._out[name] = str(exc)
                 say(f"{name} is out: {exc}")
 
-    def at(self, size: int, after: Callable[[], None] = lambda: None) -> None:
+    def at(self, size: int, after: Callable[[], object] = lambda: None) -> None:
         """Measure at one size; *after* is called after every step, so that what was measured can be kept."""
         folder = self.work / str(size)
         trials = [
