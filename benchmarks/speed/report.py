@@ -11,7 +11,7 @@ from .goals import judge
 from .results import MEASURES, Result, Results
 from .spread import Spread, ratio, spread
 
-__all__ = ["as_json", "as_markdown"]
+__all__ = ["as_json", "as_markdown", "summary"]
 
 
 def as_json(results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,8 +24,10 @@ def as_json(results: Results, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_markdown(results: Results, about: Mapping[str, Any], reference: str) -> str:
-    """Return a table for every measure, with ratios to the system called *reference*, and one of the goals."""
+    """Return tables: all medians, every measure with ratios to the system called *reference*, and the goals."""
     parts = ["# Speed", "", _about(about, reference)]
+    for size in results.sizes():
+        parts += ["", f"## {size:,} rows", "", *summary(results, size, about["options"]["systems"])]
     for measure, what in MEASURES.items():
         rows = [one for one in results if one.measure == measure]
         rows.sort(key=lambda one: (one.size, about["options"]["systems"].index(one.system)))
@@ -46,6 +48,24 @@ def _about(about: Mapping[str, Any], reference: str) -> str:
         f"{about['options']['rounds']} rounds with the least and the most; ratios above 1 are better than "
         f"{reference}, round by round. Versions: {', '.join(sorted(versions))}."
     )
+
+
+def summary(results: Results, size: int, systems: Sequence[str]) -> list[str]:
+    """Return the lines of a table of all medians at one size: by the clock, and behind it in CPU time."""
+    lines = [_line(["", *systems]), _line("---" for _ in range(len(systems) + 1))]
+    for measure, what in MEASURES.items():
+        found = [results.get(size, system, measure) for system in systems]
+        if any(found) and measure != "shapes":
+            lines.append(_line([f"{measure}, {what.unit}", *(_middles(one) for one in found)]))
+    return lines
+
+
+def _middles(one: Result | None) -> str:
+    if one is None or not one.figures:
+        return "—"
+    cpu = f", CPU {_number(spread(one.cpu_ms).middle)} ms" if one.cpu_ms else ""
+    recall = f", recall {one.recall:.3f}" if one.recall is not None and one.recall < 0.9995 else ""
+    return f"{_number(spread(one.figures).middle)}{cpu}{recall}{' (failed)' if one.reason else ''}"
 
 
 def _table(results: Results, rows: Sequence[Result], reference: str) -> list[str]:
