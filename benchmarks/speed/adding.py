@@ -34,6 +34,7 @@ def adds(stage: Stage) -> None:
                     result.note = f"{reply['done']} adds a round"
 
             stage.try_(trial, "add", once)
+        stage.keep()
     for trial in stage.trials:
 
         def traced(result: Result, worker: Client, trial: Trial = trial) -> None:
@@ -68,6 +69,7 @@ def writers(stage: Stage) -> None:
                     other.end()
 
             stage.try_(trial, "writers", once)
+        stage.keep()
     for trial in stage.trials:
 
         def count(result: Result, trial: Trial = trial) -> None:

@@ -51,6 +51,7 @@ def questions(stage: Stage, asked: Questions, truth: Truth) -> None:
                         result.recall = float(np.mean(rights[trial.name, kind]))
 
                 stage.try_(trial, kind, once)
+        stage.keep()
 
 
 def _check(workload: Workload, kind: str, words: Sequence[str], ids: list[int]) -> None:

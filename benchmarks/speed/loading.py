@@ -91,6 +91,7 @@ def open_again(stage: Stage, asked: Questions) -> None:
             stage.try_closed(trial, "open", once)
             if stage.result(trial, "open").reason and "memory" in stage.options.measures:
                 stage.result(trial, "memory").reason = stage.result(trial, "open").reason
+        stage.keep()
 
 
 def _weigh_process(stage: Stage, trial: Trial, worker: Client, asked: Questions) -> None:

@@ -36,13 +36,13 @@ class Run:
                 say(f"{name} is out: {exc}")
 
     def at(self, size: int, after: Callable[[], object] = lambda: None) -> None:
-        """Measure at one size; *after* is called after every step, so that what was measured can be kept."""
+        """Measure at one size; *after* is called now and then, so that what was measured can be kept."""
         folder = self.work / str(size)
         trials = [
             Trial(name, self._pythons.get(name, ""), folder / name, self.workload.dim, self._out.get(name, ""))
             for name in self.options.systems
         ]
-        stage = Stage(size, trials, self.options, self.workload, self.results)
+        stage = Stage(size, trials, self.options, self.workload, self.results, after)
         asked = self.workload.questions(size, self.options.questions * self.options.rounds)
         truth = Truth(asked, K)
         steps: list[tuple[set[str], Callable[[], None]]] = [

@@ -97,6 +97,7 @@ class Stage:
     options: Options
     workload: Workload
     results: Results
+    keep: Callable[[], object] = lambda: None  # called after every round and step, so that nothing measured is lost
 
     def result(self, trial: Trial, measure: str) -> Result:
         """Return the result to fill in."""
