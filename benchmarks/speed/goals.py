@@ -105,7 +105,8 @@ def _judged(results: Results, goal: Goal, *, cpu: bool) -> Judged:
         best = max(found, key=lambda one: sign * spread(_figures(one, cpu=cpu)).middle)
         figure = ratio(_figures(ours, cpu=cpu), _figures(best, cpu=cpu), more_is_better=more_is_better)
         peer = best.system
-    return Judged(goal, size, peer, figure, _verdict(goal, figure.middle, ours))
+    there = "" if size == goal.size else f", at {size:,} rows only"
+    return Judged(goal, size, peer, figure, _verdict(goal, figure.middle, ours) + there)
 
 
 def _figures(result: Result, *, cpu: bool) -> list[float]:
@@ -128,7 +129,7 @@ def _verdict(goal: Goal, figure: float, ours: Result) -> str:
     else:
         share, aim = figure / goal.at_least, figure / goal.aim
     if share < 1:
-        wrong.append(f"by a factor of {1 / share:.2g}")
+        wrong.append(f"by a factor of {1 / share:.3g}")
     if wrong:
         return f"missed: {', '.join(wrong)}"
     return "aim reached" if aim >= 1 else "reached"
