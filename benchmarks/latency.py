@@ -57,13 +57,13 @@ class Writer:
 
     def __init__(self) -> None:
         words = [word for word in _vocabulary() if word.isalpha() and len(word) > 2][:_WORDS]
-        self._words = np.array(words)
+        self.words = np.array(words)
         odds = np.arange(1, len(words) + 1) ** -_ZIPF
-        self._odds, self._rng = odds / odds.sum(), np.random.default_rng(0)
+        self.odds, self._rng = odds / odds.sum(), np.random.default_rng(0)
 
     def texts(self, count: int, words: int) -> list[str]:
         """Return *count* texts of as many *words*."""
-        return [" ".join(row) for row in self._rng.choice(self._words, (count, words), p=self._odds)]
+        return [" ".join(row) for row in self._rng.choice(self.words, (count, words), p=self.odds)]
 
     def interactions(self, first: int, count: int) -> list[dict[str, Any]]:
         """Return *count* exchanges."""
