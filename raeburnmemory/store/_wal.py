@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import StoreCorrupt
+from ._files import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def check_log(path: str) -> None:
     """Look at the log of the database at *path*, if there is one.
 
     Raises:
-        StoreCorrupt: It is damaged, and commits stand behind the damage.
+        StoreCorrupt: It is damaged, and commits stand behind the damage; or it is no file.
     """
     name = path + "-wal"
     seen = set()
@@ -54,15 +55,15 @@ def check_log(path: str) -> None:
 def _look(name: str) -> tuple[int, int]:
     """Return where the first wrong frame of a log begins, and how many commits it and those behind it make."""
     try:
-        with open(name, "rb") as file:
+        with open_regular(name) as file:
             raw = file.read()
             file.seek(0)
             again = file.read(_HEADER)
     except OSError:
         return 0, 0  # SQLite will say what is wrong
-    words = np.frombuffer(raw[:_HEADER], ">u4")
-    if len(words) < 8 or again != raw[:_HEADER]:
+    if len(raw) < _HEADER or again != raw[:_HEADER]:
         return 0, 0
+    words = np.frombuffer(raw[:_HEADER], ">u4")
     order, page = _header(raw[:_HEADER])
     length = _FRAME + (page or _USUAL)
     frames = np.frombuffer(raw, np.uint8, (len(raw) - _HEADER) // length * length, _HEADER).reshape(-1, length)
