@@ -224,7 +224,6 @@ def main() -> None:
     parser.add_argument("--only")
     parser.add_argument("--link", action="store_true")
     options = parser.parse_args()
-    logging.getLogger("raeburnmemory").setLevel(logging.ERROR)
     sizes = [int(size) for size in options.sizes.split(",")]
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="raeburnmemory-graph-"))
@@ -268,4 +267,5 @@ def measured(path: Path, size: int, options: argparse.Namespace, before: dict[st
 
 
 if __name__ == "__main__":
+    logging.getLogger("raeburnmemory").setLevel(logging.ERROR)  # what a large graph costs is in the table
     main()

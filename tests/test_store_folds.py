@@ -48,7 +48,10 @@ def test_changes_beyond_the_kept_history_are_a_reset(place):
     assert len(store.changes(4000).nodes) == 7
 
 
-@pytest.mark.parametrize("torn", [b"", b'0badf00d {"version":', b"\0" * 50 + b"\n"], ids=["whole", "torn", "zeros"])
+ZEROS = b"zeros"  # of a line whose first sectors were never written, as a power cut may leave it
+
+
+@pytest.mark.parametrize("torn", [b"", b'0badf00d {"version":', ZEROS], ids=["whole", "torn", "zeros"])
 @pytest.mark.parametrize("backend", ["json", "json-npy"])
 def test_killed_at_any_rename_of_a_fold(backend, torn, place, tmp_path, monkeypatch):
     """The files as they are between any two renames hold everything, with or without half a line after them."""
@@ -63,7 +66,7 @@ def test_killed_at_any_rename_of_a_fold(backend, torn, place, tmp_path, monkeypa
         for path in tmp_path.glob("memory.json*"):
             shutil.copy2(path, target)
         with (target / "memory.json.journal").open("ab") as journal:
-            journal.write(torn)
+            journal.write(b"\0" * (512 - journal.tell() % 512) + b"4}\n" if torn is ZEROS else torn)
         copies.append(target / "memory.json")
 
     def observed(source, target):
