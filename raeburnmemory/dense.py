@@ -85,10 +85,8 @@ class Dense:
             self.index_name = index_name(index)
             self._new_index = partial(open_index, self.index_name)
         self._indexes: dict[str, FieldIndex] = {}
-        self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (
-            -1,
-            {},
-        )  # the indexes that hold anything, at a version
+        # The indexes that hold anything, at a version: those of whole texts, and of passages.
+        self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
