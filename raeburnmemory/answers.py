@@ -124,7 +124,7 @@ def around(corpus: Corpus, numbers: Numbers) -> list[tuple[int, Sequence[int]]]:
     asked = corpus.asked[numbers]
     prompts = np.where((asked < 0) & (corpus.kinds[numbers] == corpus.code(PROMPT)), numbers, asked).tolist()
     return [
-        (prompt, tuple(corpus.answers.get(prompt, ()))) if prompt >= 0 else (-1, (number,))
+        (prompt, tuple(corpus.answers_to(prompt))) if prompt >= 0 else (-1, (number,))
         for prompt, number in zip(prompts, numbers.tolist(), strict=True)
     ]
 

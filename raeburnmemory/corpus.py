@@ -1,7 +1,7 @@
 """What recall knows of a namespace: its words, who spoke when in which session, and what is linked to what.
 
-A cache in memory, brought up to date from the store's changes. Every node has a number here, in the order of rows;
-everything else refers to nodes by these numbers.
+A cache in memory, brought up to date from the store's changes, which may begin with what was saved of it (see
+`saved_words`). Every node has a number here, in the order of rows; everything else refers to nodes by these numbers.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ import math
 import re
 from bisect import bisect_left, insort
 from datetime import datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .index._parts_file import read_parts, write_parts
+from .index._names import Names
 from .index.lexical import LexicalIndex
 from .nodes import (
     AGENT,
     BELONGS_TO,
-    DEFAULT_NAMESPACE,
     GENERATED_BY,
     PROMPT,
     RESPONDED_WITH,
@@ -33,14 +31,14 @@ from .passages import indexed_text, speaker
 from .records import time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from .nodes import Changes, Link, Node
     from .store import Store
 
-__all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "saved_as", "seconds"]
+__all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "seconds"]
 
 # What is known of a node without reading it again, one bit each.
 TEXT, NAMED, ANSWER, ASKS, DATED, STANDING = (1 << bit for bit in range(6))
@@ -66,8 +64,8 @@ _ABOUT_MEMORY = """
 across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
 say session suggest summarise summarize summary talk tell throughout various walk
 """
-_RULES = 1  # to be raised whenever anything here, or a word, is made in another way
-_SAVE_AFTER = 1000  # nodes after which it is worth saving
+_RULES = 2  # to be raised whenever anything here, or a word, is made in another way
+_FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -110,24 +108,32 @@ class Corpus:
         self._namespace = namespace
         self._language = language
         self.version = -1
-        self._unsaved = 0  # nodes that came or changed since this was saved
+        self.unsaved = 0  # nodes that came or changed since this was saved
         self._clear()
 
-    def _clear(self) -> None:
-        self.words = LexicalIndex(self._language)
+    def _clear(self, parts: Mapping[str, Any] | None = None) -> None:
+        """Begin with *parts*, or with nothing."""
+        self.words = LexicalIndex(self._language, None if parts is None else _below("words", parts))
         self.about_memory = frozenset(self.words.words.of(_ABOUT_MEMORY))
-        self.ids: list[str] = []
-        self.names: list[str] = []  # of kinds and speakers, by their codes
-        self._codes: dict[str, int] = {}
-        self._number: dict[str, int] = {}
-        self._members: dict[int, list[int]] = {}  # of each session, in order
-        self.answers: dict[int, list[int]] = {}  # of each prompt, the responses that answered it first
+        self.ids = Names(None if parts is None else _below("ids", parts))
+        self.names: list[str] = [] if parts is None else parts["names"]  # of kinds and speakers, by their codes
+        self._codes = {name: code for code, name in enumerate(self.names)}
+        self._members: dict[int, list[int]] = {}  # of sessions, in order, once somebody asked
+        self._all_members = False  # whether those of all sessions are there
+        self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
         self._said, self._said_at = np.empty(0, np.float32), -1
         self._earliest, self._earliest_at = math.nan, -1
-        self._n = 0
-        self._room = {name: np.full(16, empty, kind) for name, (kind, empty) in _COLUMNS.items()}
+        self._n = self._begun = len(self.ids)
+        if parts is None:
+            self._room = {name: np.empty(16, kind) for name, (kind, _) in _COLUMNS.items()}
+        else:
+            self._room = {name: parts[name] for name in _COLUMNS}
+            for prompt, answer in parts["several"].reshape(-1, 2).tolist():
+                self._several.setdefault(prompt, []).append(answer)
+            for number, other, code in parts["links"].reshape(-1, 3).tolist():
+                self.linked.setdefault(number, {})[other, parts["relations"][code]] = None
         self._cut()
 
     def _cut(self) -> None:
@@ -139,63 +145,24 @@ class Corpus:
 
     # --- saved --------------------------------------------------------------------------------------------------
 
-    def _path(self) -> str | None:
-        return self._store.cache_path(saved_as(self._namespace))
-
-    def _stamp(self) -> dict[str, object]:
-        return {"store": self._store.id, "namespace": self._namespace, "made by": made_by(self.words)}
-
-    def worth_saving(self) -> bool:
-        """Tell whether enough came since it was saved."""
-        return self._unsaved > max(_SAVE_AFTER, self._n // 10)
-
-    def save(self) -> None:
-        """Save it, unless what it holds may have been erased since it caught up."""
-        path, mark = self._path(), self._store.mark(self.version)
-        if path is not None and mark is not None:
-            write_parts(path, {**self._stamp(), "version": self.version, "mark": mark}, self._parts())
-            self._unsaved = 0
-
-    def _parts(self) -> dict[str, NDArray[Any] | list[str]]:
-        answers = [(prompt, answer) for prompt, some in self.answers.items() for answer in some]
+    def to_parts(self) -> dict[str, NDArray[Any] | list[str]]:
+        """Return all of it as arrays and lists, with which another corpus can `begin`."""
+        several = [(prompt, answer) for prompt, some in self._several.items() for answer in some]
         links = [(number, other, relation) for number, some in self.linked.items() for other, relation in some]
         relations = {relation: code for code, relation in enumerate(dict.fromkeys(link[2] for link in links))}
         return {
             **{name: getattr(self, name) for name in _COLUMNS},
-            "ids": self.ids,
+            **{f"ids.{name}": part for name, part in self.ids.to_parts().items()},
             "names": self.names,
-            "answers": np.array(answers, np.int32).reshape(-1),
+            "several": np.array(several, np.int32).reshape(-1),
             "relations": list(relations),
             "links": np.array([(one, two, relations[by]) for one, two, by in links], np.int32).reshape(-1),
             **{f"words.{name}": part for name, part in self.words.to_parts().items()},
         }
 
-    def _load(self) -> None:
-        """Begin with what was saved, if it is of this store's past."""
-        path = self._path()
-        found = None if path is None else read_parts(path, self._stamp())
-        if found is None:
-            return
-        stamp, parts = found
-        version = stamp.get("version")
-        if not isinstance(version, int) or stamp.get("mark") != self._store.mark(version) or not stamp.get("mark"):
-            return
-        own = {name.removeprefix("words."): part for name, part in parts.items() if name.startswith("words.")}
-        self.words = LexicalIndex.from_parts(self._language, own)
-        self.ids, self.names = parts["ids"], parts["names"]
-        self._codes = {name: code for code, name in enumerate(self.names)}
-        self._n = len(self.ids)
-        self._room = {name: parts[name].astype(kind, copy=False) for name, (kind, _) in _COLUMNS.items()}
-        self._cut()
-        there = np.flatnonzero(self.kinds >= 0).tolist()
-        self._number = {self.ids[number]: number for number in there}
-        for prompt, answer in parts["answers"].reshape(-1, 2).tolist():
-            self.answers.setdefault(prompt, []).append(answer)
-        for number, other, code in parts["links"].reshape(-1, 3).tolist():
-            self.linked.setdefault(number, {})[other, parts["relations"][code]] = None
-        inside = np.flatnonzero(self.sessions >= 0)
-        for number, session in zip(inside.tolist(), self.sessions[inside].tolist(), strict=True):
-            self._members.setdefault(session, []).append(number)
+    def begin(self, parts: Mapping[str, Any], version: int) -> None:
+        """Begin with what was saved at *version*; the columns among *parts* are changed from now on."""
+        self._clear(parts)
         self.version = version
 
     # --- names and numbers --------------------------------------------------------------------------------------
@@ -210,7 +177,7 @@ class Corpus:
 
     def number(self, node_id: str) -> int:
         """Return the number of a node, -1 if there is none."""
-        return self._number.get(node_id, -1)
+        return next((number for number in self.ids.find(node_id) if self.kinds[number] >= 0), -1)
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the node at each of *rows*, -1 where this namespace has none."""
@@ -227,8 +194,37 @@ class Corpus:
         return self._table[np.minimum(rows, len(self._table) - 1)]
 
     def members(self, session: int) -> list[int]:
-        """Return what was said in a session, in order."""
-        return self._members.get(session, [])
+        """Return what was said in a session, in order; not to be changed."""
+        return self._members_of(session)
+
+    def _members_of(self, session: int) -> list[int]:
+        found = self._members.get(session)
+        if found is None:
+            # Of a session that is newer than what was saved, all members are known.
+            known = self._all_members or session >= self._begun
+            found = [] if known else np.flatnonzero(self.sessions == session).tolist()
+            self._members[session] = found
+            if not known and len(self._members) > _FEW:
+                self._find_all_members()
+                found = self._members.setdefault(session, [])
+        return found
+
+    def _find_all_members(self) -> None:
+        inside = np.flatnonzero(self.sessions >= 0)
+        order = inside[np.argsort(self.sessions[inside], kind="stable")]
+        sessions, starts = np.unique(self.sessions[order], return_index=True)
+        self._members = {
+            session: some.tolist() for session, some in zip(sessions.tolist(), np.split(order, starts[1:]), strict=True)
+        }
+        self._all_members = True
+
+    def answers_to(self, prompt: int) -> Sequence[int]:
+        """Return the responses that answered a prompt first, in order."""
+        several = self._several.get(prompt)
+        if several is not None:
+            return several
+        answer = int(self.answer[prompt])
+        return (answer,) if answer >= 0 else ()
 
     def said(self) -> NDArray[np.float32]:
         """Return, at the number of each session, how many words were said there."""
@@ -255,20 +251,18 @@ class Corpus:
         """Bring everything to the version of the store."""
         if self._store.version() == self.version:
             return
-        if self.version < 0:
-            self._load()
         with self._store.snapshot():
             changes = self._store.changes(self.version)
             if changes.reset or not self._apply(changes):
                 self._clear()
                 self._take(self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace))
-                self._unsaved = self._n
+                self.unsaved = self._n
         self.version = changes.version
 
     def _apply(self, changes: Changes) -> bool:
         """Apply changes; False if they undo connections, which is rare and not worth code of its own."""
         mine = self._namespace
-        gone = {self._number[key[1]] for key in changes.removed_nodes if key[0] == mine and key[1] in self._number}
+        gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
         # Of a node that goes, its links go with it.
         ends = [
             (self.number(source), self.number(target))
@@ -280,11 +274,12 @@ class Corpus:
         if any(self._holds_together(number) for number in gone):
             return False
         nodes = sorted((node for node in changes.nodes if node.namespace == mine), key=lambda node: node.row)
-        changed = [self._number[node.id] for node in nodes if node.id in self._number]
+        known = [self.number(node.id) for node in nodes]
+        changed = [number for number in known if number >= 0]
         # An agent may have another name now, under which its responses are to be found.
         if (changed or gone) and np.isin(self.agents, [*changed, *gone]).any():
             return False
-        if any(node.row < self.rows[-1] for node in nodes if self._n and node.id not in self._number):
+        if self._n and any(node.row < self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
             return False  # it had expired, and is there again
         for number in gone:
             self._remove(number)
@@ -293,12 +288,12 @@ class Corpus:
 
     def _holds_together(self, number: int) -> bool:
         """Tell whether others are told apart by this node: a session, a prompt with responses, one end of a link."""
-        return bool(number in self._members or self.answers.get(number) or self.linked.get(number))
+        return bool(self.answer[number] >= 0 or self.linked.get(number) or (self.sessions == number).any())
 
     def _take(self, nodes: Iterable[Node], links: Iterable[Link]) -> None:
         for node in nodes:
             self._put(node)
-            self._unsaved += 1
+            self.unsaved += 1
         links = sorted(links, key=lambda link: link.row)
         for relation in (RESPONDED_WITH, GENERATED_BY, BELONGS_TO, None):  # a session passes on over answers
             for link in links:
@@ -306,7 +301,7 @@ class Corpus:
                     self._connect(link)
 
     def _put(self, node: Node) -> None:
-        number = self._number.get(node.id, -1)
+        number = self.number(node.id)
         if number < 0:
             number = self._new(node.id)
         self.words.put(number, indexed_text(node))
@@ -340,12 +335,13 @@ class Corpus:
     def _new(self, node_id: str) -> int:
         number = self._n
         if number == len(self._room["rows"]):
-            for name, (kind, empty) in _COLUMNS.items():
-                self._room[name] = np.concatenate([self._room[name], np.full(max(number, 16), empty, kind)])
+            for name, (kind, _) in _COLUMNS.items():
+                self._room[name] = np.concatenate([self._room[name], np.empty(max(number, 16), kind)])
+        for name, (_, empty) in _COLUMNS.items():
+            self._room[name][number] = empty
         self._n += 1
         self._cut()
         self.ids.append(node_id)
-        self._number[node_id] = number
         return number
 
     def _remove(self, number: int) -> None:
@@ -355,16 +351,18 @@ class Corpus:
             self._leave(number, session)
         asked = int(self.asked[number])
         if asked >= 0:
-            self.answers[asked].remove(number)
-            self.answer[asked] = next(iter(self.answers[asked]), -1)
-        del self._number[self.ids[number]]
+            left = [answer for answer in self.answers_to(asked) if answer != number]
+            self.answer[asked] = left[0] if left else -1
+            self._several.pop(asked, None)
+            if len(left) > 1:
+                self._several[asked] = left
         row = self.rows[number]
         for name, (_, empty) in _COLUMNS.items():
             self._room[name][number] = empty
         self.rows[number] = row  # keeps the column sorted; no kind says that nobody is there
 
     def _leave(self, number: int, session: int) -> None:
-        members = self._members[session]
+        members = self._members_of(session)
         del members[bisect_left(members, number)]
         before, after = int(self.previous[number]), int(self.following[number])
         if before >= 0:
@@ -380,7 +378,7 @@ class Corpus:
                 return
             self._leave(number, int(self.sessions[number]))
         self.flags[number] = (self.flags[number] & ~_PASSED_ON) | (_PASSED_ON if passed_on else 0)
-        members = self._members.setdefault(session, [])
+        members = self._members_of(session)
         insort(members, number)
         at = bisect_left(members, number)
         before = members[at - 1] if at else -1
@@ -398,8 +396,10 @@ class Corpus:
         if link.relation == RESPONDED_WITH:
             if self.asked[target] < 0:
                 self.asked[target] = source
-                self.answers.setdefault(source, []).append(target)
-                self.answer[source] = self.answers[source][0]
+                if self.answer[source] < 0:
+                    self.answer[source] = target
+                else:
+                    self._several.setdefault(source, [int(self.answer[source])]).append(target)
                 if self.sessions[source] >= 0 and not self.flags[source] & _PASSED_ON:
                     self._join(target, int(self.sessions[source]), passed_on=True)
         elif link.relation == GENERATED_BY:
@@ -409,7 +409,7 @@ class Corpus:
         elif link.relation == BELONGS_TO:
             if self.kinds[target] == self.code(SESSION):
                 self._join(source, target)
-                for answer in self.answers.get(source, ()):
+                for answer in self.answers_to(source):
                     self._join(answer, int(self.sessions[source]), passed_on=True)
         else:
             self.linked.setdefault(source, {})[target, link.relation] = None
@@ -418,11 +418,9 @@ class Corpus:
                 self.newer[target] = max(source, int(self.newer[target]))
 
 
-def saved_as(namespace: str) -> str:
-    """Return the name under which the words of *namespace* are saved: it may be called anything, a file may not."""
-    if namespace == DEFAULT_NAMESPACE:
-        return "words"
-    return f"words-{sha256(namespace.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+def _below(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of *parts* that belong to *name*, without it."""
+    return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")}
 
 
 def made_by(index: LexicalIndex) -> dict[str, str | int | None]:

@@ -6,7 +6,6 @@ How the legs become one score is the business of `ranking`.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from .answers import Answers, around, named
 from .corpus import TEXT, Corpus, seconds
-from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, LockTimeout, MissingDependency
+from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, MissingDependency
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
 from .filters import condition
 from .hits import Hit, Hits
@@ -27,6 +26,7 @@ from .passages import EMBEDDED
 from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
+from .saved_words import SavedWords
 from .when import spans_in
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .store import Store
 
 __all__ = ["Recall", "Wanted"]
-
-log = logging.getLogger("raeburnmemory")
 
 _POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
@@ -78,6 +76,7 @@ class Recall:
         self._namespace = namespace
         self._lock = Mutex()
         self._corpus = Corpus(store, namespace, language)
+        self._saved = SavedWords(store, namespace)
         self._related: RelatedWords | None = None
 
     def __call__(self, query: str, k: int, wanted: Wanted, weights: Weights) -> Hits:
@@ -102,7 +101,7 @@ class Recall:
         skipped: dict[str, str] = {}
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
         with self._lock:
-            self._corpus.catch_up()
+            self._catch_up()
             allowed, pool = self._allowed(wanted), max(_POOL, k)
             picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
             while True:
@@ -129,20 +128,20 @@ class Recall:
         skipped: dict[str, str] = {}
         vector = self._vector(checked_text(query, "a question"), skipped) if DENSE in legs else None
         with self._lock:
-            self._corpus.catch_up()
+            self._catch_up()
             observed = observe(self._evidence(query, _POOL, vector, self._allowed(wanted), legs, skipped, now))
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
 
     def close(self) -> None:
         """Save what it knows of the store, if that changed enough to be worth it."""
         with self._lock:
-            if self._store.read_only or not self._corpus.worth_saving():
-                return
-            try:
-                with self._store.exclusive():  # nobody may erase meanwhile what is written here
-                    self._corpus.save()
-            except LockTimeout as exc:
-                log.warning("The words are not saved, and will be collected again: %s", exc)
+            if self._saved.worth_saving(self._corpus):
+                self._saved.save(self._corpus, self._related)
+
+    def _catch_up(self) -> None:
+        if self._corpus.version < 0:
+            self._related = self._saved.load(self._corpus)
+        self._corpus.catch_up()
 
     def near(self, wanted: Wanted) -> Callable[[Hit, int], list[Hit]]:
         """Return a function from a hit and a distance to what is said there: at 0 in exchange, at n the n-th turns.
@@ -152,7 +151,7 @@ class Recall:
         fits = (lambda _: True) if wanted.where is None else condition(wanted.where)
         others = replace(wanted, where=None)
         with self._lock:
-            self._corpus.catch_up()
+            self._catch_up()
         allowed, version = np.zeros(0, np.bool_), -1
 
         def near(hit: Hit, distance: int) -> list[Hit]:

@@ -6,18 +6,21 @@ says "puppy" is then found for "dog" by the lexical leg too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .embed.builtin import BuiltinEmbedder
+from .index._arrays import grown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from .index.lexical import LexicalIndex
+
+    Floats = NDArray[np.float32]
 
 __all__ = ["RelatedWords"]
 
@@ -30,6 +33,32 @@ _COLUMNS = 8  # BLAS needs less time for so many columns, or a multiple, than fo
 _ALONE = 1 << 18  # multiplications up to which OpenBLAS starts no threads
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
+_PARTS = ("begins", "lengths", "rests")
+
+
+class _Vectors:
+    """Vectors of words, cut in two: the first numbers, of length 1, with the lengths that these had, and the rest."""
+
+    def __init__(self, begins: Floats, lengths: Floats, rests: Floats) -> None:
+        self._arrays = (begins, lengths, rests)
+        self._count = len(lengths)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """The three; not to be changed."""
+        begins, lengths, rests = self._arrays
+        return begins[: self._count], lengths[: self._count], rests[: self._count]
+
+    def add(self, begins: Floats, lengths: Floats, rests: Floats) -> None:
+        """Copy some behind the others."""
+        begun, self._count = self._count, self._count + len(lengths)
+        held = [grown(old, begun, len(lengths)) for old in self._arrays]
+        for room, new in zip(held, (begins, lengths, rests), strict=True):
+            room[begun : self._count] = new
+        self._arrays = (held[0], held[1], held[2])
 
 
 class RelatedWords:
@@ -39,32 +68,35 @@ class RelatedWords:
     of all that the ten related words of a word weigh, that overlooks about 1 %.
     """
 
-    def __init__(self, index: LexicalIndex) -> None:
+    def __init__(self, index: LexicalIndex, parts: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Begin with what `to_parts` gave for the same index; these arrays are not changed."""
         self.index = index
         self._embedder = BuiltinEmbedder()
-        dim = self._embedder.dim
-        self._begins = np.empty((0, _FIRST), np.float32)  # the first numbers of each vector, of length 1
-        self._lengths = np.empty(0, np.float32)  # that these had
-        self._rests = np.empty((0, dim - _FIRST), np.float32)
-        self._n = 0
+        widths = (_FIRST, self._embedder.dim - _FIRST)
+        none = np.empty(0, np.float32)
+        self._saved, self._new = (
+            _Vectors(begins.reshape(-1, widths[0]), lengths, rests.reshape(-1, widths[1]))
+            for begins, lengths, rests in (
+                (none, none, none) if parts is None else [parts[f"related.{name}"] for name in _PARTS],
+                (none, none, none),
+            )
+        )
+        self._n = len(self._saved)
         self._known: dict[str, tuple[int, list[tuple[int, float]]]] = {}
 
     def _catch_up(self) -> None:
         new = self.index.written[self._n :]
-        if self._n + len(new) > len(self._lengths):
-            room = max(self._n + len(new), 2 * len(self._lengths))
-            for name in ("_begins", "_lengths", "_rests"):
-                old = getattr(self, name)
-                longer = np.zeros((room, *old.shape[1:]), np.float32)
-                longer[: len(old)] = old
-                setattr(self, name, longer)
         for start in range(0, len(new), _BLOCK):
-            some = new[start : start + _BLOCK]
-            at = slice(self._n, self._n + len(some))
-            self._begins[at], self._lengths[at], self._rests[at] = self._embed(some)
-            self._n += len(some)
+            self._new.add(*self._embed(new[start : start + _BLOCK]))
+        self._n += len(new)
 
-    def _embed(self, words: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def to_parts(self) -> dict[str, Floats]:
+        """Return the vectors of all words of the index, as arrays of one dimension."""
+        self._catch_up()
+        arrays = zip(_PARTS, self._saved.arrays, self._new.arrays, strict=True)
+        return {f"related.{name}": np.concatenate([old, new]).reshape(-1) for name, old, new in arrays}
+
+    def _embed(self, words: Sequence[str]) -> tuple[Floats, Floats, Floats]:
         """Return the beginnings of the vectors, of length 1, the lengths that these had, and the rests."""
         # Numbers and codes are related to nothing.
         vectors = self._embedder.embed([word if word.isalpha() else "" for word in words])
@@ -91,12 +123,20 @@ class RelatedWords:
         columns = -(-len(words) // _COLUMNS) * _COLUMNS
         padded = np.zeros((_FIRST, columns), np.float32)  # with nothing, which is related to nothing
         padded[:, : len(words)] = begins.T
-        promise = _products(self._begins[since : self._n], padded).ravel()
-        likely = np.flatnonzero(promise >= _PROMISING)
-        near, asked = np.divmod(likely, columns)
-        near += since
-        cosines = promise[likely] * self._lengths[near] * lengths[asked]
-        cosines += np.einsum("ij,ij->i", self._rests[near], rests[asked])
+        parts = []
+        for vectors, first in ((self._saved, 0), (self._new, len(self._saved))):
+            start = max(since - first, 0)
+            if start >= len(vectors):
+                continue
+            own, lengths_there, rests_there = vectors.arrays
+            promise = _products(own[start:], padded).ravel()
+            likely = np.flatnonzero(promise >= _PROMISING)
+            near, asked = np.divmod(likely, columns)
+            near += start
+            cosines = promise[likely] * lengths_there[near] * lengths[asked]
+            cosines += np.einsum("ij,ij->i", rests_there[near], rests[asked])
+            parts.append((near + first, asked, cosines))
+        near, asked, cosines = (np.concatenate(some) for some in zip(*parts, strict=True))
         related = np.flatnonzero(cosines >= LEAST)
         asked, near, weights = (
             asked[related],

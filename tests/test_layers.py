@@ -36,6 +36,7 @@ FLOORS = {
     "field_index": 3.05,  # one index, kept up with the store
     "dense": 3.1,  # the meeting of embedder, index and store
     "corpus": 3.1,
+    "saved_words": 3.15,  # what corpus and related words begin with
     "filters": 3.1,  # checks conditions as records checks data
     "related": 3.0,
     "evidence": 3.2,  # looks into the corpus
@@ -104,6 +105,7 @@ THIRD_PARTY = {
     "index/_codes": {"numpy"},
     "index/_columns": {"numpy"},
     "index/_file": {"numpy"},
+    "index/_names": {"numpy"},
     "index/_parts_file": {"numpy"},
     "index/_flat": {"numpy"},
     "index/_ladder": {"numpy"},

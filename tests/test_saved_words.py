@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import shutil
+import tempfile
 from contextlib import closing
 from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from outside import fake, run
 
 from raeburnmemory import MemoryGraph
 from raeburnmemory._optional import installed
-from raeburnmemory.corpus import Corpus, saved_as
+from raeburnmemory.corpus import Corpus
+from raeburnmemory.index import _parts_file
+from raeburnmemory.index._names import Names
 from raeburnmemory.index._parts_file import MAGIC, examine_parts, read_parts, write_parts
 from raeburnmemory.index.lexical import LexicalIndex
 from raeburnmemory.nodes import Batch, Node
+from raeburnmemory.related import RelatedWords
+from raeburnmemory.saved_words import saved_as
 from raeburnmemory.store import open_store
 
 COUNT = 1100
@@ -276,17 +284,98 @@ def test_an_index_made_of_its_parts_goes_on_like_the_one_that_gave_them():
         one.put(number, text(number))
     one.put(7, "red wine")
     one.put(8, None)
-    two = LexicalIndex.from_parts("none", one.to_parts())
+    two = LexicalIndex("none", {name: part.copy() for name, part in one.to_parts().items()})
     for index in (one, two):
         index.put(50, "wine and cheese")
         index.put(3, "a violin")
         index.put(7, None)
-    assert (two.held, two.total, two.written, two._waste) == (one.held, one.total, one.written, one._waste)
+    assert (two.held, two.total, two.written[:]) == (one.held, one.total, one.written[:])
     for word in ("wine", "violin", "harbour", "nothing", "number3"):
         for mine, others in zip(two.postings(two.term(word)), one.postings(one.term(word)), strict=True):
             assert mine.tolist() == others.tolist()
     for number in range(51):
         assert two.stream_of(number).tolist() == one.stream_of(number).tolist()
+
+
+@given(
+    saved=st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "ab", "\ud800"]), max_size=12),
+    new=st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "ab", "\ud800"]), max_size=12),
+    asked=st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "ab", "\ud800"]), max_size=5),
+)
+def test_names_are_found_by_what_they_say(saved, new, asked):
+    names, told = Names(), []
+    for part in (saved, new):
+        names = Names(names.to_parts())
+        for text in part:
+            names.append(text)
+            told.append(text)
+    assert names[:] == told == [names[place] for place in range(len(names))]
+    for text in {*told, *asked}:
+        here = {place for place, other in enumerate(told) if other == text}
+        found = list(names.find(text))
+        assert set(found) <= here
+        assert {place for place in here if place < len(saved)} <= set(found)
+        assert (max(here, default=-1) in found) == bool(here)
+        assert names.place(text) in (here or {-1})
+    with pytest.raises(IndexError):
+        names[len(names)]
+    with pytest.raises(IndexError):
+        names[-1]
+
+
+def test_names_with_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr("raeburnmemory.index._names._hash", len)
+    names = Names()
+    for text in ("ab", "cd", "e", "ef"):
+        names.append(text)
+    names = Names(names.to_parts())
+    assert [names.place(text) for text in ("cd", "ef", "ab", "xy", "e", "")] == [1, 3, 0, -1, 2, -1]
+
+
+@pytest.mark.parametrize("room", ["mapped", "full", "none"])
+def test_a_large_file_is_mapped_and_changed_in_this_process_alone(tmp_path, room, monkeypatch):
+    monkeypatch.setattr(_parts_file, "_LARGE", 100)
+    place, scratch = str(tmp_path / "x"), None if room == "none" else str(tmp_path)
+    numbers, texts = np.arange(1000, dtype=np.int64), ["a", "b"]
+    parts = {"n": numbers, "t": texts, "none": np.empty(0, np.int32), "b": np.arange(7, dtype=np.uint8)}
+    write_parts(place, {}, parts)
+    if room == "full":
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", 0))  # noqa: SIM115
+    before = (tmp_path / "x").read_bytes()
+    _, found = read_parts(place, {}, scratch)
+    held = found["n"]
+    while held.base is not None and not isinstance(held.base, (memoryview, mmap.mmap)):
+        held = held.base
+    assert (held.base is not None) == (room == "mapped")
+    assert found["n"].tolist() == numbers.tolist()
+    assert (found["t"], len(found["none"]), found["b"].tolist()) == (texts, 0, list(range(7)))
+    (tmp_path / "x").write_bytes(b"")  # nobody can cut what is mapped
+    found["n"][3] = 99
+    assert found["n"].tolist() == [0, 1, 2, 99, *range(4, 1000)]
+    (tmp_path / "x").write_bytes(before)
+    assert read_parts(place, {}, scratch)[1]["n"][3] == 3
+    assert [name.name for name in tmp_path.iterdir()] == ["x"]
+    (tmp_path / "x").write_bytes(before[:-1] + b"?")
+    assert read_parts(place, {}, scratch) is None
+
+
+def test_related_words_begin_with_their_vectors():
+    index = LexicalIndex("none")
+    index.put(0, "puppy dog kitten cat violin")
+    asked = ["dog", "cats", "wolf", "guitar", "xyzzy"]
+    fresh = RelatedWords(index)
+    parts = {**index.to_parts(), **{name: part.copy() for name, part in fresh.to_parts().items()}}
+    again = LexicalIndex("none", parts)
+    begun = RelatedWords(again, parts)
+    for number, text in enumerate(["puppy dog kitten cat violin", "hound and cello", "wolves"]):
+        index.put(number, text)
+        again.put(number, text)
+        fresh._known = begun._known = {}
+        for mine, others in zip(begun.of(asked), fresh.of(asked), strict=True):
+            assert [(again.written[term], weight) for term, weight in mine] == [
+                (index.written[term], pytest.approx(weight)) for term, weight in others
+            ]
+        assert any(begun.of(asked))
 
 
 @pytest.mark.skipif(not installed("Stemmer"), reason="stems are those of PyStemmer")
@@ -309,8 +398,9 @@ def test_whoever_changes_the_rules_says_so(tmp_path):
         store.write(Batch(nodes=[*nodes, Node("r", "response", "O'Neill's answers", {"name": "Zo\u00eb"})]))
         corpus = Corpus(store, "default")
         corpus.catch_up()
-        parts = corpus._parts()
-    assert " ".join(parts["words.vocabulary"]) == (
+        parts = corpus.to_parts()
+        known = corpus.words._vocabulary[:]
+    assert " ".join(known) == (
         "wolv go say cafe child run 2021 \u6771 \u6771\u4eac \u4eac \u4eac\u306e \u306e \u306e\u732b \u732b brief zoe o'neill answer"
     )
     assert parts["flags"].tolist() == [9, 17, 1, 0, 33, 7]

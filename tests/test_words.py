@@ -267,14 +267,18 @@ def check(index, texts):
     assert question.total == pytest.approx(sum(question.idf))
 
 
-@given(steps=steps)
-def test_putting_replacing_and_dropping(steps):
+@given(steps=steps, saved=st.sets(st.integers(0, 20)))
+def test_putting_replacing_and_dropping(steps, saved):
+    """Whether it holds all of it itself, or goes on where others stopped."""
     index, texts = LexicalIndex("none"), []
-    for place, text in steps:
+    for at, (place, text) in enumerate(steps):
         number = min(place, len(texts))
         index.put(number, text)
         texts[number : number + 1] = [text]
         check(index, texts)
+        if at in saved:
+            index = LexicalIndex("none", {name: part.copy() for name, part in index.to_parts().items()})
+            check(index, texts)
 
 
 def test_room_that_nobody_uses_is_given_back():

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..corpus import made_by, saved_as
+from ..corpus import made_by
 from ..index._file import examine
+from ..index._names import Names
 from ..index._parts_file import MAGIC, examine_parts
 from ..index.lexical import LexicalIndex
 from ..passages import indexed_text
+from ..saved_words import saved_as
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_indexes", "index_files"]
 
+_NAMES = ("bytes", "ends", "hashes", "order")
 # What happens to an index that does not fit, whatever is wrong with it.
 _FATE = "It is not used, and made anew"
 
@@ -99,11 +102,12 @@ def _words_problem(stamp: dict[str, Any], parts: dict[str, Any], content: Conten
     index = LexicalIndex(str(rules["language"]) if isinstance(rules, dict) else "none")
     if rules != made_by(index):
         return None
-    vocabulary, stream = parts["words.vocabulary"], parts["words.stream"].tolist()
+    ids, vocabulary = (Names({key: parts[f"{of}.{key}"] for key in _NAMES}) for of in ("ids", "words.vocabulary"))
+    written, stream = vocabulary[:], parts["words.stream"].tolist()
     for row, number in saved.items():
         start, length = int(parts["words.starts"][number]), int(parts["words.lengths"][number])
-        words = [vocabulary[term] for term in stream[start : start + length]]
-        if parts["ids"][number] != there[row].id or words != index.words.of(indexed_text(there[row]) or ""):
+        words = [written[term] for term in stream[start : start + length]]
+        if ids[number] != there[row].id or words != index.words.of(indexed_text(there[row]) or ""):
             return "index-differs", f"holds other words than the memory, of {there[row].id!r} for one"
     return None
 

@@ -1,4 +1,4 @@
-"""Named arrays and lists of texts in one checked file, for caches that are read whole.
+"""Named arrays and lists of texts in one checked file, for caches that are checked whole and used in part.
 
     RaeburnMemory parts <SHA-256 of the next line>
     {"format": 1, "stamp": {…}, "parts": [[name, kind, count, CRC-32 of its bytes], …]}
@@ -6,6 +6,9 @@
 
 The first line vouches for the second and that for every part. Nothing is allocated before the lengths fit the file,
 nothing is used before its checksum fits, and nothing but JSON is parsed.
+
+A large file is copied to one that has no name, and mapped from there (see `_columns` for why): what nobody looks at
+takes no memory, and what is changed is changed in this process alone.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 import stat
 import tempfile
@@ -40,7 +44,10 @@ MAGIC = b"RaeburnMemory parts "
 _FIRST_LINE = len(MAGIC) + 64 + 1
 _HEADER_LIMIT = 1 << 16
 _JSON = "json"
-_KINDS = {"<i4", "<i8", "<f4", "<f8"}
+_KINDS = {"|u1", "<i4", "<i8", "<f4", "<f8"}
+_LARGE = 1 << 24  # bytes from which a file is mapped
+_ALIGNED = 64  # bytes; where parts begin in what is mapped
+_BLOCK = 1 << 20
 
 _log = logging.getLogger("raeburnmemory")
 
@@ -88,13 +95,17 @@ def write_parts(path: str, stamp: Mapping[str, object], parts: Parts) -> None:
         ) from exc
 
 
-def read_parts(path: str, stamp: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def read_parts(
+    path: str, stamp: Mapping[str, object], scratch: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Return the stamp and the parts of the cache at *path* if it is whole and fits all of *stamp*, else None.
 
-    A cache that is stale or missing is nothing to speak of; one that is damaged is named in the log.
+    The arrays belong to the caller and may be changed. Where *scratch* names a folder, a large cache is mapped from a
+    file there that has no name. A cache that is stale or missing is nothing to speak of; one that is damaged is named
+    in the log.
     """
     try:
-        return _read(Path(path), json.loads(json.dumps(stamp)))
+        return _read(Path(path), json.loads(json.dumps(stamp)), scratch)
     except FileNotFoundError:
         return None
     except (_UnusableError, OSError) as exc:
@@ -112,7 +123,9 @@ def examine_parts(path: str) -> tuple[dict[str, Any], dict[str, Any]] | str:
     return found
 
 
-def _read(path: Path, wanted: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _read(
+    path: Path, wanted: Mapping[str, object], scratch: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
         raise _UnusableError("it is not a file")
     with path.open("rb") as file:
@@ -129,7 +142,58 @@ def _read(path: Path, wanted: Mapping[str, object]) -> tuple[dict[str, Any], dic
         sizes = [count * (1 if kind == _JSON else np.dtype(kind).itemsize) for _, kind, count, _ in fields["parts"]]
         if sum(sizes) != left:
             raise _UnusableError(f"it has {left} bytes where its header says {sum(sizes)}")
-        return fields["stamp"], {part[0]: _part(file, *part) for part in fields["parts"]}
+        begin = file.tell()
+        if scratch is not None and left > _LARGE and os.name == "posix":
+            with suppress(OSError), tempfile.TemporaryFile(dir=scratch) as copy:
+                places = _checked(file, fields["parts"], sizes, copy)
+                copy.flush()
+                room = np.frombuffer(mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+                return fields["stamp"], _decoded(room, fields["parts"], sizes, places)
+            file.seek(begin)  # no room for it there; memory may have some
+        room = np.empty(-(-(left + _ALIGNED * len(sizes)) // _ALIGNED) * _ALIGNED, np.uint8)
+        places = _checked(file, fields["parts"], sizes, _Memory(room))
+        return fields["stamp"], _decoded(room, fields["parts"], sizes, places)
+
+
+class _Memory:
+    """Bytes that are written to as a file is."""
+
+    def __init__(self, room: NDArray[np.uint8]) -> None:
+        self._room, self._at = room, 0
+
+    def write(self, block: NDArray[np.uint8]) -> None:
+        self._room[self._at : self._at + len(block)] = block
+        self._at += len(block)
+
+
+def _checked(file: BinaryIO, parts: list[Any], sizes: list[int], copy: Any) -> list[int]:
+    """Copy the parts, each to where an array may begin, and return these places."""
+    buffer, places, at = np.empty(_BLOCK, np.uint8), [], 0
+    for (name, _, _, crc), size in zip(parts, sizes, strict=True):
+        places.append(at)
+        there = 0
+        for start in range(0, size, _BLOCK):
+            block = buffer[: min(_BLOCK, size - start)]
+            if file.readinto(block.data) != len(block):  # type: ignore[attr-defined]
+                raise _UnusableError("it ended while it was read")
+            there = zlib.crc32(block.data, there)
+            copy.write(block)
+        if there != crc:
+            raise _UnusableError(f"its {name} do not match their checksum")
+        padding = -size % _ALIGNED
+        copy.write(np.zeros(padding, np.uint8))
+        at += size + padding
+    return places
+
+
+def _decoded(room: NDArray[np.uint8], parts: list[Any], sizes: list[int], places: list[int]) -> dict[str, Any]:
+    found = {}
+    for (name, kind, _, _), size, place in zip(parts, sizes, places, strict=True):
+        raw = room[place : place + size]
+        found[name] = (
+            _texts(name, raw) if kind == _JSON else raw.view(kind).astype(np.dtype(kind).newbyteorder("="), copy=False)
+        )
+    return found
 
 
 def _fields(header: bytes) -> dict[str, Any]:
@@ -154,17 +218,9 @@ def _fields(header: bytes) -> dict[str, Any]:
     return fields
 
 
-def _part(file: BinaryIO, name: str, kind: str, count: int, crc: int) -> NDArray[Any] | list[str]:
-    data = np.empty(count, np.uint8 if kind == _JSON else kind)
-    raw = data.view(np.uint8).data
-    if file.readinto(raw) != len(raw):  # type: ignore[attr-defined]
-        raise _UnusableError("it ended while it was read")
-    if zlib.crc32(raw) != crc:
-        raise _UnusableError(f"its {name} do not match their checksum")
-    if kind != _JSON:
-        return data.astype(data.dtype.newbyteorder("="), copy=False)
+def _texts(name: str, raw: NDArray[np.uint8]) -> list[str]:
     try:
-        texts = json.loads(bytes(raw))
+        texts = json.loads(raw.tobytes())
     except (ValueError, RecursionError) as exc:
         raise _UnusableError(f"its {name} are no JSON") from exc
     if not isinstance(texts, list):

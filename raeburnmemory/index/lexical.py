@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ._names import Names, Texts
 from ._words import Words
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["LexicalIndex", "Question"]
+
+_BLOCK = 1 << 14  # texts whose words are copied at once
 
 
 class Question(NamedTuple):
@@ -41,115 +44,125 @@ class Question(NamedTuple):
 
 
 class LexicalIndex:
-    """The words of numbered texts, which may be replaced and dropped. For one thread at a time."""
+    """The words of numbered texts, which may be replaced and dropped. For one thread at a time.
 
-    def __init__(self, language: str = "english") -> None:
+    What was saved stays as it is, in arrays that may be mapped, and what came since is beside it. Of saved texts that
+    were replaced or dropped, the postings are skipped.
+    """
+
+    def __init__(self, language: str = "english", parts: Mapping[str, Any] | None = None) -> None:
+        """Begin with what `to_parts` gave; of these arrays only "starts" and "lengths" are changed."""
         self.words = Words(language)
-        self._vocabulary: dict[str, int] = {}
-        self.written: list[str] = []  # of each word, how it was first written
-        self._texts: list[array[int]] = []  # of each word, the numbers of the texts that hold it
-        self._counts: list[array[int]] = []  # likewise, how often each does
-        self._stream: array[int] = array("i")  # the words of all texts, one after the other
-        self._starts = array("q")  # of each text, where its words begin in there
-        self._lengths = array("i")  # and how many they are
-        self._lengths_now: NDArray[np.int32] | None = None  # a copy of the lengths, once somebody asked
-        self._waste = 0  # words in the stream that belong to no text any more
-        self.held = 0  # texts with words
-        self.total = 0  # words of all texts
+        parts = parts or _EMPTY
+        self._vocabulary = Names(_of("vocabulary", parts))
+        self.written = Texts(_of("written", parts))  # of each word, how it was first written
+        self._saved_texts: NDArray[np.int32] = parts["texts"]  # of each saved word the texts, one word after the other
+        self._saved_counts: NDArray[np.int32] = parts["counts"]  # and how often each of them has it
+        self._saved_ends: NDArray[np.int64] = parts["ends"]  # where each word's postings end
+        self._saved_stream: NDArray[np.int32] = parts["stream"]  # the words of all texts, one after the other
+        self._texts: dict[int, array[int]] = {}  # of each word, the texts that came since
+        self._counts: dict[int, array[int]] = {}  # likewise, how often each has it
+        self._stream: array[int] = array("i")  # goes on where the saved one ends
+        self._starts: NDArray[np.int64] = parts["starts"]  # of each text, where its words begin in both
+        self._lengths: NDArray[np.int32] = parts["lengths"]  # and how many they are
+        self._count = len(self._lengths)  # of these arrays the first so many are in use
+        self._gone: NDArray[np.bool_] | None = None  # which saved texts are gone, once one is
+        self._missing: dict[int, int] = {}  # of each word, how many of its saved texts are gone
+        self._waste = 0  # words in the new stream that belong to no text any more
+        self.held = int(np.count_nonzero(self._lengths))  # texts with words
+        self.total = int(self._lengths.sum(dtype=np.int64))  # words of all texts
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._count
 
     def put(self, number: int, text: str | None) -> None:
         """Make *text* the text with that *number*: one that is there, or the next one. None is a text without words."""
-        self._lengths_now = None
-        if number == len(self):
-            self._starts.append(0)
-            self._lengths.append(0)
+        if number == self._count:
+            if number == len(self._lengths):
+                room = max(number, 16)
+                self._starts = np.concatenate([self._starts, np.zeros(room, np.int64)])
+                self._lengths = np.concatenate([self._lengths, np.zeros(room, np.int32)])
+            self._starts[number] = self._lengths[number] = 0
+            self._count += 1
         elif self._lengths[number]:
             self._drop(number)
         words = self.words.of(text) if text else []
         if not words:
             return
-        vocabulary = self._vocabulary
         # How the text has them, not how somebody asked for them before: what is found must not hang on old questions.
-        new = {word for word in words if word not in vocabulary}
+        known = {word: self._vocabulary.place(word) for word in words}
+        new = {word for word, term in known.items() if term < 0}
         written = self.words.shown(text, new) if new and text else {}
         terms: list[int] = []
         for word in words:
-            term = vocabulary.get(word)
-            if term is None:
-                term = vocabulary[word] = len(vocabulary)
+            term = known[word]
+            if term < 0:
+                term = known[word] = len(self._vocabulary)
+                self._vocabulary.append(word)
                 self.written.append(written.get(word, word))
-                self._texts.append(array("i"))
-                self._counts.append(array("i"))
             terms.append(term)
         counts: dict[int, int] = {}
         for term in terms:
             counts[term] = counts.get(term, 0) + 1
+        texts = self._texts
         for term, count in counts.items():
-            self._texts[term].append(number)
+            if term not in texts:
+                texts[term], self._counts[term] = array("i"), array("i")
+            texts[term].append(number)
             self._counts[term].append(count)
-        self._starts[number] = len(self._stream)
+        self._starts[number] = len(self._saved_stream) + len(self._stream)
         self._lengths[number] = len(terms)
         self._stream.extend(terms)
         self.held += 1
         self.total += len(terms)
 
     def _drop(self, number: int) -> None:
-        for term in set(self.stream_of(number).tolist()):
-            at = int(np.flatnonzero(np.frombuffer(self._texts[term], np.int32) == number)[0])
-            del self._texts[term][at], self._counts[term][at]
+        length, terms = int(self._lengths[number]), set(self.stream_of(number).tolist())
+        if self._starts[number] < len(self._saved_stream):
+            if self._gone is None:
+                self._gone = np.zeros(self._count, np.bool_)
+            self._gone[number] = True
+            for term in terms:
+                self._missing[term] = self._missing.get(term, 0) + 1
+        else:
+            for term in terms:
+                at = int(np.flatnonzero(np.frombuffer(self._texts[term], np.int32) == number)[0])
+                del self._texts[term][at], self._counts[term][at]
+            self._waste += length
         self.held -= 1
-        self.total -= self._lengths[number]
-        self._waste += self._lengths[number]
+        self.total -= length
         self._lengths[number] = 0
         if self._waste > max(100_000, self.total):
             self._compact()
 
     def _compact(self) -> None:
-        stream: array[int] = array("i")
-        for number, length in enumerate(self._lengths):
-            start, self._starts[number] = self._starts[number], len(stream)
-            stream.extend(self._stream[start : start + length])
+        stream, kept = array("i"), len(self._saved_stream)
+        for number in np.flatnonzero((self._starts[: self._count] >= kept) & (self.lengths() > 0)).tolist():
+            start = int(self._starts[number]) - kept
+            self._starts[number] = kept + len(stream)
+            stream.extend(self._stream[start : start + int(self._lengths[number])])
         self._stream, self._waste = stream, 0
 
     # --- as arrays ----------------------------------------------------------------------------------------------
 
-    def to_parts(self) -> dict[str, NDArray[Any] | list[str]]:
-        """Return all of it as arrays and lists, from which `from_parts` makes it again."""
-        texts, counts, sizes = self.postings_of(range(len(self._texts)))
+    def to_parts(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays, with which another index can begin."""
+        texts, counts, sizes = self.postings_of(range(len(self._vocabulary)))
+        lengths = self.lengths()
+        blocks = [
+            self.streams_of(np.arange(start, min(start + _BLOCK, self._count)))[0]
+            for start in range(0, self._count, _BLOCK)
+        ]
         return {
-            "vocabulary": list(self._vocabulary),
-            "written": self.written,
+            **_named("vocabulary", self._vocabulary),
+            **_named("written", self.written),
             "texts": texts,
             "counts": counts,
-            "sizes": sizes,
-            "stream": np.array(self._stream, np.int32),
-            "starts": np.array(self._starts, np.int64),
-            "lengths": np.array(self._lengths, np.int32),
+            "ends": np.cumsum(sizes),
+            "stream": np.concatenate([np.empty(0, np.int32), *blocks]),
+            "starts": np.cumsum(lengths, dtype=np.int64) - lengths,
+            "lengths": lengths,
         }
-
-    @classmethod
-    def from_parts(cls, language: str, parts: Mapping[str, Any]) -> LexicalIndex:
-        """Return the index that gave *parts*."""
-        made = cls(language)
-        made._vocabulary = {word: term for term, word in enumerate(parts["vocabulary"])}
-        made.written = list(parts["written"])
-        ends = np.cumsum(parts["sizes"]).tolist()
-        bounds = list(zip([0, *ends], ends, strict=False))
-        for lists, values in ((made._texts, parts["texts"]), (made._counts, parts["counts"])):
-            raw = np.ascontiguousarray(values, np.int32).tobytes()
-            lists += [array("i", raw[4 * start : 4 * end]) for start, end in bounds]
-        for own, values, kind in (
-            (made._stream, parts["stream"], np.int32),
-            (made._starts, parts["starts"], np.int64),
-            (made._lengths, parts["lengths"], np.int32),
-        ):
-            own.frombytes(np.ascontiguousarray(values, kind).tobytes())
-        made.held, made.total = int(np.count_nonzero(parts["lengths"])), int(parts["lengths"].sum(dtype=np.int64))
-        made._waste = len(made._stream) - made.total
-        return made
 
     # --- asking -------------------------------------------------------------------------------------------------
 
@@ -158,8 +171,8 @@ class LexicalIndex:
         order = self.words.of(text)
         words = list(dict.fromkeys(order))
         place = {word: at for at, word in enumerate(words)}
-        terms = [self._vocabulary.get(word, -1) for word in words]
-        texts = np.array([len(self._texts[term]) if term >= 0 else 0 for term in terms], np.float64)
+        terms = [self.term(word) for word in words]
+        texts = np.array([self._spread(term) if term >= 0 else 0 for term in terms], np.float64)
         written = self.words.shown(text)
         pairs = dict.fromkeys((place[one], place[two]) for one, two in pairwise(order))
         return Question(
@@ -170,41 +183,90 @@ class LexicalIndex:
             [pair for pair in pairs if pair[0] != pair[1]],
         )
 
+    def _spread(self, term: int) -> int:
+        """Return how many texts hold a word."""
+        start, end = self._saved_span(term)
+        return end - start - self._missing.get(term, 0) + len(self._texts.get(term, ()))
+
+    def _saved_span(self, term: int) -> tuple[int, int]:
+        if term >= len(self._saved_ends):
+            return 0, 0
+        return (int(self._saved_ends[term - 1]) if term else 0), int(self._saved_ends[term])
+
     def postings(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the numbers of the texts that hold a word, in no order, and how often each does."""
-        if term < 0:
-            return np.empty(0, np.int32), np.empty(0, np.int32)
-        # Copies, because an array that is looked at from elsewhere cannot grow.
-        return np.array(self._texts[term], np.int32), np.array(self._counts[term], np.int32)
+        texts, counts, _ = self.postings_of([term] if term >= 0 else [])
+        return texts, counts
 
     def postings_of(self, terms: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         """Return the `postings` of several words one after the other, and how many there are of each."""
-        # The views are gone when this returns.
-        texts, counts = (
-            np.concatenate([np.empty(0, np.int32), *(np.frombuffer(lists[term], np.int32) for term in terms)])
-            for lists in (self._texts, self._counts)
-        )
-        return texts, counts, np.array([len(self._texts[term]) for term in terms], np.int64)
+        texts, counts, sizes = [_NO_WORDS], [_NO_WORDS], []
+        for term in terms:
+            start, end = self._saved_span(term)
+            size = end - start
+            if size:
+                held, often = self._saved_texts[start:end], self._saved_counts[start:end]
+                if self._gone is not None and term in self._missing:
+                    there = ~self._gone[held]
+                    held, often = held[there], often[there]
+                    size = len(held)
+                texts.append(held)
+                counts.append(often)
+            new = self._texts.get(term)
+            if new:
+                # Views, gone when this returns: while they are there, the arrays cannot grow.
+                texts.append(np.frombuffer(new, np.int32))
+                counts.append(np.frombuffer(self._counts[term], np.int32))
+                size += len(new)
+            sizes.append(size)
+        return np.concatenate(texts), np.concatenate(counts), np.array(sizes, np.int64)
 
     def lengths(self) -> NDArray[np.int32]:
-        """Return how many words each text has; not to be changed."""
-        if self._lengths_now is None:
-            self._lengths_now = np.array(self._lengths, np.int32)
-        return self._lengths_now
+        """Return how many words each text has; not to be changed, and valid until the next change."""
+        return self._lengths[: self._count]
 
     def stream_of(self, number: int) -> NDArray[np.int32]:
         """Return the words of one text, by their numbers, in their order."""
-        start = self._starts[number]
-        return np.array(self._stream[start : start + self._lengths[number]], np.int32)
+        start, length = int(self._starts[number]), int(self._lengths[number])
+        if start < len(self._saved_stream):
+            return np.array(self._saved_stream[start : start + length])
+        start -= len(self._saved_stream)
+        return np.array(self._stream[start : start + length], np.int32)
 
     def streams_of(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the words of several texts, one text after the other, and of each word the place of its text."""
-        starts, lengths = np.array(self._starts, np.int64)[numbers], self.lengths()[numbers]
+        starts, lengths = self._starts[numbers], self._lengths[numbers]
         owners = np.repeat(np.arange(len(numbers)), lengths)
         before = np.cumsum(lengths) - lengths
-        # A view that is gone at the end of this line: while it is there, the stream cannot grow.
-        return np.frombuffer(self._stream, np.int32)[np.arange(len(owners)) + (starts - before)[owners]], owners
+        places = np.arange(len(owners)) + (starts - before)[owners]
+        kept = len(self._saved_stream)
+        if not self._stream:
+            return self._saved_stream[places], owners
+        # Views that are gone when this returns: while they are there, the stream cannot grow.
+        if not kept:
+            return np.frombuffer(self._stream, np.int32)[places], owners
+        new = places >= kept
+        found = np.empty(len(places), np.int32)
+        found[~new] = self._saved_stream[places[~new]]
+        found[new] = np.frombuffer(self._stream, np.int32)[places[new] - kept]
+        return found, owners
 
     def term(self, word: str) -> int:
         """Return the number of a word, ready as `Words` makes it; -1 if no text ever held it."""
-        return self._vocabulary.get(word, -1)
+        return self._vocabulary.place(word)
+
+
+_NO_WORDS = np.empty(0, np.int32)
+_EMPTY: dict[str, NDArray[Any]] = {
+    **dict.fromkeys(("texts", "counts", "stream", "lengths"), _NO_WORDS),
+    **{name: np.empty(0, np.int64) for name in ("ends", "starts")},
+}
+
+
+def _named(name: str, texts: Texts) -> dict[str, NDArray[Any]]:
+    return {f"{name}.{part}": values for part, values in texts.to_parts().items()}
+
+
+def _of(name: str, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return those of *parts* that belong to *name*, without it; None if there are none."""
+    return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")} or None

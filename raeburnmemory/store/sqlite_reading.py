@@ -346,8 +346,9 @@ class Reading:
 
     def mark(self, version: int) -> str | None:
         """Return what the commit of *version* was marked with."""
-        rows = self._query("SELECT changes FROM log WHERE version = ?", (version,))
-        return json.loads(rows[0][0]).get("mark") if rows else None
+        # By SQLite, because the changes of a large batch are megabytes.
+        rows = self._query("SELECT json_extract(changes, '$.mark') FROM log WHERE version = ?", (version,))
+        return rows[0][0] if rows else None
 
 
 @contextlib.contextmanager
