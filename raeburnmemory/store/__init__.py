@@ -101,10 +101,16 @@ class Store(Protocol):
     read_only: bool
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer, in any thread or process, out of the block. Reentrant."""
+        """Keep every other writer, in any thread or process, out of the block. Reentrant.
+
+        What is written in it is synced by the end of the outermost block, which raises if that fails.
+        """
 
     def write(self, batch: Batch) -> int:
-        """Apply *batch*, all or nothing, synced, and return the new version. An empty batch changes nothing."""
+        """Apply *batch*, all or nothing, synced, and return the new version. An empty batch changes nothing.
+
+        Threads that write at once may share a sync; then its failure is that of each.
+        """
 
     def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:
         """Apply *batch*, and leave nothing of the nodes that it removes, or that were removed before, in any file.

@@ -11,11 +11,12 @@ and whoever holds the lock cuts it off. A whole line with a wrong CRC is damage,
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import json
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def decode_batch(fields: dict[str, Any]) -> Batch:
 
 
 def _pack(values: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
+    return binascii.b2a_base64(np.ascontiguousarray(values, "<f4").data, newline=False).decode("ascii")
 
 
 def _unpack(packed: str) -> Any:
@@ -92,6 +93,8 @@ class Journal:
     crc: int
     inode: int
     read_only: bool
+    _waiting: list[bytes] = field(default_factory=list)
+    _crc: int = 0  # of the last line that waits
 
     @classmethod
     def open(cls, path: str, *, read_only: bool) -> Journal | None:
@@ -182,26 +185,37 @@ class Journal:
             at += len(block)
         return False
 
-    def append(self, payload: bytes) -> None:
-        """Append one line and sync it; on failure the journal is as it was before.
+    def add(self, payload: bytes) -> None:
+        """Let *payload* be the next line that `flush` writes."""
+        self._crc = zlib.crc32(payload, self._crc if self._waiting else self.crc)
+        self._waiting.append(b"%08x %b\n" % (self._crc, payload))
+
+    def flush(self) -> None:
+        """Append the lines that wait, and sync them; on failure the journal is as it was before, without them.
 
         Raises:
             StoreWriteFailed: The disk refused.
         """
-        crc = zlib.crc32(payload, self.crc)
-        line = b"%08x %b\n" % (crc, payload)
+        lines, self._waiting = b"".join(self._waiting), []
         try:
-            write_all(self.fd, line)
+            write_all(self.fd, lines)
             os.fdatasync(self.fd) if hasattr(os, "fdatasync") else os.fsync(self.fd)
-        except OSError as exc:
-            # After a failed sync nobody knows which pages are clean, so it is not tried again: the line is cut off
+        except BaseException as exc:
+            # After a failed sync nobody knows which pages are clean, so it is not tried again: the lines are cut off
             # and the file opened afresh, so that nothing is acknowledged that may not be there.
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.offset)
             self._reopen()
-            raise write_failed("write", self.path, exc, len(line)) from exc
-        self.crc = crc
-        self.offset += len(line)
+            if isinstance(exc, OSError):
+                raise write_failed("write", self.path, exc, len(lines)) from exc
+            raise
+        self.crc = self._crc
+        self.offset += len(lines)
+
+    def intact(self) -> bool:
+        """Tell whether the file still has its name, and ends where it was read or written up to."""
+        now = os.fstat(self.fd)
+        return now.st_nlink > 0 and now.st_size == self.offset
 
     def cut(self) -> None:
         """Cut off what a crash left behind the last whole line; only for the holder of the lock."""

@@ -24,6 +24,7 @@ from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, settled, sweep, sync_folder, write_failed
+from .group_commit import Section
 from .journal import Journal, decode_batch, encode_batch
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
@@ -32,8 +33,10 @@ from .state import State
 from .vector_files import VectorFiles, text_checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from ..nodes import Changes
+    from . import VectorChanges
 
 __all__ = ["JsonStore"]
 
@@ -63,9 +66,12 @@ class JsonStore(MemoryStore):
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
         self._marked = False  # the files say themselves that vectors are lost
-        self._writing = False  # this process holds the lock
+        self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
+        self._ahead = False  # the state has what is not in the file yet
+        self._section = Section(self, self._mutex)
+        self._folding = False  # a thread of this process is at it, because the journal has grown
         self._pid = os.getpid()
-        self._lock = None if read_only else StoreLock(path, timeout)
+        self._lock = None if read_only else self._new_lock(timeout)
         try:
             settled(self._path)
             if not os.path.exists(self._path):
@@ -87,9 +93,26 @@ class JsonStore(MemoryStore):
         super()._current()
         if os.getpid() != self._pid:
             self._after_fork()
-        elif not (self._writing or self._held):
-            self._look()
+        elif self._section.mine:
+            if self._waiting:
+                self._apply_waiting()
+        else:
+            if self._section.pending:
+                self._section.settle()
+            if not (self._section.busy or self._held):
+                self._look()
         return self._state
+
+    def _apply_waiting(self) -> None:
+        for batch, version in self._waiting:
+            self._state.apply(batch, version)
+        self._waiting, self._ahead = [], True
+
+    def _new_lock(self, timeout: float) -> StoreLock:
+        from pathlib import Path
+
+        self._section.lock = StoreLock(Path(self._path), timeout, self._section.settle)
+        return self._section.lock
 
     def _look(self) -> None:
         """Catch up with what others committed; the mutex is held."""
@@ -110,11 +133,10 @@ class JsonStore(MemoryStore):
 
     def _after_fork(self) -> None:
         # The file descriptors are shared with the parent, and so would be its lock.
-        self._pid, self._writing = os.getpid(), False
+        self._pid, self._waiting, self._ahead = os.getpid(), [], False
+        self._section.renew()
         if self._lock is not None:
-            from pathlib import Path
-
-            self._lock = StoreLock(Path(self._path), self._lock.timeout)
+            self._lock = self._new_lock(self._lock.timeout)
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -194,51 +216,70 @@ class JsonStore(MemoryStore):
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Section:
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
-        with self._mutex:
-            super()._current()
-            if os.getpid() != self._pid:
-                self._after_fork()
-            lock = self._lock
-        outermost = False
-        with lock():
-            outermost = not self._writing
-            if outermost:
-                with self._mutex:
-                    self._current()
-                    if self._journal is not None:
-                        self._journal.cut()
-                self._writing = True
-            try:
-                yield
-            finally:
-                if outermost:
-                    self._writing = False
-        if outermost and self._fold_due():
-            try:
-                self.fold()
-            except (StoreError, LockTimeout) as exc:
-                # What was written is safe in the journal; only its tidying has to wait.
-                log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
-                with self._mutex:
-                    self._journal_floor = 2 * self._journal.offset if self._journal else 0
+        if not self._section.mine:
+            with self._mutex:
+                super()._current()
+                if os.getpid() != self._pid:
+                    self._after_fork()
+        return self._section
 
-    def _commit(self, batch: Batch, state: State) -> None:
-        # The lock is held, so this finds something only where somebody deleted its file and another one got in.
-        self._look()
-        if self._foreign or self._journal is None:
-            self._adopt()
-        if self._state is not state:
-            state = self._state
+    def _begin_section(self) -> None:
+        super()._current()
+        if not self._section.pending:
+            if not self._held:
+                self._look()
+            if self._journal is not None:
+                self._journal.cut()
+
+    def _after_section(self) -> None:
+        if not self._fold_due():
+            return
+        self._folding = True
+        try:
+            self.fold()
+        except (StoreError, LockTimeout) as exc:
+            # What was written is safe in the journal; only its tidying has to wait.
+            log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
+            with self._mutex:
+                self._journal_floor = 2 * self._journal.offset if self._journal else 0
+        finally:
+            self._folding = False
+
+    def _commit(self, batch: Batch, state: State) -> int:
+        self._section.may_write()
+        journal = self._journal
+        if journal is None or self._foreign or not (self._section.pending or journal.intact()):
+            # The lock is held, so another one's lines are there only where somebody deleted its file.
+            self._look()
+            if self._foreign or self._journal is None:
+                self._adopt()
+            if self._state is not state:
+                state = self._state
             state.check(batch)
-        assert self._journal is not None
+            journal = self._journal
+            assert journal is not None
         version = state.version + 1
-        self._journal.append(encode_batch(batch, version))
-        state.apply(batch, version)
+        journal.add(encode_batch(batch, version))
+        self._waiting.append((batch, version))
+        self._section.wrote()
+        return version
+
+    def _sync_pending(self) -> None:
+        journal, waiting, ahead = self._journal, self._waiting, self._ahead
+        assert journal is not None
+        self._waiting, self._ahead = [], False
+        try:
+            journal.flush()
+        except BaseException:
+            if ahead:
+                self._load()  # without what is not in the file
+            raise
+        for batch, version in waiting:
+            self._state.apply(batch, version)
 
     def _adopt(self) -> None:
         """Make files that something else wrote ours, keeping a copy of the graph; the lock is held."""
@@ -255,7 +296,7 @@ class JsonStore(MemoryStore):
 
     def _fold_due(self) -> bool:
         with self._mutex:
-            if self._journal is None or self._closed:
+            if self._journal is None or self._closed or self._folding:
                 return False
             return self._journal.offset > max(_LEAST, self._snapshot_bytes // 2, self._journal_floor)
 
@@ -270,6 +311,8 @@ class JsonStore(MemoryStore):
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
         suffix = f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        if self._section.mine:
+            self._section.sync()
         with self._mutex:
             state = self._current()
             snapshot = Snapshot.of(state, self.id)
@@ -353,6 +396,7 @@ class JsonStore(MemoryStore):
         with self.exclusive():
             mark = asked(self.meta(ERASING), batch, backups=backups)
             self.write(replace(batch, meta={**batch.meta, ERASING: mark}))
+            self._section.sync()
             return self._erase(mark)
 
     def _erase(self, mark: dict[str, Any]) -> Erased:
@@ -449,6 +493,27 @@ class JsonStore(MemoryStore):
 
     # --- the rest -----------------------------------------------------------------------------------------------
 
+    # Caches go by these. None may learn of what is not on disk: it would have it still after the sync failed.
+
+    def version(self) -> int:
+        """Return the number of the last committed batch."""
+        self._settle_own()
+        return super().version()
+
+    def changes(self, since: int) -> Changes:
+        """Return what happened to nodes and edges after version *since*."""
+        self._settle_own()
+        return super().changes(since)
+
+    def vectors(self, field: str, since: int) -> VectorChanges:
+        """Return what happened to the vectors of *field* after version *since*."""
+        self._settle_own()
+        return super().vectors(field, since)
+
+    def _settle_own(self) -> None:
+        if self._section.pending and self._section.mine:
+            self._section.sync()
+
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged."""
         with self._mutex:
@@ -486,6 +551,7 @@ class JsonStore(MemoryStore):
             log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
         finally:
             with self._mutex:
+                self._section.settle()
                 super().close()
                 if self._journal is not None:
                     self._journal.close()
