@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import os
 from functools import partial
 from itertools import islice
@@ -91,6 +92,7 @@ class Dense:
         )  # the indexes that hold anything, at a version
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
+        self.dim_seen: int | None = None  # in the record when it was last read
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
         variable = os.environ.get(_VARIABLE)
         self._spec = variable or model
@@ -115,7 +117,10 @@ class Dense:
     def record(self) -> dict[str, Any] | None:
         """Return what the store recorded about its model: name, dim and probe; None if it holds no vectors yet."""
         found = self._store.meta("embedder")
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        self.dim_seen = found["dim"]
+        return found
 
     def _refuse_other_name(self, model: str) -> None:
         record = self.record()
@@ -236,20 +241,28 @@ class Dense:
 
         Raises:
             InvalidInput: It is no row of finite numbers, or all zero.
-            DimensionMismatch: It has another length than the store's.
         """
-        try:
-            with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
-                vector = np.asarray(values, np.float32)
-        except (ValueError, TypeError) as exc:
-            raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
-        if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
-            raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
+        vector: NDArray[np.float32] = values
+        if not (isinstance(values, np.ndarray) and values.dtype == np.float32):
+            try:
+                with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
+                    vector = np.asarray(values, np.float32)
+            except (ValueError, TypeError) as exc:
+                raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
         exact = vector.astype(np.float64)  # in which the length of no float32 vector overflows
-        norm = float(np.linalg.norm(exact))
+        norm = math.sqrt(exact.dot(exact)) if exact.ndim == 1 else math.nan
+        if not (len(exact) if exact.ndim else 0) or not math.isfinite(norm):
+            raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
         if norm <= 1e-12:
             raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
-        record = self.record()
+        return (exact / norm).astype(np.float32)
+
+    def check_dim(self, vector: NDArray[np.float32], what: str, record: dict[str, Any] | None) -> None:
+        """Refuse a vector that somebody brought along if it cannot be of the model in *record*, or else of ours.
+
+        Raises:
+            DimensionMismatch: It has another length than the store's.
+        """
         dim = record["dim"] if record else self.embedder().dim
         if len(vector) != dim:
             name = record["name"] if record else self.embedder().name
@@ -257,7 +270,6 @@ class Dense:
                 f"The vector of {what} has {len(vector)} numbers, those of {name!r} have {dim}. Pass the model it was "
                 f"made with as embedding_model to a new memory, or move this one over with reembed()."
             )
-        return (exact / norm).astype(np.float32)
 
     # --- the index ----------------------------------------------------------------------------------------------
 

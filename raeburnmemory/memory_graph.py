@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import weakref
@@ -257,15 +258,13 @@ class MemoryGraph:
         for given, what in ((session_id, "a session's id"), (id, "an id")):
             if given is not None:
                 checked_id(given, what)
-        with self._store.exclusive():
-            answers = None
-            if role == "assistant":
-                answers = self._writer.answered_by(session_id, id)
+        # What an assistant's message answers must still be the last prompt when it is written.
+        with self._store.exclusive() if role == "assistant" else contextlib.nullcontext():
             record = message(
                 text,
                 role,
                 session_id,
-                answers,
+                self._writer.answered_by(session_id, id) if role == "assistant" else None,
                 namespace=self.namespace,
                 name=name,
                 id=id,

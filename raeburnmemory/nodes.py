@@ -498,7 +498,7 @@ def same_json(one: Any, other: Any) -> bool:
 
 def copied(value: Any) -> Any:
     """Return the JSON value *value* without sharing any of its lists and dicts; tuples become lists."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         # Most items are strings, and there may be a million of them: no call for those.
         return {key: item if isinstance(item, str) else copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

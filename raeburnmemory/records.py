@@ -179,6 +179,8 @@ def message(
 
 
 def _session(session: Any, namespace: str) -> Node:
+    if isinstance(session, str):
+        return Node(checked_id(session, "a session's id"), SESSION, None, {}, namespace)
     given = _fields(session, Session, "session", text_key="id")
     session_id = checked_id(given.pop("id", None), "a session's id")
     if given.get("start_time") is not None:
@@ -238,6 +240,8 @@ def checked_text(value: Any, what: str) -> str:
     """Return *value* if it is a string that can be written as UTF-8."""
     if not isinstance(value, str):
         raise InvalidInput(f"{what[0].upper()}{what[1:]} must be a string, not {shown(value)}.")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as exc:
@@ -259,10 +263,10 @@ def checked_data(value: Any, what: str) -> dict[str, Any]:
 
 
 def _json(value: Any, what: str, depth: int) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return checked_text(str(value), what)  # a subclass, such as an enum, becomes what JSON makes of it
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         if value.bit_length() > 14_000:  # of more than 4,300 digits, which Python neither writes nor reads
             raise InvalidInput(f"{what} is a number of more than 4,000 digits. Store it as a string.")
