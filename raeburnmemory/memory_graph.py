@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
     from .index import VectorIndex
     from .live_graph import LiveGraph
-    from .store import Store
+    from .store import Durability, Store
     from .tune import Tuning
 
 __all__ = ["Agent", "Edge", "MemoryGraph", "Prompt", "Response", "Session"]
@@ -87,8 +87,10 @@ class MemoryGraph:
     *namespace* keeps memories in one store apart: every call reads and writes only its own. *timeout* is how many
     seconds a write waits for other writers. *vector_backend* is `"faiss"` (the default where it is installed),
     `"exact"` or a function from a dimension to an empty index. *language* is that of the texts, for finding words in
-    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *qdrant_url* is
-    taken for callers of the original, which had such an index; no index reads it yet.
+    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *durability* is
+    what a change has survived once its call returns: `"full"` a power cut, `"process"` the end of the process however
+    it comes, which costs no sync; a power cut may then take the newest changes, and never leaves half of one.
+    *qdrant_url* is taken for callers of the original, which had such an index; no index reads it yet.
 
     Raises:
         EmbedderMismatch: The memory holds vectors of another model than the one named.
@@ -113,6 +115,7 @@ class MemoryGraph:
         read_only: bool = False,
         timeout: float = 30.0,
         language: str = "english",
+        durability: Durability = "full",
     ) -> None:
         self.namespace = checked_id(namespace, "a namespace")
         self.qdrant_url = qdrant_url
@@ -123,7 +126,7 @@ class MemoryGraph:
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
         if not callable(vector_backend):
             index_name(vector_backend)  # for its error, before there is a file
-        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout)
+        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
         try:
             self._dense = Dense(store, embedding_model, vector_backend, embedder)
             self._recall = Recall(store, self._dense, namespace, language)

@@ -291,7 +291,8 @@ class Stats:
 
     `kinds` and `relations` count nodes and edges, `vectors` counts vectors per field, `unembedded` the prompts,
     responses, facts and fragments that have none. `embedder` is the model of the vectors and `dim` their length, None
-    while there are none.
+    while there are none. `durability` is what changes made through this object survive: `"full"`, `"process"`, or
+    `"none"` for `":memory:"`.
     """
 
     path: str
@@ -309,6 +310,7 @@ class Stats:
     dim: int | None
     namespaces: Sequence[str]
     bytes: int
+    durability: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a JSON object."""

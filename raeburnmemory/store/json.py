@@ -25,7 +25,7 @@ from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, settled, sweep, sync_folder, write_failed
 from .group_commit import Section
-from .journal import Journal, decode_batch, encode_batch
+from .journal import Journal, boot, decode_batch, encode_batch
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -52,8 +52,10 @@ class JsonStore(MemoryStore):
 
     name = "json"
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
         super().__init__()
+        self.durability = durability
+        self._boot = None if durability == "full" else boot()
         self.read_only = read_only
         self.location = self._path = str(path)
         self._journal_path = self._path + ".journal"
@@ -233,7 +235,27 @@ class JsonStore(MemoryStore):
             if not self._held:
                 self._look()
             if self._journal is not None:
-                self._journal.cut()
+                self._cut(self._journal)
+
+    def _cut(self, journal: Journal) -> None:
+        """Cut off what a crash left behind the last whole line of *journal*."""
+        rest = journal.rest()
+        if rest and journal.power_failed():
+            aside = f"{self._journal_path}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+            try:
+                copy_file(self._journal_path, aside)
+            except OSError as exc:
+                raise write_failed("write", aside, exc) from exc
+            log.warning(
+                "A power cut took the newest changes of %r, which were written with durability='process': %d bytes "
+                "after version %d cannot be read. They are kept in %r",
+                self._path,
+                rest,
+                self._state.version,
+                aside,
+            )
+        if rest:
+            journal.cut()
 
     def _after_section(self) -> None:
         if not self._fold_due():
@@ -263,7 +285,7 @@ class JsonStore(MemoryStore):
             journal = self._journal
             assert journal is not None
         version = state.version + 1
-        journal.add(encode_batch(batch, version))
+        journal.add(encode_batch(batch, version, unsynced=self._boot, joined=self._section.pending))
         self._waiting.append((batch, version))
         self._section.wrote()
         return version
@@ -273,7 +295,7 @@ class JsonStore(MemoryStore):
         assert journal is not None
         self._waiting, self._ahead = [], False
         try:
-            journal.flush()
+            journal.flush(sync=self._boot is None)
         except BaseException:
             if ahead:
                 self._load()  # without what is not in the file
@@ -350,6 +372,8 @@ class JsonStore(MemoryStore):
                 sweep(self._path)
                 before = self._vectors.described(self.id)
                 final = [pairs[0], (temporary[0], self._path), *pairs[1:], (temporary[1], self._journal_path)]
+                if self._journal is not None:
+                    self._journal.sync()  # until it is replaced, it has to reach as far as the new graph
                 try:
                     self._put_in_place(final)
                 finally:
@@ -553,9 +577,13 @@ class JsonStore(MemoryStore):
             with self._mutex:
                 self._section.settle()
                 super().close()
-                if self._journal is not None:
-                    self._journal.close()
-                    self._journal = None
+                journal, self._journal = self._journal, None
+                if journal is not None:
+                    try:
+                        if self._lock is not None and os.getpid() == self._pid:
+                            journal.sync()
+                    finally:
+                        journal.close()
                 if self._lock is not None:
                     self._lock.close()
 

@@ -35,6 +35,7 @@ class MemoryStore:
 
     name = "memory"
     read_only = False
+    durability = "none"
 
     def __init__(self) -> None:
         self.id = uuid.uuid4().hex

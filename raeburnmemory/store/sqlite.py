@@ -1,6 +1,7 @@
 """A store in one SQLite file.
 
-One transaction per batch, synced on commit (`synchronous=FULL`; NORMAL would lose the newest ones in a power cut).
+One transaction per batch, or for several that come together, synced on commit (`synchronous=FULL`). Who asks for no
+more than that changes survive the process gets NORMAL, with which a power cut takes the newest commits.
 
 SQLite before 3.51.3 can corrupt a database in WAL mode when two connections write or checkpoint at once, and the
 last connection to close checkpoints too. So our own lock is held around every write, checkpoint and close, and
@@ -59,8 +60,9 @@ class SqliteStore(Reading):
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
         self.read_only = read_only
+        self.durability = durability
         self.location = self._path = str(path)
         self._timeout = timeout
         self._mutex = Mutex(over_fork=True)
@@ -145,7 +147,7 @@ class SqliteStore(Reading):
             hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
-                return connect(self._path, "rw", self._timeout)
+                return connect(self._path, "rw", self._timeout, synced=self.durability == "full")
             try:
                 db = connect(self._path, "ro", self._timeout)
                 try:
@@ -489,6 +491,23 @@ class SqliteStore(Reading):
         """Bring the -wal file into the database."""
         with self.exclusive(), self._with_another(), self._reading() as db, self._renewing():
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._sync_log()
+
+    def _sync_log(self) -> None:
+        """Bring to disk what commits left in the -wal file unsynced, and a checkpoint too, because of a reader."""
+        if self.durability == "full":
+            return
+        try:
+            # No lock of SQLite's is on this file, so that closing it drops none.
+            fd = os.open(self._path + "-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(fd)
+        except OSError as exc:
+            raise write_failed("sync", self._path + "-wal", exc) from exc
+        finally:
+            os.close(fd)
 
     def size(self) -> int:
         """Return the bytes of the database and its -wal file."""
@@ -515,6 +534,8 @@ class SqliteStore(Reading):
                     with contextlib.suppress(sqlite3.OperationalError):  # a reader is at work; the -wal file stays
                         self._db.execute("PRAGMA busy_timeout=0")
                         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if self._lock is not None and not self._broken:
+                    self._sync_log()
                 self._closed = True
                 self._db.close()
                 let_go_of_database(self)
