@@ -43,7 +43,7 @@ from .nodes import PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,6 +69,8 @@ _AGREEMENT = 0.99  # cosine at which vectors of unknown origin count as a model'
 _SAMPLE = 2048  # vectors per field from which a mean is taken
 _COMMON = 0.75  # the share of the mean's direction that is taken out of a question
 _FEW = 20  # texts
+_SHORTEST = 1e-12  # a vector that somebody brings along is longer than that
+_MANY = 1024  # vectors that are normalised at once
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
 
 
@@ -253,9 +255,26 @@ class Dense:
         norm = math.sqrt(exact.dot(exact)) if exact.ndim == 1 else math.nan
         if not (len(exact) if exact.ndim else 0) or not math.isfinite(norm):
             raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
-        if norm <= 1e-12:
+        if norm <= _SHORTEST:
             raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
         return (exact / norm).astype(np.float32)
+
+    def checked_vectors(self, vectors: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+        """Return vectors that somebody brought along by the ids of their nodes, normalised; see `checked_vector`."""
+        found: dict[str, NDArray[np.float32]] = {}
+        given = list(vectors.values())
+        if len(given) > 1 and all(isinstance(v, np.ndarray) and v.dtype == np.float32 and v.ndim == 1 for v in given):
+            names = list(vectors)
+            for start in range(0, len(given) if len({len(v) for v in given}) == 1 else 0, _MANY):
+                exact = np.array(given[start : start + _MANY], np.float64)
+                norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+                if not (norms > _SHORTEST).all() or not np.isfinite(norms).all():
+                    break  # one by one, which says which it is
+                rows = (exact / norms[:, None]).astype(np.float32)
+                found.update(zip(names[start : start + _MANY], rows, strict=True))
+        return {
+            name: found[name] if name in found else self.checked_vector(vectors[name], repr(name)) for name in vectors
+        }
 
     def check_dim(self, vector: NDArray[np.float32], what: str, record: dict[str, Any] | None) -> None:
         """Refuse a vector that somebody brought along if it cannot be of the model in *record*, or else of ours.

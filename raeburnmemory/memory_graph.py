@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._collector import no_collections
 from .dense import UNNAMED, Dense
 from .erasure import forget_for_good
 from .errors import InvalidInput, MemoryGraphError
@@ -232,7 +233,8 @@ class MemoryGraph:
         Each is a dict of the arguments of `add_interaction` or a tuple of its first four. *progress* is called with
         the number of texts, and passages of long ones, embedded so far and of all.
         """
-        records = several(interactions, self.namespace)
+        with no_collections():
+            records = several(interactions, self.namespace)
         self._writer.record(records, allow_unembedded=allow_unembedded, progress=progress)
         return [record.ids for record in records]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import secrets
 import threading
 import time
@@ -224,6 +225,8 @@ def _attributes(given: Mapping[str, Any], reserved: set[str], what: str) -> dict
 
 
 def _all_different(nodes: Sequence[Node]) -> None:
+    if len({node.id for node in nodes}) == len(nodes):
+        return
     for one, other in itertools.combinations(nodes, 2):
         if one.id == other.id:
             raise InvalidInput(f"{one.id!r} is the id of a {one.kind} and of a {other.kind}. Give each its own.")
@@ -354,7 +357,9 @@ def new_id() -> str:
         else:
             _last_id = (_last_id[0] + 1, secrets.randbits(10))
         milliseconds, count = _last_id
-    bits = (milliseconds << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | secrets.randbits(62)
+    bits = (
+        (milliseconds << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | (int.from_bytes(os.urandom(8), "big") >> 2)
+    )
     text = f"{bits:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

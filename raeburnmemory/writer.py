@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ._collector import no_collections
 from .embed import checked_embed
 from .errors import InvalidInput, KindConflict, MissingDependency, NodeNotFound
 from .nodes import (
@@ -83,13 +85,11 @@ class Writer:
     ) -> None:
         """Write *records* in one transaction; what is there already in every part changes nothing."""
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
-        for record in records:
-            for node_id, values in record.vectors.items():
-                vectors.give(node_id, values)
+        vectors.give({node_id: values for record in records for node_id, values in record.vectors.items()})
         nodes = [node for record in records for node in record.nodes]
         if vectors.needed(nodes):
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
-        with self._store.exclusive():
+        with no_collections() if len(records) > 1 else contextlib.nullcontext(), self._store.exclusive():
             known: dict[str, Node] = {}
             changed = self._changed(nodes, known)
             links = [link for record in records for link in record.links]
@@ -373,12 +373,13 @@ class _Vectors:
         self._embedder: Embedder | None = None
         self._gave_up = False
 
-    def give(self, node_id: str, values: Any) -> None:
-        """Take a vector that somebody brought along."""
-        self._given[node_id] = vector = self._dense.checked_vector(values, repr(node_id))
-        if len(vector) != self._dim:  # each length is looked at before the lock, where a model may have to be loaded
-            self._dense.check_dim(vector, repr(node_id), self._dense.record())
-            self._dim = len(vector)
+    def give(self, vectors: Mapping[str, Any]) -> None:
+        """Take vectors that somebody brought along."""
+        self._given = self._dense.checked_vectors(vectors)
+        for node_id, vector in self._given.items():
+            if len(vector) != self._dim:  # looked at before the lock, because a model may have to be loaded for it
+                self._dense.check_dim(vector, repr(node_id), self._dense.record())
+                self._dim = len(vector)
 
     def _pieces(self, node: Node) -> list[Piece]:
         key = (node.kind, speaker(node), node.text)
@@ -452,6 +453,8 @@ def _merged(old: Node | None, new: Node) -> Node | None:
     if old.kind != new.kind:
         raise _conflict(old, new.kind)
     if new.kind in {AGENT, SESSION}:
+        if not attributes and old.text == new.text:
+            return None
         attributes = {**old.attributes, **attributes}  # naming one again says nothing against what is known
     elif "timestamp" in old.attributes:
         attributes["timestamp"] = old.attributes["timestamp"]
