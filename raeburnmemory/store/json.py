@@ -222,11 +222,10 @@ class JsonStore(MemoryStore):
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
-        if not self._section.mine:
+        if self._closed or os.getpid() != self._pid:
             with self._mutex:
                 super()._current()
-                if os.getpid() != self._pid:
-                    self._after_fork()
+                self._after_fork()
         return self._section
 
     def _begin_section(self) -> None:

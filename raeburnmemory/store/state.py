@@ -202,7 +202,11 @@ class State:
                 if not exists((link.namespace, end)):
                     raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
         going = [self.nodes[key].row for key in gone | new if key in self.nodes]
-        dims = {name: vectors.dim for name, vectors in self.sets.items() if len(vectors) > vectors.count(going)}
+        dims = {
+            name: vectors.dim
+            for name, vectors in self.sets.items()
+            if len(vectors) > (vectors.count(going) if going else 0)
+        }
         for vector in batch.vectors:
             if not exists((vector.namespace, vector.node)):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
