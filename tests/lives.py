@@ -49,6 +49,24 @@ def life(path, adds=ADDS):
     memory.close()
 
 
+def unsynced_life(path, adds=ADDS):
+    """The same without a fold in between, by a process that need not survive a power cut until it closes."""
+    memory = open_memory(path, durability="process")
+    for number in range(int(adds)):
+        add(memory, number)
+        say("ACK", number)
+        if number == 2 * int(adds) // 3:
+            memory.close()
+            say("CLOSED", number)
+            memory = open_memory(path, durability="process")
+    memory.close()
+    say("CLOSED", int(adds) - 1)
+
+
+def endless_unsynced(path, who):
+    endless(path, who, durability="process")
+
+
 class Told:
     """What a life was told, said at the end and until it gets through: the answers are written by failing calls, too."""
 
@@ -156,9 +174,9 @@ def limited(path, limit):
     say("\n".join(answers))
 
 
-def endless(path, who):
+def endless(path, who, **options):
     """Adds, folds and opens again until somebody ends it."""
-    memory = open_memory(path)
+    memory = open_memory(path, **options)
     say("open")
     for number in itertools.count():
         add(memory, f"{who}-{number}")
@@ -167,7 +185,7 @@ def endless(path, who):
             memory.export()
         if number % 20 == 19:
             memory.close()
-            memory = open_memory(path)
+            memory = open_memory(path, **options)
 
 
 def ended(path, way):
