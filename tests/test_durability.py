@@ -16,6 +16,7 @@ from power import crash_states
 from test_crash import wait_for
 from test_power_loss import lived, put, sample
 
+from raeburnmemory.doctor import repair, verify
 from raeburnmemory.errors import InvalidInput, StoreCorrupt, StoreMissing
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Node, Where
@@ -237,6 +238,203 @@ def test_before_a_synced_line_it_is_damage(where, tmp_path, after_a_power_cut):
         beside.write_bytes(raw[: starts[where]] + filling + raw[starts[where] + 20 :])
         with pytest.raises(StoreCorrupt, match="wrong checksum"):
             open_store(path)
+
+
+# --- the log of a database ------------------------------------------------------------------------------------------
+
+
+def frames(raw):
+    """Return where each frame of a log begins that ends a change."""
+    size = int.from_bytes(raw[8:12], "big")
+    return [at for at in range(32, len(raw), 24 + size) if raw[at + 4 : at + 8] != bytes(4)]
+
+
+def unsynced_log(path, count=6, then=()):
+    """Make a log of *count* changes that were not synced, and of those of *then*, each of the durability it names."""
+    store = open_store(path, durability="process")
+    for number in range(count):
+        store.write(Batch(nodes=[Node(f"n{number}", "note", "some text")]))
+    others = [store]
+    for number, durability in enumerate(then):
+        others.append(open_store(path, durability=durability))
+        others[-1].write(Batch(nodes=[Node(f"then{number}", "note", "some text")]))
+    left = path.parent / "left"
+    left.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        (left / name).write_bytes((path.parent / name).read_bytes())
+    for each in others:
+        each.close()
+    return left / path.name
+
+
+def damaged_log(path, number):
+    """Flip a bit in what the change *number* wrote into the log."""
+    log = path.with_name(f"{path.name}-wal")
+    raw = bytearray(log.read_bytes())
+    at = frames(raw)[number]
+    raw[at + 24 + 100] ^= 1
+    log.write_bytes(raw)
+    return bytes(raw), at
+
+
+def test_what_a_power_cut_left_of_a_log_is_set_aside(tmp_path, after_a_power_cut, caplog):
+    path = unsynced_log(tmp_path / "memory.db")
+    raw, _ = damaged_log(path, 3)
+    for _ in range(2):
+        with closing(open_store(path, read_only=True)) as reader:
+            assert [node.id for node in reader.nodes(Where())] == ["n0", "n1", "n2"]
+    report = verify(path)
+    assert [(each.severity, each.code) for each in report.findings if each.severity != "note"] == [
+        ("warning", "wal-torn")
+    ]
+    assert path.with_name("memory.db-wal").read_bytes() == raw
+    with closing(open_store(path)) as store:
+        assert [node.id for node in store.nodes(Where())] == ["n0", "n1", "n2"]
+        store.write(Batch(nodes=[Node("next", "note")]))
+    (aside,) = path.parent.glob("memory.db-wal.damaged-*")
+    assert aside.read_bytes() == raw
+    assert "A power cut took the newest changes" in caplog.text
+    with closing(open_store(path)) as store:
+        assert [node.id for node in store.nodes(Where())] == ["n0", "n1", "n2", "next"]
+
+
+def test_without_a_power_cut_a_wrong_frame_in_a_log_is_damage(tmp_path):
+    path = unsynced_log(tmp_path / "memory.db")
+    damaged_log(path, 3)
+    for read_only in (True, False):
+        with pytest.raises(StoreCorrupt, match="changes from there on"):
+            open_store(path, read_only=read_only)
+    assert "error" in {each.severity for each in verify(path).findings}
+
+
+@pytest.mark.parametrize(("where", "then"), [(1, ["full"]), (3, ["full"]), (3, ["full", "process", "process"])])
+def test_before_a_synced_change_a_wrong_frame_is_damage(where, then, tmp_path, after_a_power_cut):
+    """All before it was synced first, so that it was on disk once."""
+    path = unsynced_log(tmp_path / "memory.db", then=then)
+    raw, _ = damaged_log(path, where)
+    with pytest.raises(StoreCorrupt, match="changes from there on"):
+        open_store(path)
+    assert path.with_name("memory.db-wal").read_bytes() == raw
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_synced_changes_behind_unsynced_ones_are_damaged_as_ever(number, tmp_path, after_a_power_cut):
+    path = unsynced_log(tmp_path / "memory.db", then=["full", "full", "full"])
+    damaged_log(path, number)
+    with pytest.raises(StoreCorrupt, match="changes from there on"):
+        open_store(path)
+
+
+def test_unsynced_changes_behind_a_synced_one_may_be_torn(tmp_path, after_a_power_cut):
+    path = unsynced_log(tmp_path / "memory.db", 2, then=["full", "process", "process", "process"])
+    damaged_log(path, 4)
+    with closing(open_store(path)) as store:
+        assert [node.id for node in store.nodes(Where())] == ["n0", "n1", "then0", "then1"]
+
+
+def test_who_may_leave_a_log_unsynced_syncs_the_first_change_after_others(tmp_path):
+    """So what is damaged before it is never taken for what a power cut has left."""
+    quick, safe = (open_store(tmp_path / "memory.db", durability=name) for name in ("process", "full"))
+    with closing(quick), closing(safe):
+        for store, expected in (
+            (quick, True),
+            (quick, False),
+            (quick, False),
+            (safe, True),
+            (quick, True),
+            (quick, False),
+        ):
+            store.write(Batch(nodes=[Node(f"n{time.monotonic_ns()}", "note")]))
+            assert store._db.execute("PRAGMA synchronous").fetchone()[0] == (2 if expected else 1)
+
+
+@pytest.mark.parametrize("name", ["memory.json", "memory.db"])
+def test_repair_sets_aside_what_a_power_cut_left(name, tmp_path, after_a_power_cut):
+    if name == "memory.json":
+        path = tmp_path / name
+        raw, starts = unsynced_journal(path)
+        (tmp_path / f"{name}.journal").write_bytes(raw[: starts[3]] + b"A" * 20 + raw[starts[3] + 20 :])
+    else:
+        path = unsynced_log(tmp_path / name)
+        damaged_log(path, 3)
+    assert not verify(path).sound
+    report = repair(path)
+    assert report.kept
+    assert verify(path).sound
+    with closing(open_store(path)) as store:
+        assert [node.id for node in store.nodes(Where())][:3] == ["n0", "n1", "n2"]
+
+
+# --- several lines at once ------------------------------------------------------------------------------------------
+
+
+def joined_journal(path, before=1, count=5, durability="full"):
+    """Make a journal of lines that were written one by one, and of *count* that were written together."""
+    store = open_store(path, durability=durability)
+    for number in range(before):
+        store.write(Batch(nodes=[Node(f"before{number}", "note")]))
+    with store.exclusive():
+        for number in range(count):
+            store.write(Batch(nodes=[Node(f"n{number}", "note", "x y " * 200)]))
+    raw = (path.parent / f"{path.name}.journal").read_bytes()
+    return raw, [at + 1 for at, byte in enumerate(raw) if byte == 10][before:-1]
+
+
+@pytest.mark.parametrize("durability", ["full", "process"])
+def test_a_flipped_bit_in_lines_that_were_written_together_is_damage(tmp_path, durability):
+    path, beside = tmp_path / "memory.json", tmp_path / "memory.json.journal"
+    raw, starts = joined_journal(path, durability=durability)
+    ends = [at for at, byte in enumerate(raw) if byte == 10][1:]
+    spaces = [at for at, byte in enumerate(raw) if byte == 32 and at > starts[0]]
+    dice = random.Random(7)
+    places = [*ends, *starts, *dice.sample(spaces, 20), *(dice.randrange(starts[0], len(raw)) for _ in range(60))]
+    for at in places:
+        for bit in (5, dice.randrange(8)):  # the fifth makes a zero byte of a space
+            flipped = bytearray(raw)
+            flipped[at] ^= 1 << bit
+            beside.write_bytes(flipped)
+            for read_only in (True, False):
+                with pytest.raises(StoreCorrupt, match=r"memory\.json\.journal"):
+                    open_store(path, read_only=read_only)
+            assert beside.read_bytes() == flipped
+
+
+def test_sectors_that_are_gone_before_a_synced_line_are_damage(tmp_path):
+    """Lines that were written together stand before one that was written later: so they were on disk."""
+    path, beside = tmp_path / "memory.json", tmp_path / "memory.json.journal"
+    _, starts = joined_journal(path)
+    open_store(path).write(Batch(nodes=[Node("later", "note", "x" * 900)]))
+    raw = beside.read_bytes()
+    later = raw.rindex(b"\n", 0, -1) + 1
+    for first in range(-(-starts[0] // 512), later // 512):
+        # A sector of the group; and the same with the end of the later line gone, too, whose beginning tells of it.
+        for more in (len(raw), -(-(later + 100) // 512) * 512):
+            torn = bytearray(raw)
+            torn[first * 512 : first * 512 + 512] = bytes(512)
+            torn[more : more + 512] = bytes(len(torn[more : more + 512]))
+            beside.write_bytes(torn)
+            with pytest.raises(StoreCorrupt, match="wrong checksum"):
+                open_store(path)
+
+
+def test_lines_of_a_later_start_of_the_system_stand_on_what_was_there(tmp_path, monkeypatch):
+    """Who began to write after the system was started anew had read all before from the disk."""
+    path, beside = tmp_path / "memory.json", tmp_path / "memory.json.journal"
+    _, starts = unsynced_journal(path)
+    monkeypatch.setattr(journal, "boot", lambda: "eeeeeeee")
+    monkeypatch.setattr(json_store, "boot", lambda: "eeeeeeee")
+    store = open_store(path, durability="process")
+    store.write(Batch(nodes=[Node("next", "note", "some text")]))
+    store.write(Batch(nodes=[Node("last", "note", "some text")]))
+    raw = beside.read_bytes()
+    monkeypatch.setattr(journal, "boot", lambda: "ffffffff")
+    beside.write_bytes(raw[: starts[3]] + b"A" * 20 + raw[starts[3] + 20 :])
+    with pytest.raises(StoreCorrupt, match="wrong checksum"):
+        open_store(path)
+    last = raw.rindex(b"\n", 0, -1) + 1
+    beside.write_bytes(raw[:last] + b"A" * 20 + raw[last + 20 :])
+    with closing(open_store(path)) as store:
+        assert [node.id for node in store.nodes(Where())] == [*(f"n{number}" for number in range(6)), "next"]
 
 
 def test_a_power_cut_may_tear_lines_that_were_written_together(tmp_path):

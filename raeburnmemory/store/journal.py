@@ -37,7 +37,7 @@ from ._files import open_regular, to_json, write_all, write_failed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch"]
+__all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch", "gone"]
 
 FORMAT = 1
 _KIND = "raeburnmemory journal"
@@ -97,7 +97,8 @@ def _boot_of(line: bytes) -> str | None:
     return found[1].decode() if found is not None and found[1] is not None else None
 
 
-def _gone(then: str | None) -> bool:
+def gone(then: str | None) -> bool:
+    """Tell whether *then* is a `boot` that is over, as far as can be told."""
     return then is not None and (not then or then != boot())
 
 
@@ -221,7 +222,7 @@ class Journal:
 
     def power_failed(self) -> bool:
         """Tell whether what follows the last line may be what a power cut has left of lines that were not synced."""
-        return _gone(_boot_of(self._last))
+        return gone(_boot_of(self._last))
 
     def _torn(self) -> bool:
         """Tell whether what stands at the offset, and is no line, is what a crash may leave.

@@ -30,9 +30,10 @@ from ..errors import (
 from ..lock import Mutex, StoreLock
 from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
-from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
-from ._wal import check_log
+from ._files import copy_file, discard, hold_database, let_go_of_database, now, settled, sync_folder, write_failed
+from ._wal import check_log, last_change
 from .group_commit import Section
+from .journal import boot
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_reading import Reading
@@ -64,6 +65,9 @@ class SqliteStore(Reading):
     def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
         self.read_only = read_only
         self.durability = durability
+        self._boot = None if durability == "full" else boot()
+        self._syncs = True  # so does every commit of the connection
+        self._said: dict[str, str | int] = {}  # what the log of changes says of how they were written
         self.location = self._path = str(path)
         self._timeout = timeout
         self._mutex = Mutex(over_fork=True)
@@ -143,13 +147,14 @@ class SqliteStore(Reading):
                 discard(name)
 
     def _connect(self) -> sqlite3.Connection:
-        check_log(self._path)
+        self._set_aside(check_log(self._path))
+        self._syncs = self.durability == "full"
         self._file = self._file_now() or self._file
         with contextlib.suppress(FileNotFoundError):
             hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
-                return connect(self._path, "rw", self._timeout, synced=self.durability == "full")
+                return connect(self._path, "rw", self._timeout, synced=self._syncs)
             try:
                 db = connect(self._path, "ro", self._timeout)
                 try:
@@ -169,6 +174,25 @@ class SqliteStore(Reading):
                     ) from exc
                 db = connect(self._path, "ro&immutable=1", self._timeout)
         return db
+
+    def _set_aside(self, left: tuple[int, int] | None) -> None:
+        """Keep a log of which SQLite will overwrite what a power cut has left."""
+        if left is None or self.read_only:
+            return
+        name = f"{self._path}-wal"
+        aside = f"{name}.damaged-{now(self._path, 'damaged')}"
+        try:
+            copy_file(name, aside)
+        except OSError as exc:
+            raise write_failed("write", aside, exc) from exc
+        log.warning(
+            "A power cut took the newest changes of %r, which were written with durability='process': %d or more from "
+            "byte %d of its log on cannot be read. They are kept in %r",
+            self._path,
+            left[1],
+            left[0],
+            aside,
+        )
 
     def _ready(self) -> None:
         """See that the store is open, and in which process."""
@@ -279,15 +303,35 @@ class SqliteStore(Reading):
             self._section.may_write()
             self._aside = False
             with self._read as db:
-                if self._written is None:
-                    self._written = self._version(db)
                 if not batch:
-                    return self._written
+                    return self._version(db) if self._written is None else self._written
+                if self._written is None:
+                    self._written = self._before_first(db)
                 with self._renewing(), self._whole_or_not_at_all(db):
-                    Transaction(db).apply(batch, self._written + 1)
+                    Transaction(db, self._said).apply(batch, self._written + 1)
                 self._written += 1
                 self._section.wrote()
                 return self._written
+
+    def _before_first(self, db: sqlite3.Connection) -> int:
+        """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
+        version, then = last_change(db)
+        if self._boot is None:
+            self._said = {}
+            if then is not None:
+                self._sync_log()
+                self._said = {"synced": version + 1}
+            return version
+        self._said = {"unsynced": self._boot}
+        if self._syncs != (then != self._boot):
+            with self._renewing():  # nothing is written in the transaction yet, and it forbids this
+                self._begun = False
+                db.execute("COMMIT")
+                self._syncs = not self._syncs
+                db.execute(f"PRAGMA synchronous={'FULL' if self._syncs else 'NORMAL'}")
+                db.execute("BEGIN IMMEDIATE")
+                self._begun = True
+        return version
 
     @contextlib.contextmanager
     def _whole_or_not_at_all(self, db: sqlite3.Connection) -> Iterator[None]:
@@ -493,12 +537,11 @@ class SqliteStore(Reading):
         """Bring the -wal file into the database."""
         with self.exclusive(), self._with_another(), self._reading() as db, self._renewing():
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._sync_log()
+            if self._boot is not None:
+                self._sync_log()
 
     def _sync_log(self) -> None:
         """Bring to disk what commits left in the -wal file unsynced, and a checkpoint too, because of a reader."""
-        if self.durability == "full":
-            return
         try:
             # No lock of SQLite's is on this file, so that closing it drops none.
             fd = os.open(self._path + "-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
@@ -536,7 +579,7 @@ class SqliteStore(Reading):
                     with contextlib.suppress(sqlite3.OperationalError):  # a reader is at work; the -wal file stays
                         self._db.execute("PRAGMA busy_timeout=0")
                         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if self._lock is not None and not self._broken:
+                if self._lock is not None and not self._broken and self._boot is not None:
                     self._sync_log()
                 self._closed = True
                 self._db.close()

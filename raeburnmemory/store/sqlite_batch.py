@@ -15,7 +15,7 @@ from .state import NEXT
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..nodes import Batch, Link, Node, Vector
 
@@ -29,8 +29,9 @@ _REMEMBERED = 20_000  # versions that changes() can still tell apart
 class Transaction:
     """The writes of one transaction, which its owner begins and ends."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, said: Mapping[str, str | int] | None = None) -> None:
         self._db = db
+        self._said = said or {}  # what the log of changes says first, where it can be found in the bytes of a page
         self._rows: dict[tuple[str, str], int] = {}  # of nodes by (namespace, id), as far as they were looked up
         self._new: set[tuple[str, str]] = set()  # nodes that were not there before
 
@@ -75,7 +76,7 @@ class Transaction:
         entry.update(gone_nodes=gone_nodes, gone_edges=gone_links, added=added, dropped=dropped)
         self._db.execute(
             "INSERT INTO log VALUES (?, ?)",
-            (version, to_json({k: v for k, v in entry.items() if v})),
+            (version, to_json({**self._said, **{k: v for k, v in entry.items() if v}})),
         )
         if version % CHECKPOINT == 0:
             self._db.execute("DELETE FROM log WHERE version <= ?", (version - _REMEMBERED,))
