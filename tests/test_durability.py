@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from test_crash import wait_for
 from test_power_loss import lived, put, sample
 
 from raeburnmemory.doctor import repair, verify
-from raeburnmemory.errors import InvalidInput, StoreCorrupt, StoreMissing
+from raeburnmemory.errors import InvalidInput, StoreCorrupt, StoreMissing, StoreWriteFailed
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Node, Where
 from raeburnmemory.store import journal, open_store
@@ -119,6 +120,47 @@ def test_the_log_of_a_database_that_others_read_is_synced_at_the_end(tmp_path, m
             monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd)))
             store.close()
         assert f"{path}-wal" in synced
+
+
+@pytest.mark.parametrize("then", ["full", "process"])
+def test_after_a_failed_sync_what_was_written_before_is_written_anew(then, tmp_path, monkeypatch):
+    """The system may take for clean what never reached the disk: another sync alone would prove nothing."""
+    monkeypatch.setattr(json_store, "_SMALL", 0)  # so that closing does not fold
+    path, beside = tmp_path / "memory.json", tmp_path / "memory.json.journal"
+    quick = open_store(path, durability="process")
+    quick.write(Batch(nodes=[Node(f"old{number}", "note", "x" * 1000) for number in range(40)]))
+    quick.checkpoint()
+    for number in range(5):
+        quick.write(Batch(nodes=[Node(f"n{number}", "note")]))
+    store = quick if then == "process" else open_store(path)
+    before, real = beside.read_bytes(), os.fdatasync
+    failing, writes = [True], []
+
+    def sync(fd):
+        if failing and os.fstat(fd).st_ino == beside.stat().st_ino:
+            failing.clear()
+            os.utime(beside, ns=(1, 1))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        writes.append(os.fstat(fd).st_mtime_ns)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    if then == "process":
+        with pytest.raises(StoreWriteFailed):
+            store._journal.sync()
+    else:
+        with pytest.raises(StoreWriteFailed):
+            store.write(Batch(nodes=[Node("safe", "note")]))
+    assert beside.read_bytes() == before
+    assert not writes
+    if then == "process":
+        store.close()
+    else:
+        store.write(Batch(nodes=[Node("safe", "note")]))
+        store.close()
+    assert writes[0] > 1  # written once more before the first sync that gets through
+    assert beside.read_bytes().startswith(before)
+    quick.close()
 
 
 # --- killed -----------------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ class Journal:
     _waiting: list[bytes] = field(default_factory=list)
     _crc: int = 0  # of the last line that waits
     _last: bytes = b""  # the beginning of the last line
+    _doubtful: bool = False  # a sync of lines that stay has failed
 
     @classmethod
     def open(cls, path: str, *, read_only: bool) -> Journal | None:
@@ -274,7 +275,7 @@ class Journal:
         try:
             before = _boot_of(self._last)
             if sync and before is not None:
-                self._sync()  # so that a synced line stands only behind what is on disk
+                self._sync_lines()  # so that a synced line stands only behind what is on disk
             write_all(self.fd, lines)
             if sync or before != boot():
                 self._sync()
@@ -298,9 +299,34 @@ class Journal:
         """
         if _boot_of(self._last) is not None:
             try:
-                self._sync()
+                self._sync_lines()
             except OSError as exc:
                 raise write_failed("sync", self.path, exc) from exc
+
+    def _sync_lines(self) -> None:
+        """Sync lines that were written before; after that failed, write them anew first.
+
+        The system may take for clean what never reached the disk, so that another sync alone proves nothing.
+        """
+        doubtful, self._doubtful = self._doubtful, True
+        if doubtful:
+            self._write_again()
+        self._sync()
+        self._doubtful = False
+
+    def _write_again(self) -> None:
+        """Write every line in its place once more, which changes nothing for those who read."""
+        with contextlib.closing(os.fdopen(os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0)), "r+b")) as file:
+            if os.fstat(file.fileno()).st_ino != self.inode:
+                return  # another journal took its place, and was synced as a whole
+            crc = 0
+            lines = file.read(self.offset)
+            for line in lines.splitlines(keepends=True):
+                crc = zlib.crc32(line[9:-1], crc)
+            if len(lines) < self.offset or crc != self.crc:
+                raise self._damaged("what could not be synced cannot be read any more")
+            file.seek(0)
+            file.write(lines)
 
     def _sync(self) -> None:
         os.fdatasync(self.fd) if hasattr(os, "fdatasync") else os.fsync(self.fd)
