@@ -163,6 +163,38 @@ def test_after_a_failed_sync_what_was_written_before_is_written_anew(then, tmp_p
     quick.close()
 
 
+def test_after_a_failed_sync_a_log_is_written_anew(tmp_path, monkeypatch):
+    path, log = tmp_path / "memory.db", tmp_path / "memory.db-wal"
+    quick, store = open_store(path, durability="process"), open_store(path)
+    for number in range(5):
+        quick.write(Batch(nodes=[Node(f"n{number}", "note")]))
+    before, real, failing, seen = log.read_bytes(), os.fsync, [True], []
+
+    def sync(fd):
+        if os.fstat(fd).st_ino == log.stat().st_ino:
+            if failing:
+                failing.clear()
+                os.utime(log, ns=(1, 1))
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            seen.append((os.fstat(fd).st_mtime_ns, log.read_bytes()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(StoreWriteFailed, match="memory.db-wal"):
+        store.write(Batch(nodes=[Node("safe", "note")]))
+    assert log.read_bytes() == before
+    store.write(Batch(nodes=[Node("safe", "note")]))
+    ((when, there),) = seen
+    assert there == before
+    assert when > 1  # written once more before the sync that got through
+    store.write(Batch(nodes=[Node("more", "note")]))
+    assert len(seen) == 1
+    with closing(open_store(path, read_only=True)) as reader:
+        assert [node.id for node in reader.nodes(Where())] == [*(f"n{number}" for number in range(5)), "safe", "more"]
+    store.close()
+    quick.close()
+
+
 # --- killed -----------------------------------------------------------------------------------------------------
 
 

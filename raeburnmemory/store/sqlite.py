@@ -67,6 +67,7 @@ class SqliteStore(Reading):
         self.durability = durability
         self._boot = None if durability == "full" else boot()
         self._syncs = True  # so does every commit of the connection
+        self._doubtful = False  # a sync of the -wal file has failed, and commits in it were perhaps not synced before
         self._said: dict[str, str | int] = {}  # what the log of changes says of how they were written
         self.location = self._path = str(path)
         self._timeout = timeout
@@ -316,11 +317,10 @@ class SqliteStore(Reading):
     def _before_first(self, db: sqlite3.Connection) -> int:
         """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
         version, then = last_change(db)
+        if then is not None and (self._boot is None or self._doubtful):
+            self._sync_log()
         if self._boot is None:
-            self._said = {}
-            if then is not None:
-                self._sync_log()
-                self._said = {"synced": version + 1}
+            self._said = {} if then is None else {"synced": version + 1}
             return version
         self._said = {"unsynced": self._boot}
         if self._syncs != (then != self._boot):
@@ -436,7 +436,7 @@ class SqliteStore(Reading):
             yield
         except sqlite3.Error as exc:
             if isinstance(translated(exc, self._path), StoreWriteFailed):
-                self._broken, self._begun, self._written = True, False, None
+                self._broken, self._begun, self._written, self._doubtful = True, False, None, True
                 self._section.fail(translated(exc, self._path))
                 with contextlib.suppress(sqlite3.Error):
                     self._db.close()
@@ -541,14 +541,24 @@ class SqliteStore(Reading):
                 self._sync_log()
 
     def _sync_log(self) -> None:
-        """Bring to disk what commits left in the -wal file unsynced, and a checkpoint too, because of a reader."""
+        """Bring to disk what commits left in the -wal file unsynced, and a checkpoint too, because of a reader.
+
+        After that failed, the system may take for clean what never reached the disk, so that another sync alone proves
+        nothing: all is written once more first, in its place, by the holder of the lock.
+        """
+        doubtful, self._doubtful = self._doubtful and self._lock is not None and self._lock.held, True
         try:
             # No lock of SQLite's is on this file, so that closing it drops none.
             fd = os.open(self._path + "-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
+            self._doubtful = False
             return
         try:
+            at = 0
+            while doubtful and (block := os.pread(fd, 1 << 20, at)):
+                at += os.pwrite(fd, block, at)
             os.fsync(fd)
+            self._doubtful = False
         except OSError as exc:
             raise write_failed("sync", self._path + "-wal", exc) from exc
         finally:
@@ -576,9 +586,11 @@ class SqliteStore(Reading):
             with self._mutex, self._translated():
                 self._end_transaction()
                 if self._lock is not None and self._lock.held and not self._broken:
-                    with contextlib.suppress(sqlite3.OperationalError):  # a reader is at work; the -wal file stays
+                    try:
                         self._db.execute("PRAGMA busy_timeout=0")
                         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    except sqlite3.OperationalError as exc:  # a reader is at work, perhaps; the -wal file stays
+                        self._doubtful |= isinstance(translated(exc, self._path), StoreWriteFailed)
                 if self._lock is not None and not self._broken and self._boot is not None:
                     self._sync_log()
                 self._closed = True
