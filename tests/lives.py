@@ -63,6 +63,18 @@ def unsynced_life(path, adds=ADDS):
     say("CLOSED", int(adds) - 1)
 
 
+def group_life(path, groups=3, adds=4):
+    """Several adds that share a sync, and the same again; none is acknowledged before all of them are."""
+    memory = open_memory(path)
+    for group in range(int(groups)):
+        numbers = range(group * int(adds), (group + 1) * int(adds))
+        with memory._store.exclusive():
+            for number in numbers:
+                add(memory, number)
+        say("\n".join(f"ACK {number}" for number in numbers))
+    os._exit(0)  # not closed: that would fold
+
+
 def endless_unsynced(path, who):
     endless(path, who, durability="process")
 

@@ -1,10 +1,12 @@
 """Threads of one process that write at once share a sync: what each of them is told, and what others see."""
 
 import contextlib
+import errno
 import os
 import resource
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import STORE_FILES
@@ -120,6 +122,35 @@ def test_a_write_that_the_disk_refuses_fails_for_all_that_shared_it(backend, pla
         assert not each.changes(1).nodes
     assert store.write(Batch(nodes=[node("after")])) == 2
     assert ids(store) == ids(other) == ids(opener()) == ["before", "after"]
+
+
+def test_a_sync_that_fails_fails_for_all_that_shared_it_and_is_not_tried_again(backend, place, monkeypatch):
+    if backend != "json":
+        pytest.skip("SQLite syncs by itself: test_syscalls lets that fail")
+    opener = place(backend)
+    store, other = opener(), opener()
+    store.write(Batch(nodes=[node("before")]))
+    journal = Path(store._journal_path)
+    before = journal.read_bytes()
+    real, calls = os.fdatasync, []
+
+    def sync(fd):
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    told = together(store, [Batch(nodes=[node(f"n{number}")]) for number in range(4)])
+    assert [type(answer) for answer in told] == [StoreWriteFailed] * 4
+    assert {answer.errno for answer in told} == {errno.EIO}
+    assert len(calls) == 1
+    assert journal.read_bytes() == before
+    for each in (store, other, opener()):
+        assert ids(each) == ["before"]
+    assert together(store, [Batch(nodes=[node(f"m{number}")]) for number in range(3)]) == [2, 3, 4]
+    assert len(calls) == 2
+    assert ids(store) == ids(other) == ids(opener()) == ["before", "m0", "m1", "m2"]
 
 
 def test_who_has_read_what_failed_fails_too(backend, place):
