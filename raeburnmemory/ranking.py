@@ -294,13 +294,15 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
     before = np.where(previous >= 0, corpus.previous[previous], -1)
     mine = flags[numbers]
     answer = np.where(mine & ANSWER, -1, corpus.answer[numbers])
-    chat = (mine & NAMED) == 0
+    people = (mine & NAMED) != 0
     # What a session's best words are depends on whose session it is, as the words themselves do.
-    best = np.where(
-        chat,
-        _best_of(corpus, exact_words, evidence.exact_words)[sessions],
-        _best_of(corpus, words, evidence.words)[sessions],
-    )
+    best = np.zeros(len(numbers), np.float32)
+    for some, scaled, values in (
+        (~people, exact_words, evidence.exact_words),
+        (people, words, evidence.words),
+    ):
+        if some.any():
+            best[some] = _best_of(corpus, scaled, values)[sessions[some]]
     zero, most = np.float32(0), max(float(evidence.session.max(initial=0)), 1e-9)
     observed = {
         "meaning": meaning(numbers),
@@ -450,6 +452,8 @@ class Ranking:
 
     def cut(self, evidence: Evidence, similarity: float | None, coverage: float | None) -> None:
         """Drop candidates below either threshold."""
+        if similarity is None and coverage is None:
+            return
         keep = np.ones(len(self.numbers), np.bool_)
         if similarity is not None:
             keep &= np.nan_to_num(evidence.similar[self.numbers], nan=-1.0) >= similarity

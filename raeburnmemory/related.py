@@ -26,6 +26,8 @@ MOST = 10  # related words of a word
 _BLOCK = 4096
 _FIRST = 64  # numbers of a vector by which words are chosen
 _PROMISING = 0.4  # cosine between these from which words are compared whole
+_COLUMNS = 8  # BLAS needs less time for so many columns, or a multiple, than for seven
+_ALONE = 1 << 18  # multiplications up to which OpenBLAS starts no threads
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
 
@@ -86,9 +88,12 @@ class RelatedWords:
 
     def _compare(self, words: list[str], since: int) -> None:
         begins, lengths, rests = self._embed(words)
-        promise = (self._begins[since : self._n] @ begins.T).ravel()
+        columns = -(-len(words) // _COLUMNS) * _COLUMNS
+        padded = np.zeros((_FIRST, columns), np.float32)  # with nothing, which is related to nothing
+        padded[:, : len(words)] = begins.T
+        promise = _products(self._begins[since : self._n], padded).ravel()
         likely = np.flatnonzero(promise >= _PROMISING)
-        near, asked = np.divmod(likely, len(words))
+        near, asked = np.divmod(likely, columns)
         near += since
         cosines = promise[likely] * self._lengths[near] * lengths[asked]
         cosines += np.einsum("ij,ij->i", self._rests[near], rests[asked])
@@ -109,3 +114,19 @@ class RelatedWords:
                 found = sorted([*before, *found], key=lambda pair: (-pair[1], pair[0]))[: MOST + 1]
             self._known[word] = (self._n, found)
             start = end
+
+
+def _products(table: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return *table* @ *columns*, in blocks that one thread of BLAS takes.
+
+    Where another process keeps a core busy, the threads of one such product wait for each other ten times as long as
+    the whole takes one of them.
+    """
+    step = max(_ALONE // columns.size, 1)
+    whole = len(table) // step * step
+    found = np.empty((len(table), columns.shape[1]), np.float32)
+    np.matmul(
+        table[:whole].reshape(-1, step, len(columns)), columns, out=found[:whole].reshape(-1, step, columns.shape[1])
+    )
+    np.matmul(table[whole:], columns, out=found[whole:])
+    return found
