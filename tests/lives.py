@@ -75,6 +75,18 @@ def group_life(path, groups=3, adds=4):
     os._exit(0)  # not closed: that would fold
 
 
+def mixed_life(path, adds=ADDS):
+    """Adds by two objects of one memory, of which every fourth is synced, and with it all before; never closed."""
+    quick, safe = open_memory(path, durability="process"), open_memory(path)
+    for number in range(int(adds)):
+        synced = number % 4 == 2
+        add(safe if synced else quick, number)
+        say("ACK", number)
+        if synced:
+            say("SYNCED", number)
+    os._exit(0)
+
+
 def endless_unsynced(path, who):
     endless(path, who, durability="process")
 

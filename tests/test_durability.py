@@ -237,6 +237,21 @@ def test_a_power_cut_takes_the_newest_and_nothing_else(strace, name, tmp_path, a
                 check_prefix(folder / "new" / name, max(closed, default=0), len(acknowledged(told)) + 1)
 
 
+@posix
+@pytest.mark.parametrize("name", STORES)
+def test_a_power_cut_takes_nothing_before_what_another_object_synced(strace, name, tmp_path, after_a_power_cut):
+    base = tmp_path / "base"
+    base.mkdir()
+    recorded = lived(strace, base, "mixed_life", base / "new" / name, 12)
+    folder = tmp_path / "after"
+    with rounds("power lost mixed", name) as count:
+        for where, variant, told, files in sample(crash_states(base, recorded), 60):
+            put(folder, files)
+            synced = [int(line.split()[1]) + 1 for line in told.splitlines() if line.startswith("SYNCED")]
+            with count.round(f"event {where}, {variant}", acknowledged=len(acknowledged(told))):
+                check_prefix(folder / "new" / name, max(synced, default=0), len(acknowledged(told)) + 1)
+
+
 def check_prefix(path, least, most):
     there = None
     for options in ({"read_only": True}, {}, {"durability": "process"}):
