@@ -159,6 +159,8 @@ class Dense:
                 self._embedder, self._bound = self._unrecorded(), None
             else:
                 self._check_strangers(self._embedder)
+            if record is None and (record := self.record()) is not None:  # somebody's first vectors, just now
+                self._bind(record)
             assert self._embedder is not None
             return self._embedder
 
@@ -211,11 +213,12 @@ class Dense:
 
     def _check_strangers(self, embedder: Embedder) -> None:
         """Vectors whose model nobody recorded are adopted once three of their texts, embedded again, agree."""
-        block = next(self._store.vectors(PROMPT, -1).blocks, None)
-        if block is None:
-            return
-        picked = block.rows[:3].tolist()
-        nodes = self._store.at_rows(picked)
+        with self._store.snapshot():
+            block = next(self._store.vectors(PROMPT, -1).blocks, None)
+            if block is None or self.record() is not None:
+                return
+            picked = block.rows[:3].tolist()
+            nodes = self._store.at_rows(picked)
         values = checked_embed(embedder, [indexed_text(nodes[row]) or "" for row in picked])
         agree = values.shape[1] == block.values.shape[1] and bool(
             (np.sum(values * block.values[: len(picked)], axis=1) >= _AGREEMENT).all()
