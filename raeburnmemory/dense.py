@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import os
 from functools import partial
 from itertools import islice
@@ -42,7 +43,7 @@ from .nodes import PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -68,6 +69,8 @@ _AGREEMENT = 0.99  # cosine at which vectors of unknown origin count as a model'
 _SAMPLE = 2048  # vectors per field from which a mean is taken
 _COMMON = 0.75  # the share of the mean's direction that is taken out of a question
 _FEW = 20  # texts
+_SHORTEST = 1e-12  # a vector that somebody brings along is longer than that
+_MANY = 1024  # vectors that are normalised at once
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
 
 
@@ -89,6 +92,7 @@ class Dense:
         self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
+        self.dim_seen: int | None = None  # in the record when it was last read
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
         variable = os.environ.get(_VARIABLE)
         self._spec = variable or model
@@ -113,7 +117,10 @@ class Dense:
     def record(self) -> dict[str, Any] | None:
         """Return what the store recorded about its model: name, dim and probe; None if it holds no vectors yet."""
         found = self._store.meta("embedder")
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            return None
+        self.dim_seen = found["dim"]
+        return found
 
     def _refuse_other_name(self, model: str) -> None:
         record = self.record()
@@ -152,6 +159,8 @@ class Dense:
                 self._embedder, self._bound = self._unrecorded(), None
             else:
                 self._check_strangers(self._embedder)
+            if record is None and (record := self.record()) is not None:  # somebody's first vectors, just now
+                self._bind(record)
             assert self._embedder is not None
             return self._embedder
 
@@ -204,11 +213,12 @@ class Dense:
 
     def _check_strangers(self, embedder: Embedder) -> None:
         """Vectors whose model nobody recorded are adopted once three of their texts, embedded again, agree."""
-        block = next(self._store.vectors(PROMPT, -1).blocks, None)
-        if block is None:
-            return
-        picked = block.rows[:3].tolist()
-        nodes = self._store.at_rows(picked)
+        with self._store.snapshot():
+            block = next(self._store.vectors(PROMPT, -1).blocks, None)
+            if block is None or self.record() is not None:
+                return
+            picked = block.rows[:3].tolist()
+            nodes = self._store.at_rows(picked)
         values = checked_embed(embedder, [indexed_text(nodes[row]) or "" for row in picked])
         agree = values.shape[1] == block.values.shape[1] and bool(
             (np.sum(values * block.values[: len(picked)], axis=1) >= _AGREEMENT).all()
@@ -234,20 +244,45 @@ class Dense:
 
         Raises:
             InvalidInput: It is no row of finite numbers, or all zero.
+        """
+        vector: NDArray[np.float32] = values
+        if not (isinstance(values, np.ndarray) and values.dtype == np.float32):
+            try:
+                with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
+                    vector = np.asarray(values, np.float32)
+            except (ValueError, TypeError) as exc:
+                raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
+        exact = vector.astype(np.float64)  # in which the length of no float32 vector overflows
+        norm = math.sqrt(exact.dot(exact)) if exact.ndim == 1 else math.nan
+        if not (len(exact) if exact.ndim else 0) or not math.isfinite(norm):
+            raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
+        if norm <= _SHORTEST:
+            raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
+        return (exact / norm).astype(np.float32)
+
+    def checked_vectors(self, vectors: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+        """Return vectors that somebody brought along by the ids of their nodes, normalised; see `checked_vector`."""
+        found: dict[str, NDArray[np.float32]] = {}
+        given = list(vectors.values())
+        if len(given) > 1 and all(isinstance(v, np.ndarray) and v.dtype == np.float32 and v.ndim == 1 for v in given):
+            names = list(vectors)
+            for start in range(0, len(given) if len({len(v) for v in given}) == 1 else 0, _MANY):
+                exact = np.array(given[start : start + _MANY], np.float64)
+                norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))
+                if not (norms > _SHORTEST).all() or not np.isfinite(norms).all():
+                    break  # one by one, which says which it is
+                rows = (exact / norms[:, None]).astype(np.float32)
+                found.update(zip(names[start : start + _MANY], rows, strict=True))
+        return {
+            name: found[name] if name in found else self.checked_vector(vectors[name], repr(name)) for name in vectors
+        }
+
+    def check_dim(self, vector: NDArray[np.float32], what: str, record: dict[str, Any] | None) -> None:
+        """Refuse a vector that somebody brought along if it cannot be of the model in *record*, or else of ours.
+
+        Raises:
             DimensionMismatch: It has another length than the store's.
         """
-        try:
-            with np.errstate(over="ignore"):  # what is too large for float32 is refused as not finite
-                vector = np.asarray(values, np.float32)
-        except (ValueError, TypeError) as exc:
-            raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
-        if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
-            raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
-        exact = vector.astype(np.float64)  # in which the length of no float32 vector overflows
-        norm = float(np.linalg.norm(exact))
-        if norm <= 1e-12:
-            raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
-        record = self.record()
         dim = record["dim"] if record else self.embedder().dim
         if len(vector) != dim:
             name = record["name"] if record else self.embedder().name
@@ -255,7 +290,6 @@ class Dense:
                 f"The vector of {what} has {len(vector)} numbers, those of {name!r} have {dim}. Pass the model it was "
                 f"made with as embedding_model to a new memory, or move this one over with reembed()."
             )
-        return (exact / norm).astype(np.float32)
 
     # --- the index ----------------------------------------------------------------------------------------------
 

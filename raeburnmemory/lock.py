@@ -11,6 +11,7 @@ two processes hold two locks of one name.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import stat
@@ -23,7 +24,7 @@ from ._optional import installed
 from .errors import LockTimeout, StoreWriteFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 try:
@@ -36,6 +37,8 @@ else:
 __all__ = ["Mutex", "StoreLock", "owner_of"]
 
 _POLL = 0.001  # seconds between two tries where the system cannot wake us
+_PASSES = 64  # threads of one process that may come after one another before another process gets in
+_PASSING = 0.02  # seconds; likewise
 
 
 def owner_of(path: str) -> str:
@@ -51,12 +54,13 @@ class Mutex:
     """A reentrant lock among threads that is free in a child after a fork, whoever held it in the parent.
 
     With *over_fork* a fork waits until no other thread holds it, for what must not be copied half done. That is only
-    for locks under which nobody waits for another one.
+    for locks under which nobody waits for another one. `before_fork` is called then, to bring to an end what is open.
     """
 
     def __init__(self, *, over_fork: bool = False) -> None:
         self._lock = threading.RLock()
         self.over_fork = over_fork
+        self.before_fork: Callable[[], None] | None = None
         _mutexes.add(self)
 
     def __enter__(self) -> None:
@@ -79,13 +83,18 @@ class StoreLock:
 
     *timeout* is in seconds and covers the whole wait. The lock is the thread's: another thread of the same
     process waits like another process. After a fork, make a new one: a child would share its parent's lock.
+
+    With *settle* it may go from one thread of this process to the next without being free in between: *settle* is
+    called in the last of them, before other processes get in. So what several threads did can be synced at once.
     """
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, settle: Callable[[], None] | None = None) -> None:
         self.timeout = timeout
         self._name = path.name
-        self._thread = threading.RLock()
-        self._depth = 0
+        self._turn = _Turn()
+        self._settle = settle
+        self._taken = False  # this process holds the main lock
+        self._passed, self._since = 0, 0.0
         self._main = _file_lock(path.with_name(path.name + ".lock"))
         self._gate = _file_lock(path.with_name(path.name + ".lock.gate"))
 
@@ -96,30 +105,65 @@ class StoreLock:
         Raises:
             LockTimeout: It stayed taken for *timeout* seconds (default: the lock's own).
         """
+        self.enter(timeout)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self, timeout: float | None = None) -> int:
+        """Take the lock, as `with` does; return how often this thread has it now.
+
+        Raises:
+            LockTimeout: It stayed taken for *timeout* seconds (default: the lock's own).
+        """
+        if self._turn.again():
+            return self._turn.depth
         limit = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
-        if not self._thread.acquire(timeout=min(max(limit, 0.0), threading.TIMEOUT_MAX)):
-            raise LockTimeout(
-                f"{self._name!r} is held by another thread of this process (pid {os.getpid()}), which did not "
-                f"let go for {limit:g} s. Wait, or pass a larger timeout=."
-            )
         try:
-            if self._depth == 0:
+            if not self._turn.take(min(max(limit, 0.0), threading.TIMEOUT_MAX)):
+                raise LockTimeout(
+                    f"{self._name!r} is held by another thread of this process (pid {os.getpid()}), which did not "
+                    f"let go for {limit:g} s. Wait, or pass a larger timeout=."
+                )
+            if not self._taken:
                 self._take(deadline, limit)
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._main.release()
+        except BaseException:
+            if self._turn.mine:
+                self.leave()
+            raise
+        return 1
+
+    def leave(self) -> None:
+        """Give back what `enter` took."""
+        if self._turn.depth > 1:
+            self._turn.depth -= 1
+            return
+        if self._taken and self._settle is not None and self._may_pass_on() and self._turn.pass_on():
+            return
+        try:
+            if self._taken and self._settle is not None:
+                self._settle()
         finally:
-            self._thread.release()
+            if self._taken:
+                self._taken = False
+                self._main.release()
+            self._turn.give_back()
+
+    def _may_pass_on(self) -> bool:
+        self._passed += 1
+        return self._passed < _PASSES and time.monotonic() - self._since < _PASSING
+
+    @property
+    def depth(self) -> int:
+        """How often the thread whose turn it is has taken it."""
+        return self._turn.depth
 
     @property
     def held(self) -> bool:
         """Whether somebody in this process holds it, which inside the lock means: this thread."""
-        return self._depth > 0
+        return self._turn.depth > 0
 
     def close(self) -> None:
         """Give back the file descriptors."""
@@ -132,9 +176,11 @@ class StoreLock:
         try:
             if not self._main.acquire(deadline):
                 raise self._timed_out(limit)
+            self._taken = True
         finally:
             self._gate.release()
         self._main.sign()
+        self._passed, self._since = 0, time.monotonic()
 
     def _timed_out(self, limit: float) -> LockTimeout:
         holder = self._main.holder()
@@ -143,6 +189,76 @@ class StoreLock:
             f"{self._name!r} is locked by {who}, which did not let go for {limit:g} s. "
             f"Wait, end that process, or pass a larger timeout=. The lock is {self._main.path}."
         )
+
+
+class _Turn:
+    """Whose turn it is among the threads of this process: first come, first served, and reentrant.
+
+    Not `threading.RLock`, which goes to whoever is quickest, and cannot be handed to somebody who is known to wait.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self._owner = 0
+        self._guard = threading.Lock()
+        self._line: collections.deque[tuple[int, threading.Lock]] = collections.deque()
+
+    @property
+    def mine(self) -> bool:
+        """Whether it is the turn of this thread."""
+        return self._owner == threading.get_ident()
+
+    def again(self) -> bool:
+        """Take it once more if this thread has it already."""
+        if self._owner != threading.get_ident():
+            return False
+        self.depth += 1
+        return True
+
+    def take(self, timeout: float) -> bool:
+        """Wait for it, at most *timeout* seconds."""
+        me = threading.get_ident()
+        with self._guard:
+            if not self._owner:
+                self._owner, self.depth = me, 1
+                return True
+            bell = threading.Lock()
+            bell.acquire()
+            self._line.append((me, bell))
+        try:
+            return bell.acquire(timeout=timeout) or not self._gave_up(bell)
+        except BaseException:
+            self._gave_up(bell)  # if it is this thread's turn by now, whoever catches this sees to it
+            raise
+
+    def _gave_up(self, bell: threading.Lock) -> bool:
+        """Leave the line; False if it was this thread's turn a moment before."""
+        with self._guard:
+            for entry in self._line:
+                if entry[1] is bell:
+                    self._line.remove(entry)
+                    return True
+        return False
+
+    def pass_on(self) -> bool:
+        """Give it to the next in the line, if anybody waits."""
+        with self._guard:
+            if not self._line:
+                return False
+            self._owner, bell = self._line.popleft()
+            self.depth = 1
+            bell.release()
+            return True
+
+    def give_back(self) -> None:
+        """Give it to the next in the line, or to nobody."""
+        with self._guard:
+            if self._line:
+                self._owner, bell = self._line.popleft()
+                self.depth = 1
+                bell.release()
+            else:
+                self._owner = self.depth = 0
 
 
 class _FileLock(Protocol):
@@ -218,6 +334,9 @@ _FORK_WAIT = 10.0  # seconds; a fork that waited longer for a lock goes ahead wi
 def _hold_before_fork() -> None:
     # SQLite's bookkeeping of a transaction in another thread would be copied, and its end would never come.
     _taken_over_fork.extend(mutex for mutex in list(_mutexes) if mutex.over_fork and mutex.take(_FORK_WAIT))
+    for mutex in _taken_over_fork:
+        if mutex.before_fork is not None:
+            mutex.before_fork()
 
 
 def _release_in_parent() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._collector import no_collections
 from .dense import UNNAMED, Dense
 from .erasure import forget_for_good
 from .errors import InvalidInput, MemoryGraphError
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
     from .index import VectorIndex
     from .live_graph import LiveGraph
-    from .store import Store
+    from .store import Durability, Store
     from .tune import Tuning
 
 __all__ = ["Agent", "Edge", "MemoryGraph", "Prompt", "Response", "Session"]
@@ -86,8 +88,10 @@ class MemoryGraph:
     *namespace* keeps memories in one store apart: every call reads and writes only its own. *timeout* is how many
     seconds a write waits for other writers. *vector_backend* is `"faiss"` (the default where it is installed),
     `"exact"` or a function from a dimension to an empty index. *language* is that of the texts, for finding words in
-    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *qdrant_url* is
-    taken for callers of the original, which had such an index; no index reads it yet.
+    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *durability* is
+    what a change has survived once its call returns: `"full"` a power cut, `"process"` the end of the process however
+    it comes, which costs no sync; a power cut may then take the newest changes, and never leaves half of one.
+    *qdrant_url* is taken for callers of the original, which had such an index; no index reads it yet.
 
     Raises:
         EmbedderMismatch: The memory holds vectors of another model than the one named.
@@ -112,6 +116,7 @@ class MemoryGraph:
         read_only: bool = False,
         timeout: float = 30.0,
         language: str = "english",
+        durability: Durability = "full",
     ) -> None:
         self.namespace = checked_id(namespace, "a namespace")
         self.qdrant_url = qdrant_url
@@ -122,7 +127,7 @@ class MemoryGraph:
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
         if not callable(vector_backend):
             index_name(vector_backend)  # for its error, before there is a file
-        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout)
+        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
         try:
             self._dense = Dense(store, embedding_model, vector_backend, embedder)
             self._recall = Recall(store, self._dense, namespace, language)
@@ -228,7 +233,8 @@ class MemoryGraph:
         Each is a dict of the arguments of `add_interaction` or a tuple of its first four. *progress* is called with
         the number of texts, and passages of long ones, embedded so far and of all.
         """
-        records = several(interactions, self.namespace)
+        with no_collections():
+            records = several(interactions, self.namespace)
         self._writer.record(records, allow_unembedded=allow_unembedded, progress=progress)
         return [record.ids for record in records]
 
@@ -257,15 +263,13 @@ class MemoryGraph:
         for given, what in ((session_id, "a session's id"), (id, "an id")):
             if given is not None:
                 checked_id(given, what)
-        with self._store.exclusive():
-            answers = None
-            if role == "assistant":
-                answers = self._writer.answered_by(session_id, id)
+        # What an assistant's message answers must still be the last prompt when it is written.
+        with self._store.exclusive() if role == "assistant" else contextlib.nullcontext():
             record = message(
                 text,
                 role,
                 session_id,
-                answers,
+                self._writer.answered_by(session_id, id) if role == "assistant" else None,
                 namespace=self.namespace,
                 name=name,
                 id=id,

@@ -291,7 +291,8 @@ class Stats:
 
     `kinds` and `relations` count nodes and edges, `vectors` counts vectors per field, `unembedded` the prompts,
     responses, facts and fragments that have none. `embedder` is the model of the vectors and `dim` their length, None
-    while there are none.
+    while there are none. `durability` is what changes made through this object survive: `"full"`, `"process"`, or
+    `"none"` for `":memory:"`.
     """
 
     path: str
@@ -309,6 +310,7 @@ class Stats:
     dim: int | None
     namespaces: Sequence[str]
     bytes: int
+    durability: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a JSON object."""
@@ -498,7 +500,7 @@ def same_json(one: Any, other: Any) -> bool:
 
 def copied(value: Any) -> Any:
     """Return the JSON value *value* without sharing any of its lists and dicts; tuples become lists."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         # Most items are strings, and there may be a million of them: no call for those.
         return {key: item if isinstance(item, str) else copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -129,6 +129,7 @@ class Reader:
             dim=record["dim"] if record else None,
             namespaces=store.namespaces(),
             bytes=store.size(),
+            durability=store.durability,
         )
 
 

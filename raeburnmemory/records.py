@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import secrets
 import threading
 import time
@@ -179,6 +180,8 @@ def message(
 
 
 def _session(session: Any, namespace: str) -> Node:
+    if isinstance(session, str):
+        return Node(checked_id(session, "a session's id"), SESSION, None, {}, namespace)
     given = _fields(session, Session, "session", text_key="id")
     session_id = checked_id(given.pop("id", None), "a session's id")
     if given.get("start_time") is not None:
@@ -222,6 +225,8 @@ def _attributes(given: Mapping[str, Any], reserved: set[str], what: str) -> dict
 
 
 def _all_different(nodes: Sequence[Node]) -> None:
+    if len({node.id for node in nodes}) == len(nodes):
+        return
     for one, other in itertools.combinations(nodes, 2):
         if one.id == other.id:
             raise InvalidInput(f"{one.id!r} is the id of a {one.kind} and of a {other.kind}. Give each its own.")
@@ -238,6 +243,8 @@ def checked_text(value: Any, what: str) -> str:
     """Return *value* if it is a string that can be written as UTF-8."""
     if not isinstance(value, str):
         raise InvalidInput(f"{what[0].upper()}{what[1:]} must be a string, not {shown(value)}.")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as exc:
@@ -259,10 +266,10 @@ def checked_data(value: Any, what: str) -> dict[str, Any]:
 
 
 def _json(value: Any, what: str, depth: int) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return checked_text(str(value), what)  # a subclass, such as an enum, becomes what JSON makes of it
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         if value.bit_length() > 14_000:  # of more than 4,300 digits, which Python neither writes nor reads
             raise InvalidInput(f"{what} is a number of more than 4,000 digits. Store it as a string.")
@@ -350,7 +357,9 @@ def new_id() -> str:
         else:
             _last_id = (_last_id[0] + 1, secrets.randbits(10))
         milliseconds, count = _last_id
-    bits = (milliseconds << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | secrets.randbits(62)
+    bits = (
+        (milliseconds << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | (int.from_bytes(os.urandom(8), "big") >> 2)
+    )
     text = f"{bits:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ._collector import no_collections
 from .embed import checked_embed
 from .errors import InvalidInput, KindConflict, MissingDependency, NodeNotFound
 from .nodes import (
@@ -30,7 +32,7 @@ from .passages import EMBEDDED, pieces, speaker
 from .records import checked_data, checked_id, checked_ids, checked_text, time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -83,32 +85,40 @@ class Writer:
     ) -> None:
         """Write *records* in one transaction; what is there already in every part changes nothing."""
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
-        for record in records:
-            for node_id, values in record.vectors.items():
-                vectors.give(node_id, values)
+        vectors.give({node_id: values for record in records for node_id, values in record.vectors.items()})
         nodes = [node for record in records for node in record.nodes]
         if vectors.needed(nodes):
-            vectors.embed(self._changed(nodes))  # before the lock, because it takes long
-        with self._store.exclusive():
-            changed = self._changed(nodes)
-            links = self._new_links([link for record in records for link in record.links], or_other_data=False)
-            self._store.write(vectors.batch(changed, links, self._namespace))
+            vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
+        with no_collections() if len(records) > 1 else contextlib.nullcontext(), self._store.exclusive():
+            known: dict[str, Node] = {}
+            changed = self._changed(nodes, known)
+            links = [link for record in records for link in record.links]
+            new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
+            self._store.write(vectors.batch(changed, new, self._namespace))
 
-    def _changed(self, nodes: Iterable[Node]) -> list[Node]:
-        """Return those of *nodes* that are new or differ from what is there, as they are to be written."""
-        nodes = list(nodes)
-        known = self._store.get(list(dict.fromkeys(node.id for node in nodes)), self._namespace)
-        changed = []
+    def _changed(self, nodes: Sequence[Node], known: dict[str, Node]) -> list[Node]:
+        """Return those of *nodes* that are new or differ from what is there, as they are to be written.
+
+        What was there under their ids before is put into *known*.
+        """
+        known.update(self._store.get(list(dict.fromkeys([node.id for node in nodes])), self._namespace))
+        changed: list[Node] = []
+        latest: dict[str, Node] = {}
         for node in nodes:
-            new = _merged(known.get(node.id), node)
+            new = _merged(latest.get(node.id) or known.get(node.id), node)
             if new is not None:
                 changed.append(new)
-                known[node.id] = new
+                latest[node.id] = new
         return changed
 
-    def _new_links(self, links: Sequence[Link], *, or_other_data: bool = True) -> list[Link]:
-        """Return those of *links* that are not there, or are there with other data."""
-        sources = list(dict.fromkeys(link.source for link in links))
+    def _new_links(
+        self, links: Sequence[Link], fresh: Collection[str] = (), *, or_other_data: bool = True
+    ) -> list[Link]:
+        """Return those of *links* that are not there, or are there with other data; none touches *fresh* nodes yet."""
+        old = [link.source for link in links if link.source not in fresh and link.target not in fresh]
+        sources = list(dict.fromkeys(old))
+        if not sources:
+            return list(links)
         there = {(e.source, e.target, e.relation): e.data for e in self._store.links(sources, self._namespace)}
         keys = [(e.source, e.target, e.relation) for e in links]
         return [
@@ -355,6 +365,7 @@ class _Vectors:
         self._allow = allow_unembedded
         self._progress = progress
         self._given: dict[str, NDArray[np.float32]] = {}
+        self._dim = dense.dim_seen  # of those that need no look
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._cut: dict[
             tuple[str, str | None, str | None], list[Piece]
@@ -362,9 +373,13 @@ class _Vectors:
         self._embedder: Embedder | None = None
         self._gave_up = False
 
-    def give(self, node_id: str, values: Any) -> None:
-        """Take a vector that somebody brought along."""
-        self._given[node_id] = self._dense.checked_vector(values, repr(node_id))
+    def give(self, vectors: Mapping[str, Any]) -> None:
+        """Take vectors that somebody brought along."""
+        self._given = self._dense.checked_vectors(vectors)
+        for node_id, vector in self._given.items():
+            if len(vector) != self._dim:  # looked at before the lock, because a model may have to be loaded for it
+                self._dense.check_dim(vector, repr(node_id), self._dense.record())
+                self._dim = len(vector)
 
     def _pieces(self, node: Node) -> list[Piece]:
         key = (node.kind, speaker(node), node.text)
@@ -418,7 +433,13 @@ class _Vectors:
                 if values is not None and values.any():
                     where = (piece.part, piece.start, piece.end)
                     vectors.append(Vector(node.id, piece.field, values, *where, namespace=namespace))
-        meta = {"embedder": self._dense.new_record()} if vectors and self._dense.record() is None else {}
+        meta = {}
+        if vectors and (record := self._dense.record()) is None:
+            meta["embedder"] = self._dense.new_record()
+        elif vectors and record is not None:
+            for node_id, given in self._given.items():
+                if len(given) != record["dim"]:  # the store was moved to another model meanwhile
+                    self._dense.check_dim(given, repr(node_id), record)
         return Batch(nodes=nodes, links=links, vectors=vectors, meta=meta)
 
 
@@ -432,6 +453,8 @@ def _merged(old: Node | None, new: Node) -> Node | None:
     if old.kind != new.kind:
         raise _conflict(old, new.kind)
     if new.kind in {AGENT, SESSION}:
+        if not attributes and old.text == new.text:
+            return None
         attributes = {**old.attributes, **attributes}  # naming one again says nothing against what is known
     elif "timestamp" in old.attributes:
         attributes["timestamp"] = old.attributes["timestamp"]

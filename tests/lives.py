@@ -49,6 +49,48 @@ def life(path, adds=ADDS):
     memory.close()
 
 
+def unsynced_life(path, adds=ADDS):
+    """The same without a fold in between, by a process that need not survive a power cut until it closes."""
+    memory = open_memory(path, durability="process")
+    for number in range(int(adds)):
+        add(memory, number)
+        say("ACK", number)
+        if number == 2 * int(adds) // 3:
+            memory.close()
+            say("CLOSED", number)
+            memory = open_memory(path, durability="process")
+    memory.close()
+    say("CLOSED", int(adds) - 1)
+
+
+def group_life(path, groups=3, adds=4):
+    """Several adds that share a sync, and the same again; none is acknowledged before all of them are."""
+    memory = open_memory(path)
+    for group in range(int(groups)):
+        numbers = range(group * int(adds), (group + 1) * int(adds))
+        with memory._store.exclusive():
+            for number in numbers:
+                add(memory, number)
+        say("\n".join(f"ACK {number}" for number in numbers))
+    os._exit(0)  # not closed: that would fold
+
+
+def mixed_life(path, adds=ADDS):
+    """Adds by two objects of one memory, of which every fourth is synced, and with it all before; never closed."""
+    quick, safe = open_memory(path, durability="process"), open_memory(path)
+    for number in range(int(adds)):
+        synced = number % 4 == 2
+        add(safe if synced else quick, number)
+        say("ACK", number)
+        if synced:
+            say("SYNCED", number)
+    os._exit(0)
+
+
+def endless_unsynced(path, who):
+    endless(path, who, durability="process")
+
+
 class Told:
     """What a life was told, said at the end and until it gets through: the answers are written by failing calls, too."""
 
@@ -156,9 +198,9 @@ def limited(path, limit):
     say("\n".join(answers))
 
 
-def endless(path, who):
+def endless(path, who, **options):
     """Adds, folds and opens again until somebody ends it."""
-    memory = open_memory(path)
+    memory = open_memory(path, **options)
     say("open")
     for number in itertools.count():
         add(memory, f"{who}-{number}")
@@ -167,7 +209,7 @@ def endless(path, who):
             memory.export()
         if number % 20 == 19:
             memory.close()
-            memory = open_memory(path)
+            memory = open_memory(path, **options)
 
 
 def ended(path, way):

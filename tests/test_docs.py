@@ -397,8 +397,13 @@ def test_the_keys_of_the_json_files_are_as_described(files_page, elsewhere):
     memory.add_interaction("three", "four")
     memory.unlink("p1", "r1", "cites")
     memory.forget("p1")
+    quick = MemoryGraph("graph.json", durability="process")
+    with quick._store.exclusive():  # so that they share a sync
+        quick.add_interaction("five", "six")
+        quick.add_interaction("seven", "eight")
     changes = [json.loads(line[9:]) for line in Path("graph.json.journal").read_text().splitlines()[1:]]
     memory.close()
+    quick.close()
     graph = json.loads(Path("graph.json").read_text())
     header = json.loads(Path("graph.json.vectors.json").read_text())
     sections = dict(re.findall(r"^###? ([^\n]+)\n(.*?)(?=^###? )", files_page, re.MULTILINE | re.DOTALL))

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from faults import POINTS, STORES, acknowledged, check_after, rounds, tools
-from outside import contents
+from outside import contents, open_memory
 from power import OPTIONS, crash_states, record
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="strace is of Linux")
@@ -66,6 +66,27 @@ def replay(kind, name, base, recorded, folder, few, check):
             what = before and (before.kind, before.what, before.at, len(before.data), before.to)
             with count.round(f"event {where} {what}, {variant}", acknowledged=len(acked)):
                 check(acked)
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_power_lost_while_several_share_a_sync(strace, name, tmp_path):
+    """Of those under way some may be there, whole and in their order; of those before all."""
+    base = tmp_path / "base"
+    base.mkdir()
+    recorded = lived(strace, base, "group_life", base / "new" / name, 3, 4)
+    if name.endswith(".json"):
+        assert (base / "new" / f"{name}.journal").read_bytes().count(b',"joined":true,') == 9
+    folder = tmp_path / "after"
+
+    def check(acked):
+        check_after(folder / "new" / name, acked, 4)
+        if acked:
+            with open_memory(folder / "new" / name, read_only=True) as memory:
+                there = [node.id for node in memory.nodes("prompt")]
+            assert there == [f"p{number}" for number in range(len(there))]
+            assert name.endswith(".json") or len(there) % 4 == 0  # one transaction
+
+    replay("power lost, shared", name, base, recorded, folder, 60, check)
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -698,3 +698,27 @@ def test_waiting_in_vain_leaks_no_descriptor(path):
             time.sleep(0.05)  # for the threads that waited to find that nobody wants the lock any more
         assert len(descriptors()) <= len(before)
         add(memory, 1)
+
+
+@pytest.mark.parametrize("name", ["g.json", "g.db"])
+def test_the_first_vectors_of_another_are_no_strangers(tmp_path, name, monkeypatch):
+    """Somebody adds the first nodes while this memory looks for its model, and removes one before it has read them."""
+    with open_memory(tmp_path / name) as memory, open_memory(tmp_path / name) as other:
+        look, read = memory._dense._dim_of_strangers, memory._store.at_rows
+
+        def looked():
+            found = look()
+            other.add_interaction({"id": "p1", "text": "theirs"})
+            other.add_interaction({"id": "p2", "text": "theirs, too"})
+            return found
+
+        def rows(picked):
+            other.forget("p1")
+            return read(picked)
+
+        monkeypatch.setattr(memory._dense, "_dim_of_strangers", looked)
+        monkeypatch.setattr(memory._dense, "_embedder", None)
+        monkeypatch.setattr(memory._store, "at_rows", rows)
+        memory.add_interaction({"id": "p3", "text": "ours"})
+        monkeypatch.undo()
+        assert memory.similar("ours", 1).ids == ["p3"]

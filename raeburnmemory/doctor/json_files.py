@@ -101,7 +101,13 @@ def _check_journal(path: str, report: Report) -> None:
         for _ in journal.payloads():
             pass
         torn = os.path.getsize(name) - journal.offset
-        if torn > 0:
+        if torn > 0 and journal.power_failed():
+            message = (
+                f"{name!r} ends with {torn} bytes that a power cut has left of changes which were not synced; the next "
+                f"writer sets them aside."
+            )
+            report.add("warning", "journal-torn", message)
+        elif torn > 0:
             message = f"{name!r} ends with {torn} bytes of a change that was never acknowledged; the next writer cuts."
             report.add("note", "journal-torn", message)
         report.add("note", "journal", f"{name!r} has {journal.offset} bytes of changes.")

@@ -16,6 +16,7 @@ from ..errors import MemoryGraphError, NotAStore, StoreCorrupt, StoreTooNew, Sto
 from ..nodes import Link, Node
 from ..store import VectorBlock
 from ..store._files import database_is_free, read_database
+from ..store._wal import power_failed
 from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, connect, sniff
 from .content import Content, object_of, some
 from .sqlite_pages import read_wal
@@ -165,7 +166,13 @@ def _check_log(path: str, report: Report) -> None:
     wal = read_wal(name)
     if not wal.bytes:
         return
-    if wal.more:
+    if wal.more and _power_failed(path, wal.valid):
+        lost = f"{wal.more} changes or more from byte {wal.valid} on"
+        report.add(
+            "warning", "wal-torn", f"A power cut has left {lost} of {name!r} that cannot be read, and that were not "
+            f"synced; the next writer sets the file aside."
+        )  # fmt: skip
+    elif wal.more:
         lost = f"{wal.more} commits behind byte {wal.valid} cannot be read"
         report.add("error", "wal", f"{name!r} is damaged: a frame in it is not what was written, and {lost}.")
     elif not wal.valid:
@@ -178,6 +185,12 @@ def _check_log(path: str, report: Report) -> None:
         report.add("note", "wal-large", f"{name!r} has {wal.bytes} bytes. Make it small with: compact")
     if wal.pages:
         _check_same_store(path, report)
+
+
+def _power_failed(path: str, at: int) -> bool:
+    with contextlib.suppress(sqlite3.Error, MemoryGraphError, OSError), opened(path) as db:
+        return power_failed(db, path, at)
+    return False
 
 
 def _check_same_store(path: str, report: Report) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ERASING",
     "SOURCE",
+    "Durability",
     "Erased",
     "Store",
     "StoreName",
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 StoreName = Literal["json", "sqlite", "memory"]
+Durability = Literal["full", "process"]
 
 ERASING = "erasing"  # the key in meta of an erasure that is not through: the nodes, and whether copies may be deleted
 SOURCE = "migrated_from"  # the key in meta of the store that this one was copied from: its file's name and its id
@@ -100,12 +102,23 @@ class Store(Protocol):
     id: str
     """Unique per store, made when it was created; every cache records it."""
     read_only: bool
+    durability: str
+    """What an acknowledged change survives: `"full"`: a power cut; `"process"`: the end of the process, however that
+    comes, but not a power cut; `"none"`: nothing, it is in memory only."""
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Keep every other writer, in any thread or process, out of the block. Reentrant."""
+        """Keep every other writer, in any thread or process, out of the block. Reentrant.
+
+        What is written in it is synced by the end of the outermost block, which raises if that fails.
+        """
 
     def write(self, batch: Batch) -> int:
-        """Apply *batch*, all or nothing, synced, and return the new version. An empty batch changes nothing."""
+        """Apply *batch*, all or nothing, synced, and return the new version. An empty batch changes nothing.
+
+        With `durability` `"process"` it is not synced, but written in order: a power cut takes the newest changes.
+
+        Threads that write at once may share a sync; then its failure is that of each.
+        """
 
     def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:
         """Apply *batch*, and leave nothing of the nodes that it removes, or that were removed before, in any file.
@@ -219,21 +232,26 @@ def open_store(
     *,
     read_only: bool = False,
     timeout: float = 30.0,
+    durability: Durability = "full",
 ) -> Store:
     """Open the store at *location*, creating it unless *read_only*.
 
     The backend is taken from what an existing file holds, else from the suffix (.db, .sqlite and .sqlite3 are
     `sqlite`, all others `json`), unless it is named. `sqlite` with `x.json` means `x.db`; a memory in JSON files
-    beside a `sqlite` store that does not exist yet is copied into it.
+    beside a `sqlite` store that does not exist yet is copied into it. *durability* is what a write survives, see
+    `Store.durability`.
 
     Raises:
         UnknownBackend: No store has that name.
-        InvalidInput: The name contradicts the file.
+        InvalidInput: The name contradicts the file, or no such durability is known.
         StoreMissing, NotAStore, StoreCorrupt, StoreTooNew, StoreWriteFailed: The files cannot be used.
     """
     if backend is not None and backend not in get_args(StoreName):
         choices = ", ".join(get_args(StoreName))
         raise UnknownBackend(f"No storage backend is called {backend!r}. Choose one of: {choices}.")
+    if durability not in get_args(Durability):
+        choices = ", ".join(map(repr, get_args(Durability)))
+        raise InvalidInput(f"{durability!r} is no durability. Choose one of: {choices}.")
     name = checked_path(location)
     if name == ":memory:" or backend == "memory":
         from .memory import MemoryStore
@@ -257,12 +275,12 @@ def open_store(
     if chosen == "json":
         from .json import JsonStore
 
-        return _without_pending(JsonStore(path, read_only=read_only, timeout=timeout))
+        return _without_pending(JsonStore(path, read_only=read_only, timeout=timeout, durability=durability))
     from .sqlite import SqliteStore
 
     if older is not None and not path.exists() and not read_only and _kind_of(older) == "json":
         _migrate_json(older, path, timeout)
-    return _without_pending(SqliteStore(path, read_only=read_only, timeout=timeout))
+    return _without_pending(SqliteStore(path, read_only=read_only, timeout=timeout, durability=durability))
 
 
 _PATIENCE = 1.0  # seconds that opening waits for others who read what is to be erased

@@ -43,6 +43,8 @@ __all__ = [
 SWITCHING = ".switching"  # beside a store whose files are just being exchanged for those of another
 _EXCHANGE = 5.0  # seconds that an exchange may take before it counts as interrupted
 
+_compact = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # `json.dumps` makes one at every call
+
 _guard = Mutex()
 _databases: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
 
@@ -114,7 +116,7 @@ def to_json(value: Any) -> str:
         InvalidInput: JSON cannot hold it.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return _compact(value)
     except (ValueError, TypeError) as exc:
         raise InvalidInput(f"JSON cannot hold an attribute: {exc}.") from exc
 

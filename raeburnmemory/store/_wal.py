@@ -3,11 +3,20 @@
 SQLite reads a log up to the first frame whose checksum is wrong, and whoever opens the database next begins the log
 anew: what stands behind is gone, and nobody is told. A crash leaves a wrong frame as well, but only in the last change:
 the one before was synced as a whole before it began. So two commits from a wrong frame on are no crash.
+
+Writers who need no more than to survive their process do not sync their commits, and say so in the log of changes:
+`"unsynced"` is the boot of the system. The first of such commits after others is synced. Who syncs a commit after such
+ones syncs these before, and says `"synced"` in it, with its version. So where the last commit before a wrong frame says
+that it was not synced, the system was started anew since, and no commit behind the frame says that all before it was
+synced, then a power cut has left this.
 Format: https://sqlite.org/fileformat2.html, section 4.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sqlite3
 import struct
 import time
 from functools import cache
@@ -17,11 +26,13 @@ import numpy as np
 
 from ..errors import StoreCorrupt
 from ._files import open_regular
+from .journal import gone
+from .sqlite_schema import connect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CRASH", "check_log"]
+__all__ = ["CRASH", "check_log", "last_change", "power_failed"]
 
 CRASH = 1  # commits that a crash can leave from a wrong frame on: that of the change under way
 _HEADER, _FRAME = 32, 24
@@ -29,10 +40,16 @@ _ORDERS = {0x377F0682: "<", 0x377F0683: ">"}
 _USUAL = 4096  # the size of a page where nothing says another
 _BLOCK = 1024  # frames at a time
 _LOOKS = 3  # a log that is just being written must look the same so often to count as damaged
+_SAID = re.compile(r'\{"unsynced":"([0-9a-f]*)"')
+# As the row stands in a page: behind a header with NULL in the place of its key, and the length of the text.
+_SYNCED = re.compile(rb'[\3-\6]\0[\x80-\xff]*[\0-\x7f]\{"synced":(\d{1,18})[,}]')
 
 
-def check_log(path: str) -> None:
+def check_log(path: str) -> tuple[int, int] | None:
     """Look at the log of the database at *path*, if there is one.
+
+    Return where the rest of it begins that a power cut has left of changes which were not synced, and how many these
+    are at least; None if there is no such thing.
 
     Raises:
         StoreCorrupt: It is damaged, and commits stand behind the damage; or it is no file.
@@ -42,14 +59,42 @@ def check_log(path: str) -> None:
     for look in range(_LOOKS):
         at, behind = _look(name)
         if behind <= CRASH:
-            return
+            return None
         seen.add(at)
         time.sleep(0.01 * look)
     if len(seen) == 1:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(path, "ro", 5.0)) as db:
+            if at and power_failed(db, path, at):  # the header is synced before there is a frame
+                return at, behind
         raise StoreCorrupt(
             f"{name!r} is damaged at byte {at}, and {behind} changes from there on cannot be read. Nothing was "
             f"changed. Run repair, which keeps what can be read, or put back a copy of it with its database."
         )
+    return None
+
+
+def last_change(db: sqlite3.Connection) -> tuple[int, str | None]:
+    """Return the number of the last change, and the boot under which it was made if it says that it was not synced."""
+    found = db.execute("SELECT version, substr(changes, 1, 40) FROM log ORDER BY version DESC LIMIT 1").fetchone()
+    said = _SAID.match(found[1]) if found else None
+    return (found[0] if found else 0), said[1] if said else None
+
+
+def power_failed(db: sqlite3.Connection, path: str, at: int) -> bool:
+    """Tell whether a power cut may have left what stands from the byte *at* on in the log of the database at *path*.
+
+    *db* is what SQLite reads of it.
+    """
+    version, then = last_change(db)
+    if not gone(then):
+        return False
+    try:
+        with open_regular(path + "-wal") as file:
+            file.seek(at)
+            rest = file.read()
+    except OSError:
+        return False
+    return all(int(number) <= version for number in _SYNCED.findall(rest))
 
 
 def _look(name: str) -> tuple[int, int]:

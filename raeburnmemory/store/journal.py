@@ -5,19 +5,27 @@ from the digits of the line before, so that a line that replaced another one can
 first line names the format, the store, the version of the `graph.json` it continues and that file's SHA-256.
 
 A line without its end, or with zeros in place of whole sectors, is what a crash leaves: the batch was never
-acknowledged, and whoever holds the lock cuts it off. A whole line with a wrong CRC, or with another byte in the place
-of its line end, is damage, and is never skipped.
+acknowledged, and whoever holds the lock cuts it off. Several such lines may stand there where all after the first say
+that they were to be synced together with the one before (`"joined"`). A whole line with a wrong CRC, or with another
+byte in the place of its line end, is damage, and is never skipped.
+
+Writers who need no more than to survive their process do not sync their lines, and say so in each: `"unsynced"` is the
+boot of the system under which it was written. The first of such lines after others is synced, and so is what they wrote
+before a line is synced that does not say so. So where one of them is followed by what cannot be read, and the system
+was started anew since, a power cut has taken the rest of the journal, unless a line of a later time stands there.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import json
 import os
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,16 +37,25 @@ from ._files import open_regular, to_json, write_all, write_failed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FORMAT", "Journal", "decode_batch", "encode_batch"]
+__all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch", "gone"]
 
 FORMAT = 1
 _KIND = "raeburnmemory journal"
 _SECTOR = 512  # bytes that a disk writes as one, or a part of these
+_BEGINNING = 80  # bytes of a line in which it says how it was written
+_HEAD = re.compile(rb'[0-9a-f]{8} \{"version":\d+(?:,"unsynced":"([0-9a-f]*)")?(,"joined":true)?[,}]')
 
 
-def encode_batch(batch: Batch, version: int) -> bytes:
-    """Return *batch* as the JSON of one line; vectors as little-endian float32 in base64."""
+def encode_batch(batch: Batch, version: int, *, unsynced: str | None = None, joined: bool = False) -> bytes:
+    """Return *batch* as the JSON of one line; vectors as little-endian float32 in base64.
+
+    *unsynced* is `boot` if that line is not going to be synced. A *joined* line is written with the one before it.
+    """
     fields: dict[str, Any] = {"version": version}
+    if unsynced is not None:
+        fields["unsynced"] = unsynced
+    if joined:
+        fields["joined"] = True
     if batch.removed_links:
         fields["removed_links"] = batch.removed_links
     if batch.removed_nodes:
@@ -74,8 +91,29 @@ def decode_batch(fields: dict[str, Any]) -> Batch:
     )
 
 
+def _boot_of(line: bytes) -> str | None:
+    """Return the boot under which *line* was written, if it says that it was not synced."""
+    found = _HEAD.match(line)
+    return found[1].decode() if found is not None and found[1] is not None else None
+
+
+def gone(then: str | None) -> bool:
+    """Tell whether *then* is a `boot` that is over, as far as can be told."""
+    return then is not None and (not then or then != boot())
+
+
+@cache
+def boot() -> str:
+    """Return what tells this start of the system from others, as far as the system says; else an empty string."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(8)
+    except (OSError, ValueError):
+        return ""
+
+
 def _pack(values: Any) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
+    return binascii.b2a_base64(np.ascontiguousarray(values, "<f4").data, newline=False).decode("ascii")
 
 
 def _unpack(packed: str) -> Any:
@@ -95,6 +133,10 @@ class Journal:
     crc: int
     inode: int
     read_only: bool
+    _waiting: list[bytes] = field(default_factory=list)
+    _crc: int = 0  # of the last line that waits
+    _last: bytes = b""  # the beginning of the last line
+    _doubtful: bool = False  # a sync of lines that stay has failed
 
     @classmethod
     def open(cls, path: str, *, read_only: bool) -> Journal | None:
@@ -170,60 +212,142 @@ class Journal:
             for line in pending[:whole].splitlines(keepends=True):
                 crc = zlib.crc32(line[9:-1], self.crc)
                 if line[:9] != b"%08x " % crc:
-                    if self._never_written(line) and not self._lines_follow(len(line)):
-                        return  # the tail that some file systems leave after a power cut
+                    if self._torn():
+                        return
                     raise self._damaged(f"the line at byte {self.offset} has a wrong checksum")
                 self.crc = crc
                 self.offset += len(line)
+                self._last = line[:_BEGINNING]
                 yield line[9:-1]
             pending = pending[whole:]
 
-    def _never_written(self, line: bytes) -> bool:
-        """Tell whether *line*, at the offset, lacks sectors: zeros from its start or that of one to the end of one."""
-        zeros = [(self.offset + found.start(), self.offset + found.end()) for found in re.finditer(rb"\0+", line)]
+    def power_failed(self) -> bool:
+        """Tell whether what follows the last line may be what a power cut has left of lines that were not synced."""
+        return gone(_boot_of(self._last))
+
+    def _torn(self) -> bool:
+        """Tell whether what stands at the offset, and is no line, is what a crash may leave.
+
+        Then no line follows before which all of it was on disk: none but those that were to be synced with it, and,
+        where nothing was synced any more, those of the same start of the system.
+        """
+        rest, at = [], self.offset
+        while block := os.pread(self.fd, 1 << 20, at):
+            rest.append(block)
+            at += len(block)
+        first, *others = b"".join(rest).split(b"\n")
+        unsynced = _boot_of(self._last) if self.power_failed() else None
+        if unsynced is None and not self._never_written(first, self.offset):
+            return False
+        at = self.offset + len(first) + 1
+        for number, line in enumerate(others, 1):
+            end, beginning = number == len(others), line[:_BEGINNING]
+            told = b"\0" not in beginning and not (end and len(beginning) < _BEGINNING)
+            head = _HEAD.match(beginning) if told else None
+            if head is not None and not head[2] and (unsynced is None or _boot_of(line) != unsynced):
+                return False
+            if unsynced is None and not end and (head is None or b"\0" in line) and not self._never_written(line, at):
+                return False
+            at += len(line) + 1
+        return True
+
+    def _never_written(self, line: bytes, start: int) -> bool:
+        """Tell whether *line*, at the byte *start*, lacks sectors: zeros from one's start, or the offset, to an end."""
+        zeros = [(start + found.start(), start + found.end()) for found in re.finditer(rb"\0+", line)]
         return bool(zeros) and all(
-            (first == self.offset or first % _SECTOR == 0) and end % _SECTOR == 0 for first, end in zeros
+            (low == self.offset or low % _SECTOR == 0) and high % _SECTOR == 0 for low, high in zeros
         )
 
-    def _lines_follow(self, length: int) -> bool:
-        """Tell whether anything but zeros stands behind the line of *length* bytes at the offset."""
-        at = self.offset + length
-        while block := os.pread(self.fd, 1 << 20, at):
-            if block.strip(b"\0\n"):
-                return True
-            at += len(block)
-        return False
+    def add(self, payload: bytes) -> None:
+        """Let *payload* be the next line that `flush` writes."""
+        self._crc = zlib.crc32(payload, self._crc if self._waiting else self.crc)
+        self._waiting.append(b"%08x %b\n" % (self._crc, payload))
 
-    def append(self, payload: bytes) -> None:
-        """Append one line and sync it; on failure the journal is as it was before.
+    def flush(self, *, sync: bool = True) -> None:
+        """Append the lines that wait, and sync them; on failure the journal is as it was before, without them.
+
+        Without *sync* they are only synced where the last line does not say that those after it may not be.
 
         Raises:
             StoreWriteFailed: The disk refused.
         """
-        crc = zlib.crc32(payload, self.crc)
-        line = b"%08x %b\n" % (crc, payload)
+        last, lines, self._waiting = self._waiting[-1], b"".join(self._waiting), []
         try:
-            write_all(self.fd, line)
-            os.fdatasync(self.fd) if hasattr(os, "fdatasync") else os.fsync(self.fd)
-        except OSError as exc:
-            # After a failed sync nobody knows which pages are clean, so it is not tried again: the line is cut off
+            before = _boot_of(self._last)
+            if sync and before is not None:
+                self._sync_lines()  # so that a synced line stands only behind what is on disk
+            write_all(self.fd, lines)
+            if sync or before != boot():
+                self._sync()
+        except BaseException as exc:
+            # After a failed sync nobody knows which pages are clean, so it is not tried again: the lines are cut off
             # and the file opened afresh, so that nothing is acknowledged that may not be there.
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, self.offset)
             self._reopen()
-            raise write_failed("write", self.path, exc, len(line)) from exc
-        self.crc = crc
-        self.offset += len(line)
+            if isinstance(exc, OSError):
+                raise write_failed("write", self.path, exc, len(lines)) from exc
+            raise
+        self.crc, self._last = self._crc, last[:_BEGINNING]
+        self.offset += len(lines)
+
+    def sync(self) -> None:
+        """Bring to disk what may not be.
+
+        Raises:
+            StoreWriteFailed: The disk refused. What was written since the last sync may be lost in a power cut.
+        """
+        if _boot_of(self._last) is not None:
+            try:
+                self._sync_lines()
+            except OSError as exc:
+                raise write_failed("sync", self.path, exc) from exc
+
+    def _sync_lines(self) -> None:
+        """Sync lines that were written before; after that failed, write them anew first.
+
+        The system may take for clean what never reached the disk, so that another sync alone proves nothing.
+        """
+        doubtful, self._doubtful = self._doubtful, True
+        if doubtful:
+            self._write_again()
+        self._sync()
+        self._doubtful = False
+
+    def _write_again(self) -> None:
+        """Write every line in its place once more, which changes nothing for those who read."""
+        with contextlib.closing(os.fdopen(os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0)), "r+b")) as file:
+            if os.fstat(file.fileno()).st_ino != self.inode:
+                return  # another journal took its place, and was synced as a whole
+            crc = 0
+            lines = file.read(self.offset)
+            for line in lines.splitlines(keepends=True):
+                crc = zlib.crc32(line[9:-1], crc)
+            if len(lines) < self.offset or crc != self.crc:
+                raise self._damaged("what could not be synced cannot be read any more")
+            file.seek(0)
+            file.write(lines)
+
+    def _sync(self) -> None:
+        os.fdatasync(self.fd) if hasattr(os, "fdatasync") else os.fsync(self.fd)
+
+    def intact(self) -> bool:
+        """Tell whether the file still has its name, and ends where it was read or written up to."""
+        now = os.fstat(self.fd)
+        return now.st_nlink > 0 and now.st_size == self.offset
+
+    def rest(self) -> int:
+        """Return how many bytes follow the last whole line."""
+        return os.fstat(self.fd).st_size - self.offset
 
     def cut(self) -> None:
         """Cut off what a crash left behind the last whole line; only for the holder of the lock."""
-        if os.fstat(self.fd).st_size > self.offset:
-            try:
-                os.ftruncate(self.fd, self.offset)
-                os.fsync(self.fd)
-            except OSError as exc:
-                self._reopen()
-                raise write_failed("write", self.path, exc) from exc
+        try:
+            os.ftruncate(self.fd, self.offset)
+            os.fsync(self.fd)
+        except OSError as exc:
+            self._reopen()
+            raise write_failed("write", self.path, exc) from exc
 
     def _reopen(self) -> None:
         with contextlib.suppress(OSError):

@@ -24,7 +24,8 @@ from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
-from .journal import Journal, decode_batch, encode_batch
+from .group_commit import Section
+from .journal import Journal, boot, decode_batch, encode_batch
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -32,8 +33,10 @@ from .state import State
 from .vector_files import VectorFiles, text_checksum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from ..nodes import Changes
+    from . import VectorChanges
 
 __all__ = ["JsonStore"]
 
@@ -49,8 +52,10 @@ class JsonStore(MemoryStore):
 
     name = "json"
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
         super().__init__()
+        self.durability = durability
+        self._boot = None if durability == "full" else boot()
         self.read_only = read_only
         self.location = self._path = str(path)
         self._journal_path = self._path + ".journal"
@@ -63,9 +68,12 @@ class JsonStore(MemoryStore):
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
         self._marked = False  # the files say themselves that vectors are lost
-        self._writing = False  # this process holds the lock
+        self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
+        self._ahead = False  # the state has what is not in the file yet
+        self._section = Section(self, self._mutex)
+        self._folding = False  # a thread of this process is at it, because the journal has grown
         self._pid = os.getpid()
-        self._lock = None if read_only else StoreLock(path, timeout)
+        self._lock = None if read_only else self._new_lock(timeout)
         try:
             settled(self._path)
             if not os.path.exists(self._path):
@@ -87,9 +95,26 @@ class JsonStore(MemoryStore):
         super()._current()
         if os.getpid() != self._pid:
             self._after_fork()
-        elif not (self._writing or self._held):
-            self._look()
+        elif self._section.mine:
+            if self._waiting:
+                self._apply_waiting()
+        else:
+            if self._section.pending:
+                self._section.settle()
+            if not (self._section.busy or self._held):
+                self._look()
         return self._state
+
+    def _apply_waiting(self) -> None:
+        for batch, version in self._waiting:
+            self._state.apply(batch, version)
+        self._waiting, self._ahead = [], True
+
+    def _new_lock(self, timeout: float) -> StoreLock:
+        from pathlib import Path
+
+        self._section.lock = StoreLock(Path(self._path), timeout, self._section.settle)
+        return self._section.lock
 
     def _look(self) -> None:
         """Catch up with what others committed; the mutex is held."""
@@ -110,11 +135,10 @@ class JsonStore(MemoryStore):
 
     def _after_fork(self) -> None:
         # The file descriptors are shared with the parent, and so would be its lock.
-        self._pid, self._writing = os.getpid(), False
+        self._pid, self._waiting, self._ahead = os.getpid(), [], False
+        self._section.renew()
         if self._lock is not None:
-            from pathlib import Path
-
-            self._lock = StoreLock(Path(self._path), self._lock.timeout)
+            self._lock = self._new_lock(self._lock.timeout)
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -194,51 +218,89 @@ class JsonStore(MemoryStore):
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Section:
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
-        with self._mutex:
-            super()._current()
-            if os.getpid() != self._pid:
+        if self._closed or os.getpid() != self._pid:
+            with self._mutex:
+                super()._current()
                 self._after_fork()
-            lock = self._lock
-        outermost = False
-        with lock():
-            outermost = not self._writing
-            if outermost:
-                with self._mutex:
-                    self._current()
-                    if self._journal is not None:
-                        self._journal.cut()
-                self._writing = True
-            try:
-                yield
-            finally:
-                if outermost:
-                    self._writing = False
-        if outermost and self._fold_due():
-            try:
-                self.fold()
-            except (StoreError, LockTimeout) as exc:
-                # What was written is safe in the journal; only its tidying has to wait.
-                log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
-                with self._mutex:
-                    self._journal_floor = 2 * self._journal.offset if self._journal else 0
+        return self._section
 
-    def _commit(self, batch: Batch, state: State) -> None:
-        # The lock is held, so this finds something only where somebody deleted its file and another one got in.
-        self._look()
-        if self._foreign or self._journal is None:
-            self._adopt()
-        if self._state is not state:
-            state = self._state
+    def _begin_section(self) -> None:
+        super()._current()
+        if not self._section.pending:
+            if not self._held:
+                self._look()
+            if self._journal is not None:
+                self._cut(self._journal)
+
+    def _cut(self, journal: Journal) -> None:
+        """Cut off what a crash left behind the last whole line of *journal*."""
+        rest = journal.rest()
+        if rest and journal.power_failed():
+            aside = f"{self._journal_path}.damaged-{now(self._path, 'damaged')}"
+            try:
+                copy_file(self._journal_path, aside)
+            except OSError as exc:
+                raise write_failed("write", aside, exc) from exc
+            log.warning(
+                "A power cut took the newest changes of %r, which were written with durability='process': %d bytes "
+                "after version %d cannot be read. They are kept in %r",
+                self._path,
+                rest,
+                self._state.version,
+                aside,
+            )
+        if rest:
+            journal.cut()
+
+    def _after_section(self) -> None:
+        if not self._fold_due():
+            return
+        self._folding = True
+        try:
+            self.fold()
+        except (StoreError, LockTimeout) as exc:
+            # What was written is safe in the journal; only its tidying has to wait.
+            log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
+            with self._mutex:
+                self._journal_floor = 2 * self._journal.offset if self._journal else 0
+        finally:
+            self._folding = False
+
+    def _commit(self, batch: Batch, state: State) -> int:
+        self._section.may_write()
+        journal = self._journal
+        if journal is None or self._foreign or not (self._section.pending or journal.intact()):
+            # The lock is held, so another one's lines are there only where somebody deleted its file.
+            self._look()
+            if self._foreign or self._journal is None:
+                self._adopt()
+            if self._state is not state:
+                state = self._state
             state.check(batch)
-        assert self._journal is not None
+            journal = self._journal
+            assert journal is not None
         version = state.version + 1
-        self._journal.append(encode_batch(batch, version))
-        state.apply(batch, version)
+        journal.add(encode_batch(batch, version, unsynced=self._boot, joined=self._section.pending))
+        self._waiting.append((batch, version))
+        self._section.wrote()
+        return version
+
+    def _sync_pending(self) -> None:
+        journal, waiting, ahead = self._journal, self._waiting, self._ahead
+        assert journal is not None
+        self._waiting, self._ahead = [], False
+        try:
+            journal.flush(sync=self._boot is None)
+        except BaseException:
+            if ahead:
+                self._load()  # without what is not in the file
+            raise
+        for batch, version in waiting:
+            self._state.apply(batch, version)
 
     def _adopt(self) -> None:
         """Make files that something else wrote ours, keeping a copy of the graph; the lock is held."""
@@ -255,7 +317,7 @@ class JsonStore(MemoryStore):
 
     def _fold_due(self) -> bool:
         with self._mutex:
-            if self._journal is None or self._closed:
+            if self._journal is None or self._closed or self._folding:
                 return False
             return self._journal.offset > max(_LEAST, self._snapshot_bytes // 2, self._journal_floor)
 
@@ -270,6 +332,8 @@ class JsonStore(MemoryStore):
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
         suffix = f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        if self._section.mine:
+            self._section.sync()
         with self._mutex:
             state = self._current()
             snapshot = Snapshot.of(state, self.id)
@@ -307,6 +371,8 @@ class JsonStore(MemoryStore):
                 sweep(self._path)
                 before = self._vectors.described(self.id)
                 final = [pairs[0], (temporary[0], self._path), *pairs[1:], (temporary[1], self._journal_path)]
+                if self._journal is not None:
+                    self._journal.sync()  # until it is replaced, it has to reach as far as the new graph
                 try:
                     self._put_in_place(final)
                 finally:
@@ -353,6 +419,7 @@ class JsonStore(MemoryStore):
         with self.exclusive():
             mark = asked(self.meta(ERASING), batch, backups=backups)
             self.write(replace(batch, meta={**batch.meta, ERASING: mark}))
+            self._section.sync()
             try:
                 return self._erase(mark)
             except MemoryGraphError:
@@ -454,6 +521,27 @@ class JsonStore(MemoryStore):
 
     # --- the rest -----------------------------------------------------------------------------------------------
 
+    # Caches go by these. None may learn of what is not on disk: it would have it still after the sync failed.
+
+    def version(self) -> int:
+        """Return the number of the last committed batch."""
+        self._settle_own()
+        return super().version()
+
+    def changes(self, since: int) -> Changes:
+        """Return what happened to nodes and edges after version *since*."""
+        self._settle_own()
+        return super().changes(since)
+
+    def vectors(self, field: str, since: int) -> VectorChanges:
+        """Return what happened to the vectors of *field* after version *since*."""
+        self._settle_own()
+        return super().vectors(field, since)
+
+    def _settle_own(self) -> None:
+        if self._section.pending and self._section.mine:
+            self._section.sync()
+
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged."""
         with self._mutex:
@@ -491,10 +579,15 @@ class JsonStore(MemoryStore):
             log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
         finally:
             with self._mutex:
+                self._section.settle()
                 super().close()
-                if self._journal is not None:
-                    self._journal.close()
-                    self._journal = None
+                journal, self._journal = self._journal, None
+                if journal is not None:
+                    try:
+                        if self._lock is not None and os.getpid() == self._pid:
+                            journal.sync()
+                    finally:
+                        journal.close()
                 if self._lock is not None:
                     self._lock.close()
 

@@ -17,6 +17,7 @@ from .state import State, own, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -34,6 +35,7 @@ class MemoryStore:
 
     name = "memory"
     read_only = False
+    durability = "none"
 
     def __init__(self) -> None:
         self.id = uuid.uuid4().hex
@@ -52,25 +54,24 @@ class MemoryStore:
             raise GraphClosed(f"The memory {self.location!r} was closed. Open it again.")
         return self._state
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Keep other writers out of the block."""
-        with self._writer:
-            with self._mutex:
-                self._current()
-            yield
+        with self._mutex:
+            self._current()
+        return self._writer
 
     def write(self, batch: Batch) -> int:
         """Apply *batch* and return the new version."""
         with self.exclusive(), self._mutex:
             state = self._current()
-            if batch:
-                state.check(batch)
-                self._commit(batch, state)
-            return state.version
+            if not batch:
+                return state.version
+            state.check(batch)
+            return self._commit(batch, state)
 
-    def _commit(self, batch: Batch, state: State) -> None:
+    def _commit(self, batch: Batch, state: State) -> int:
         state.apply(batch, state.version + 1)
+        return state.version
 
     def erase(self, batch: Batch, *, backups: bool = False, timeout: float | None = None) -> Erased:  # noqa: ARG002
         """Apply *batch*; there are no files that could hold anything."""

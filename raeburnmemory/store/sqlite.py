@@ -1,6 +1,7 @@
 """A store in one SQLite file.
 
-One transaction per batch, synced on commit (`synchronous=FULL`; NORMAL would lose the newest ones in a power cut).
+One transaction per batch, or for several that come together, synced on commit (`synchronous=FULL`). Who asks for no
+more than that changes survive the process gets NORMAL, with which a power cut takes the newest commits.
 
 SQLite before 3.51.3 can corrupt a database in WAL mode when two connections write or checkpoint at once, and the
 last connection to close checkpoints too. So our own lock is held around every write, checkpoint and close, and
@@ -29,18 +30,22 @@ from ..errors import (
 from ..lock import Mutex, StoreLock
 from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
-from ._files import discard, hold_database, let_go_of_database, settled, sync_folder, write_failed
-from ._wal import check_log
+from ._files import copy_file, discard, hold_database, let_go_of_database, now, settled, sync_folder, write_failed
+from ._wal import check_log, last_change
+from .group_commit import Section
+from .journal import boot
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_reading import Reading
 from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import TracebackType
 
-    from ..nodes import Batch
+    from ..nodes import Batch, Changes
+    from . import VectorChanges
 
 __all__ = ["SqliteStore"]
 
@@ -57,8 +62,13 @@ class SqliteStore(Reading):
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
         self.read_only = read_only
+        self.durability = durability
+        self._boot = None if durability == "full" else boot()
+        self._syncs = True  # so does every commit of the connection
+        self._doubtful = False  # a sync of the -wal file has failed, and commits in it were perhaps not synced before
+        self._said: dict[str, str | int] = {}  # what the log of changes says of how they were written
         self.location = self._path = str(path)
         self._timeout = timeout
         self._mutex = Mutex(over_fork=True)
@@ -66,7 +76,14 @@ class SqliteStore(Reading):
         self._closed = False
         self._wal_floor = 0  # a reader kept the -wal file from being cut off: try again only once it is larger
         self._broken = False  # the connection was given up; the next call makes another one
-        self._lock = None if read_only else StoreLock(path, timeout)
+        self._section = Section(self, self._mutex)
+        self._mutex.before_fork = self._end_transaction
+        self._begun = False  # a transaction of a section is open
+        self._aside = False  # this section works with another connection
+        self._written: int | None = None  # the last version in that transaction, once something is written in it
+        self._checkpointed = -1  # how often CHECKPOINT had gone into the version then
+        self._read = _Read(self._take, self._give_back)
+        self._lock = None if read_only else self._new_lock()
         self._file = (0, 0)  # which file is open
         try:
             settled(self._path)
@@ -131,13 +148,14 @@ class SqliteStore(Reading):
                 discard(name)
 
     def _connect(self) -> sqlite3.Connection:
-        check_log(self._path)
+        self._set_aside(check_log(self._path))
+        self._syncs = self.durability == "full"
         self._file = self._file_now() or self._file
         with contextlib.suppress(FileNotFoundError):
             hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
-                return connect(self._path, "rw", self._timeout)
+                return connect(self._path, "rw", self._timeout, synced=self._syncs)
             try:
                 db = connect(self._path, "ro", self._timeout)
                 try:
@@ -158,6 +176,25 @@ class SqliteStore(Reading):
                 db = connect(self._path, "ro&immutable=1", self._timeout)
         return db
 
+    def _set_aside(self, left: tuple[int, int] | None) -> None:
+        """Keep a log of which SQLite will overwrite what a power cut has left."""
+        if left is None or self.read_only:
+            return
+        name = f"{self._path}-wal"
+        aside = f"{name}.damaged-{now(self._path, 'damaged')}"
+        try:
+            copy_file(name, aside)
+        except OSError as exc:
+            raise write_failed("write", aside, exc) from exc
+        log.warning(
+            "A power cut took the newest changes of %r, which were written with durability='process': %d or more from "
+            "byte %d of its log on cannot be read. They are kept in %r",
+            self._path,
+            left[1],
+            left[0],
+            aside,
+        )
+
     def _ready(self) -> None:
         """See that the store is open, and in which process."""
         if self._closed:
@@ -166,15 +203,26 @@ class SqliteStore(Reading):
             # SQLite forbids carrying a connection over a fork, even to close it.
             _inherited.append(self._db)
             self._pid = os.getpid()
+            self._section.renew()
             if self._lock is not None:
-                from pathlib import Path
-
-                self._lock = StoreLock(Path(self._path), self._timeout)
+                self._lock = self._new_lock()
             self._db, self._broken = self._connect(), False
 
+    def _new_lock(self) -> StoreLock:
+        from pathlib import Path
+
+        self._section.lock = StoreLock(Path(self._path), self._timeout, self._before_others)
+        return self._section.lock
+
     def _connection(self) -> sqlite3.Connection:
-        """Return the connection; the mutex is held."""
+        """Return the connection with nothing in it that others must not see yet; the mutex is held."""
         self._ready()
+        if self._section.mine and not self._aside:
+            return self._in_transaction()
+        self._section.settle()
+        return self._present()
+
+    def _present(self) -> sqlite3.Connection:
         if self._broken:
             self._db, self._broken = self._connect(), False
         elif self._file_now() not in {self._file, None} and not self._db.in_transaction:
@@ -182,6 +230,20 @@ class SqliteStore(Reading):
             before, self._db = self._db, self._connect()
             before.close()
             self.id = str(self.meta("store"))
+        return self._db
+
+    def _in_transaction(self) -> sqlite3.Connection:
+        """Return the connection in the one transaction in which this section reads and writes."""
+        if self._broken:
+            self._db, self._broken, self._begun = self._connect(), False, False
+        if not self._db.in_transaction:
+            if self._begun:  # SQLite took it back, as it does after some errors, and all that was written in it
+                self._section.fail(
+                    StoreWriteFailed(5, f"{self._path!r} was not written: an error came before. Try again")
+                )
+            self._begun, self._written = False, None
+            self._db.execute("BEGIN IMMEDIATE")
+            self._begun = True
         return self._db
 
     def _file_now(self) -> tuple[int, int] | None:
@@ -195,51 +257,149 @@ class SqliteStore(Reading):
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as exc:
-            raise translated(exc, self._path) from exc
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as exc:
-            raise StoreCorrupt(
-                f"{self._path!r} is damaged: {exc!r}. Nothing was changed. Put back a copy of it."
-            ) from exc
-        except UnicodeEncodeError as exc:
-            raise InvalidInput(
-                f"{exc.object[:40]!r} holds half of a surrogate pair, which SQLite cannot store."
-            ) from exc
+        except Exception as exc:
+            if (meant := self._meant(exc)) is exc:
+                raise
+            raise meant from exc
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def _meant(self, exc: Exception) -> Exception:
+        """Return our error for one of SQLite, or of what is read from it; *exc* itself if it is another one."""
+        if isinstance(exc, sqlite3.Error):
+            return translated(exc, self._path)
+        if isinstance(exc, (json.JSONDecodeError, UnicodeDecodeError, KeyError)):
+            return StoreCorrupt(f"{self._path!r} is damaged: {exc!r}. Nothing was changed. Put back a copy of it.")
+        if isinstance(exc, UnicodeEncodeError):
+            return InvalidInput(f"{exc.object[:40]!r} holds half of a surrogate pair, which SQLite cannot store.")
+        return exc
+
+    def _reading(self) -> _Read:
+        return self._read
+
+    def _take(self) -> sqlite3.Connection:
         self._ready()
-        with self._mutex, self._translated():
-            yield self._connection()
+        self._mutex.__enter__()
+        try:
+            return self._connection()
+        except BaseException as exc:
+            self._give_back(exc)
+            raise
+
+    def _give_back(self, error: BaseException | None) -> None:
+        self._mutex.__exit__()
+        if isinstance(error, Exception) and (meant := self._meant(error)) is not error:
+            raise meant from error
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Section:
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
         self._ready()
-        with self._lock():
-            yield
+        return self._section
 
     def write(self, batch: Batch) -> int:
-        """Apply *batch* in one transaction and return the new version."""
-        with self.exclusive(), self._reading() as db:
-            if not batch:
-                return self._version(db)
-            with self._renewing():
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    version = self._version(db) + 1
-                    Transaction(db).apply(batch, version)
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-                    raise
-            self._tidy(db, version)
+        """Apply *batch*, in one transaction with what shares its sync, and return the new version."""
+        with self.exclusive():
+            self._section.may_write()
+            self._aside = False
+            with self._read as db:
+                if not batch:
+                    return self._version(db) if self._written is None else self._written
+                if self._written is None:
+                    self._written = self._before_first(db)
+                with self._renewing(), self._whole_or_not_at_all(db):
+                    Transaction(db, self._said).apply(batch, self._written + 1)
+                self._written += 1
+                self._section.wrote()
+                return self._written
+
+    def _before_first(self, db: sqlite3.Connection) -> int:
+        """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
+        version, then = last_change(db)
+        if then is not None and (self._boot is None or self._doubtful):
+            self._sync_log()
+        if self._boot is None:
+            self._said = {} if then is None else {"synced": version + 1}
             return version
+        self._said = {"unsynced": self._boot}
+        if self._syncs != (then != self._boot):
+            with self._renewing():  # nothing is written in the transaction yet, and it forbids this
+                self._begun = False
+                db.execute("COMMIT")
+                self._syncs = not self._syncs
+                db.execute(f"PRAGMA synchronous={'FULL' if self._syncs else 'NORMAL'}")
+                db.execute("BEGIN IMMEDIATE")
+                self._begun = True
+        return version
+
+    @contextlib.contextmanager
+    def _whole_or_not_at_all(self, db: sqlite3.Connection) -> Iterator[None]:
+        """Take back what is done in the block if it fails, and nothing that was written before."""
+        alone = not self._section.pending
+        if not alone:
+            db.execute("SAVEPOINT batch")
+        try:
+            yield
+            if not alone:
+                db.execute("RELEASE batch")
+        except BaseException:
+            if alone:
+                self._begun, self._written = False, None
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            elif db.in_transaction:
+                db.execute("ROLLBACK TO batch")
+                db.execute("RELEASE batch")
+            raise
+
+    def _begin_section(self) -> None:
+        self._aside = False
+        self._ready()
+        if not self._section.pending:
+            self._present()
+
+    def _after_section(self) -> None:
+        """Do nothing: there is nothing to tidy up that does not need the lock."""
+
+    def _sync_pending(self) -> None:
+        self._begun = False
+        with self._translated(), self._renewing():
+            try:
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._written = None
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _end_transaction(self) -> None:
+        """Let no transaction of a section be open, not even one in which nothing was written."""
+        with self._mutex:
+            self._section.settle()
+            if self._begun and not self._broken and self._pid == os.getpid():
+                self._begun = False
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    def _before_others(self) -> None:
+        """Bring to an end what is open: another process comes next."""
+        with self._mutex:
+            self._end_transaction()
+            version, self._written = self._written, None
+            if version is not None and not self._broken:
+                self._tidy(self._db, version)
+
+    @contextlib.contextmanager
+    def _with_another(self) -> Iterator[None]:
+        """Stay out of the way of another connection in the block; the lock is held."""
+        self._section.sync()
+        self._end_transaction()
+        self._aside = True
+        try:
+            yield
+        finally:
+            self._aside = False
 
     def _tidy(self, db: sqlite3.Connection, version: int) -> None:
         """Carry the -wal file over into the database now and then, and cut it off once it is large."""
@@ -248,7 +408,8 @@ class SqliteStore(Reading):
         except OSError:
             size = 0
         large = size > max(_WAL_LIMIT, self._wal_floor)
-        if not large and version % CHECKPOINT:
+        before, self._checkpointed = self._checkpointed, version // CHECKPOINT
+        if not large and before in {-1, self._checkpointed} and version % CHECKPOINT:
             return
         try:
             with self._renewing():
@@ -275,7 +436,8 @@ class SqliteStore(Reading):
             yield
         except sqlite3.Error as exc:
             if isinstance(translated(exc, self._path), StoreWriteFailed):
-                self._broken = True
+                self._broken, self._begun, self._written, self._doubtful = True, False, None, True
+                self._section.fail(translated(exc, self._path))
                 with contextlib.suppress(sqlite3.Error):
                     self._db.close()
             raise
@@ -297,6 +459,27 @@ class SqliteStore(Reading):
                     with self._translated():
                         db.execute("COMMIT")
 
+    # Caches go by these. None may learn of what is not on disk: it would have it still after the sync failed.
+
+    def version(self) -> int:
+        """Return the number of the last committed batch."""
+        self._settle_own()
+        return super().version()
+
+    def changes(self, since: int) -> Changes:
+        """Return what happened to nodes and edges after version *since*."""
+        self._settle_own()
+        return super().changes(since)
+
+    def vectors(self, field: str, since: int) -> VectorChanges:
+        """Return what happened to the vectors of *field* after version *since*."""
+        self._settle_own()
+        return super().vectors(field, since)
+
+    def _settle_own(self) -> None:
+        if self._section.pending and self._section.mine:
+            self._section.sync()
+
     def cache_path(self, field: str) -> str | None:
         """Return where an index of *field* may be saved as a cache."""
         return f"{self._path}.{field}.index"
@@ -305,7 +488,12 @@ class SqliteStore(Reading):
         """Apply *batch*, and leave nothing in any file of the nodes that it, or an older batch, removes."""
         # With a connection of its own, so that other threads go on reading while it waits for those who still read
         # what was there before.
-        with self.exclusive(), self._translated(), contextlib.closing(connect(self._path, "rw", self._timeout)) as db:
+        with (
+            self.exclusive(),
+            self._with_another(),
+            self._translated(),
+            contextlib.closing(connect(self._path, "rw", self._timeout)) as db,
+        ):
             db.execute("PRAGMA secure_delete=ON")
             mark = asked(self.meta(ERASING), batch, backups=backups)
             with _transaction(db):
@@ -347,8 +535,34 @@ class SqliteStore(Reading):
 
     def checkpoint(self, *, mended: bool = False) -> None:  # noqa: ARG002
         """Bring the -wal file into the database."""
-        with self.exclusive(), self._reading() as db, self._renewing():
+        with self.exclusive(), self._with_another(), self._reading() as db, self._renewing():
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if self._boot is not None:
+                self._sync_log()
+
+    def _sync_log(self) -> None:
+        """Bring to disk what commits left in the -wal file unsynced, and a checkpoint too, because of a reader.
+
+        After that failed, the system may take for clean what never reached the disk, so that another sync alone proves
+        nothing: all is written once more first, in its place, by the holder of the lock.
+        """
+        doubtful, self._doubtful = self._doubtful and self._lock is not None and self._lock.held, True
+        try:
+            # No lock of SQLite's is on this file, so that closing it drops none.
+            fd = os.open(self._path + "-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        except FileNotFoundError:
+            self._doubtful = False
+            return
+        try:
+            at = 0
+            while doubtful and (block := os.pread(fd, 1 << 20, at)):
+                at += os.pwrite(fd, block, at)
+            os.fsync(fd)
+            self._doubtful = False
+        except OSError as exc:
+            raise write_failed("sync", self._path + "-wal", exc) from exc
+        finally:
+            os.close(fd)
 
     def size(self) -> int:
         """Return the bytes of the database and its -wal file."""
@@ -370,15 +584,37 @@ class SqliteStore(Reading):
                     if hasattr(self._db, "setconfig") and not self._broken:
                         self._db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # type: ignore[attr-defined,unused-ignore]
             with self._mutex, self._translated():
+                self._end_transaction()
                 if self._lock is not None and self._lock.held and not self._broken:
-                    with contextlib.suppress(sqlite3.OperationalError):  # a reader is at work; the -wal file stays
+                    try:
                         self._db.execute("PRAGMA busy_timeout=0")
                         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    except sqlite3.OperationalError as exc:  # a reader is at work, perhaps; the -wal file stays
+                        self._doubtful |= isinstance(translated(exc, self._path), StoreWriteFailed)
+                if self._lock is not None and not self._broken and self._boot is not None:
+                    self._sync_log()
                 self._closed = True
                 self._db.close()
                 let_go_of_database(self)
         if self._lock is not None:
             self._lock.close()
+
+
+class _Read:
+    """The connection for the length of a block, in which no other thread uses it. Quicker than a generator."""
+
+    def __init__(
+        self, take: Callable[[], sqlite3.Connection], give_back: Callable[[BaseException | None], None]
+    ) -> None:
+        self._take, self._give_back = take, give_back
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._take()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back(error)
 
 
 @contextlib.contextmanager

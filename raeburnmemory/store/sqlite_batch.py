@@ -15,20 +15,25 @@ from .state import NEXT
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping, Sequence
 
     from ..nodes import Batch, Link, Node, Vector
 
 __all__ = ["CHECKPOINT", "Transaction"]
 
 CHECKPOINT = 256  # versions between two checkpoints: keeps the -wal file at some megabytes
+_MANY = 8  # rows that are worth giving numbers to before they are written, all at once
 _REMEMBERED = 20_000  # versions that changes() can still tell apart
 
 
 class Transaction:
     """The writes of one transaction, which its owner begins and ends."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, said: Mapping[str, str | int] | None = None) -> None:
         self._db = db
+        self._said = said or {}  # what the log of changes says first, where it can be found in the bytes of a page
+        self._rows: dict[tuple[str, str], int] = {}  # of nodes by (namespace, id), as far as they were looked up
+        self._new: set[tuple[str, str]] = set()  # nodes that were not there before
 
     def apply(self, batch: Batch, version: int) -> None:
         """Write *batch* as version *version*; see `nodes.Batch` for what it says.
@@ -56,14 +61,12 @@ class Transaction:
             self._drop_vectors(row, dropped)
             self._db.execute("DELETE FROM history WHERE row = ?", (row,))
             self._db.execute("DELETE FROM nodes WHERE row = ?", (row,))
-        entry["nodes"] = [self._put(node, dropped) for node in batch.nodes]
-        added: dict[str, list[int]] = {}
-        for vector in batch.vectors:
-            slot = self._add_vector(vector, version)
-            added.setdefault(vector.field, [slot, slot])[1] = slot
+            del self._rows[key]
+        entry["nodes"] = self._put_all(batch.nodes, dropped)
+        added = self._add_vectors(batch.vectors, version)
         if batch.staged:
             self._settle(batch.staged, version)
-        entry["edges"] = [self._put_link(link) for link in batch.links]
+        entry["edges"] = self._put_links(batch.links)
         for name, value in batch.meta.items():
             if value is None:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (name,))
@@ -73,24 +76,67 @@ class Transaction:
         entry.update(gone_nodes=gone_nodes, gone_edges=gone_links, added=added, dropped=dropped)
         self._db.execute(
             "INSERT INTO log VALUES (?, ?)",
-            (version, json.dumps({k: v for k, v in entry.items() if v}, separators=(",", ":"))),
+            (version, to_json({**self._said, **{k: v for k, v in entry.items() if v}})),
         )
         if version % CHECKPOINT == 0:
             self._db.execute("DELETE FROM log WHERE version <= ?", (version - _REMEMBERED,))
 
     def _row(self, key: tuple[str, str]) -> int | None:
-        found = self._db.execute("SELECT row FROM nodes WHERE namespace = ? AND id = ?", key).fetchone()
-        return None if found is None else int(found[0])
+        row = self._rows.get(key)
+        if row is None:
+            found = self._db.execute("SELECT row FROM nodes WHERE namespace = ? AND id = ?", key).fetchone()
+            if found is None:
+                return None
+            row = self._rows[key] = int(found[0])
+        return row
 
-    def _put(self, node: Node, dropped: dict[str, list[int]]) -> int:
+    def _put_all(self, nodes: Sequence[Node], dropped: dict[str, list[int]]) -> list[int]:
+        """Write *nodes* and return their rows."""
+        keys = [(node.namespace, node.id) for node in nodes]
+        self._look_up(keys)
+        if len(nodes) < _MANY or len(set(keys)) < len(keys) or any(key in self._rows for key in keys):
+            return [self._put(node, key, dropped) for node, key in zip(nodes, keys, strict=True)]
+        rows = self._next_rows("nodes", len(nodes))
+        self._db.executemany(
+            "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (row, n.namespace, n.id, n.kind, n.text, to_json(n.attributes), n.expires_at)
+                for row, n in zip(rows, nodes, strict=True)
+            ],
+        )
+        self._rows.update(zip(keys, rows, strict=True))
+        self._new.update(keys)
+        return list(rows)
+
+    def _look_up(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Find out the rows of those nodes that are there."""
+        ids: dict[str, list[str]] = {}
+        for namespace, node_id in keys:
+            ids.setdefault(namespace, []).append(node_id)
+        for namespace, some in ids.items():
+            for start in range(0, len(some), 500):  # SQLite once allowed no more than 999 variables
+                block = some[start : start + 500]
+                sql = f"SELECT id, row FROM nodes WHERE namespace = ? AND id IN ({', '.join('?' * len(block))})"
+                for node_id, row in self._db.execute(sql, (namespace, *block)):
+                    self._rows[namespace, node_id] = row
+
+    def _next_rows(self, table: str, count: int) -> range:
+        """Return rows that were never given; AUTOINCREMENT goes on after the last of them."""
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        first = (found[0] if found else 0) + 1
+        return range(first, first + count)
+
+    def _put(self, node: Node, key: tuple[str, str], dropped: dict[str, list[int]]) -> int:
         values = (node.kind, node.text, to_json(node.attributes), node.expires_at)
-        row = self._row((node.namespace, node.id))
+        row = self._rows.get(key)
         if row is None:
             cursor = self._db.execute(
                 "INSERT INTO nodes(namespace, id, kind, text, attributes, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
                 (node.namespace, node.id, *values),
             )
             assert cursor.lastrowid is not None
+            self._rows[key] = cursor.lastrowid
+            self._new.add(key)
             return cursor.lastrowid
         self._db.execute(
             "INSERT INTO history(row, kind, text, attributes, expires_at) "
@@ -104,10 +150,30 @@ class Transaction:
         self._drop_vectors(row, dropped)
         return row
 
+    def _put_links(self, links: Sequence[Link]) -> list[int]:
+        """Write *links* and return their rows."""
+        keys = {(link.namespace, link.source, link.target, link.relation) for link in links}
+        for link in links:
+            for end in (link.source, link.target):
+                if self._row((link.namespace, end)) is None:
+                    raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
+        # No edge touches a node yet that this transaction made.
+        new = len(keys) == len(links) and all(
+            (link.namespace, link.source) in self._new or (link.namespace, link.target) in self._new for link in links
+        )
+        if not new or len(links) < _MANY:
+            return [self._put_link(link) for link in links]
+        rows = self._next_rows("edges", len(links))
+        self._db.executemany(
+            "INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (row, e.namespace, e.source, e.target, e.relation, to_json(e.data))
+                for row, e in zip(rows, links, strict=True)
+            ],
+        )
+        return list(rows)
+
     def _put_link(self, link: Link) -> int:
-        for end in (link.source, link.target):
-            if self._row((link.namespace, end)) is None:
-                raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
         found = self._db.execute(
             "INSERT INTO edges(namespace, source, target, relation, data) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT(namespace, source, target, relation) DO UPDATE SET data = excluded.data RETURNING row",
@@ -126,10 +192,33 @@ class Transaction:
         for (key,) in keys.fetchall():
             dropped.setdefault(names[key // SLOTS], []).append(key % SLOTS)
 
-    def _add_vector(self, vector: Vector, version: int) -> int:
-        row = self._row((vector.namespace, vector.node))
-        if row is None:
-            raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
+    def _add_vectors(self, vectors: Sequence[Vector], version: int) -> dict[str, list[int]]:
+        """Write *vectors* and return the first and the last slot given in each field."""
+        added: dict[str, list[int]] = {}
+        sets: dict[str, tuple[int, int, int]] = {}  # of each field: the first key, the next key, the length
+        rows = []
+        for vector in vectors:
+            row = self._row((vector.namespace, vector.node))
+            if row is None:
+                raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
+            if vector.field not in sets:
+                sets[vector.field] = self._set_for(vector, version)
+            first, key, dim = sets[vector.field]
+            if len(vector.values) != dim:
+                raise DimensionMismatch(
+                    f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
+                    f"Move the store to the other model with reembed()."
+                )
+            sets[vector.field] = first, key + 1, dim
+            added.setdefault(vector.field, [key - first, 0])[1] = key - first
+            values = np.ascontiguousarray(vector.values, "<f4").data
+            rows.append((key, row, vector.part, vector.start, vector.end, values))
+        if rows:
+            self._db.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return added
+
+    def _set_for(self, vector: Vector, version: int) -> tuple[int, int, int]:
+        """Return the first key, the next key and the length of the vectors of the set that takes *vector*."""
         found = fields(self._db).get(vector.field)
         if found is None or (
             found[1] != len(vector.values)
@@ -140,26 +229,9 @@ class Transaction:
         ):
             found = self._new_set(vector.field, len(vector.values), version)
         number, dim, _ = found
-        if len(vector.values) != dim:
-            raise DimensionMismatch(
-                f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
-                f"Move the store to the other model with reembed()."
-            )
         first, end = bounds(number)
         last = self._db.execute("SELECT max(key) FROM vectors WHERE key >= ? AND key < ?", (first, end)).fetchone()[0]
-        key = first if last is None else last + 1
-        self._db.execute(
-            "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                row,
-                vector.part,
-                vector.start,
-                vector.end,
-                np.ascontiguousarray(vector.values, "<f4").tobytes(),
-            ),
-        )
-        return int(key - first)
+        return first, first if last is None else last + 1, dim
 
     def _new_set(self, field: str, dim: int, version: int) -> tuple[int, int, int]:
         if (old := fields(self._db).get(field)) is not None:

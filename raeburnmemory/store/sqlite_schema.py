@@ -143,8 +143,11 @@ def _ask(path: str, *, may_roll_back: bool, mode: str = "ro") -> int:
     raise NotAStore(f"{path!r} is {what}. Nothing was changed. Choose another path.")
 
 
-def connect(path: str, mode: str, timeout: float) -> sqlite3.Connection:
-    """Open the database at *path* (*mode*: ro or rw) so that commits are synced and nothing checkpoints by itself."""
+def connect(path: str, mode: str, timeout: float, *, synced: bool = True) -> sqlite3.Connection:
+    """Open the database at *path* (*mode*: ro or rw) so that nothing checkpoints by itself.
+
+    Commits are synced; without *synced* only checkpoints are, before and after them, which keeps commits in order.
+    """
     if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
         raise MissingDependency(
             f"Python's SQLite is {sqlite3.sqlite_version}, and 3.35 is needed. Use a newer Python, or a path that "
@@ -161,7 +164,7 @@ def connect(path: str, mode: str, timeout: float) -> sqlite3.Connection:
         cached_statements=256,
     )
     try:
-        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
         db.execute("PRAGMA wal_autocheckpoint=0")
     except BaseException:
         db.close()

@@ -70,18 +70,10 @@ class VectorSet:
     ) -> None:
         """Add rows (n, dim) under ascending *slots*; a node row of -1 only uses up its slot."""
         if values.shape[1] != self.dim:
-            raise DimensionMismatch(
-                f"A vector of {values.shape[1]} numbers cannot join vectors of {self.dim}. "
-                f"Move the store to the other model with reembed()."
-            )
+            raise self._other_length(values.shape[1])
         end = self._n + len(slots)
         if end > len(self._slots):
-            room = max(16, end, len(self._slots) * 2)
-            for name in ("_values", "_slots", "_rows", "_versions", "_spans"):
-                old = getattr(self, name)
-                new = np.empty((room, *old.shape[1:]), old.dtype)
-                new[: self._n] = old[: self._n]
-                setattr(self, name, new)
+            self._make_room(end)
         at = slice(self._n, end)
         self._values[at], self._slots[at], self._rows[at] = values, slots, rows
         self._spans[at], self._versions[at] = spans, version
@@ -92,6 +84,38 @@ class VectorSet:
         self._n = end
         if len(slots):
             self.next_slot = int(slots[-1]) + 1
+
+    def append_one(self, vector: Vector, row: int, version: int) -> None:
+        """Add one under the next slot."""
+        if len(vector.values) != self.dim:
+            raise self._other_length(len(vector.values))
+        at = self._n
+        if at == len(self._slots):
+            self._make_room(at + 1)
+        self._values[at] = vector.values
+        self._slots[at] = self.next_slot
+        self._rows[at] = row
+        self._spans[at] = vector.part, vector.start, vector.end
+        self._versions[at] = version
+        if row >= 0:
+            self._at.setdefault(row, []).append(at)
+            self._alive += 1
+        self._n = at + 1
+        self.next_slot += 1
+
+    def _other_length(self, length: int) -> DimensionMismatch:
+        return DimensionMismatch(
+            f"A vector of {length} numbers cannot join vectors of {self.dim}. "
+            f"Move the store to the other model with reembed()."
+        )
+
+    def _make_room(self, least: int) -> None:
+        room = max(16, least, len(self._slots) * 2)
+        for name in ("_values", "_slots", "_rows", "_versions", "_spans"):
+            old = getattr(self, name)
+            new = np.empty((room, *old.shape[1:]), old.dtype)
+            new[: self._n] = old[: self._n]
+            setattr(self, name, new)
 
     def drop(self, row: int, version: int) -> int:
         """Drop the vectors of the node at *row*; return how many there were."""
@@ -178,7 +202,11 @@ class State:
                 if not exists((link.namespace, end)):
                     raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
         going = [self.nodes[key].row for key in gone | new if key in self.nodes]
-        dims = {name: vectors.dim for name, vectors in self.sets.items() if len(vectors) > vectors.count(going)}
+        dims = {
+            name: vectors.dim
+            for name, vectors in self.sets.items()
+            if len(vectors) > (vectors.count(going) if going else 0)
+        }
         for vector in batch.vectors:
             if not exists((vector.namespace, vector.node)):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
@@ -308,10 +336,7 @@ class State:
             vectors.reset_at = version
         node = self.nodes.get((vector.namespace, vector.node))
         row = -1 if node is None else node.row
-        slot = vectors.next_slot
-        span = np.array([[vector.part, vector.start, vector.end]])
-        values = np.asarray(vector.values, np.float32)[None, :]
-        vectors.append(values, np.array([row]), np.array([slot]), span, version)
+        vectors.append_one(vector, row, version)
 
     def start_over(self) -> None:
         """Let nothing of the past be known: whoever asks what changed reads everything again."""

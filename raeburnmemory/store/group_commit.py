@@ -1,0 +1,180 @@
+"""Group commit: what threads of one process change at about the same time shares one sync.
+
+A thread changes something in a *section*, between entering and leaving the store's lock. What it wrote there is not
+synced yet when it leaves: if others of its process wait for the lock, it goes to the next of them, and the last one
+syncs for all (DeWitt and others, "Implementation techniques for main memory database systems", 1984, section 5.2).
+Each waits at the end of its section until its own changes are on disk.
+
+Nobody else sees them before: whoever reads syncs them first, and then need not wait for anybody. So a thread that is
+held up in its section, by a lock that a reader holds perhaps, holds up nobody.
+
+A sync that fails fails for all that shared it. The store is then as it was before, and a section that has read what
+is gone now fails, too.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import StoreWriteFailed
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..lock import Mutex, StoreLock
+
+__all__ = ["Section"]
+
+_IMPATIENCE = 0.005  # seconds that a thread lets others add to what it waits for
+
+
+class _Group:
+    """Changes that share one sync."""
+
+    __slots__ = ("bells", "error", "settled")
+
+    def __init__(self) -> None:
+        self.settled = False
+        self.error: Exception | None = None
+        self.bells: list[threading.Lock] = []
+
+
+class _Committing(Protocol):
+    """What a store does for its sections; the mutex is held, where nothing else is said."""
+
+    def _begin_section(self) -> None:
+        """Become current."""
+
+    def _after_section(self) -> None:
+        """Tidy up; the lock is free, and the mutex too."""
+
+    def _sync_pending(self) -> None:
+        """Bring to disk what was written since the last time; if that fails, be as before all of it, and raise."""
+
+
+class Section:
+    """What `exclusive()` gives: one per store, reentrant, and one thread's at a time."""
+
+    def __init__(self, store: _Committing, mutex: Mutex) -> None:
+        self._store = store
+        self._mutex = mutex
+        self._owner = 0
+        self._open: _Group | None = None  # changes that wait for their sync
+        self._seen: _Group | None = None  # what was waiting when this section began
+        self._wrote: _Group | None = None  # the last that this section added to
+        self.lock: StoreLock
+
+    @property
+    def mine(self) -> bool:
+        """Whether this thread is in it."""
+        return self._owner == threading.get_ident()
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread of this process is in it."""
+        return self._owner != 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for its sync."""
+        return self._open is not None
+
+    def renew(self) -> None:
+        """Forget what a parent process was doing."""
+        self._owner, self._open, self._seen, self._wrote = 0, None, None, None
+
+    def __enter__(self) -> None:
+        if self.lock.enter() > 1:
+            return
+        try:
+            with self._mutex:
+                self._owner, self._seen, self._wrote = threading.get_ident(), self._open, None
+                self._store._begin_section()  # noqa: SLF001
+        except BaseException:
+            self._owner = 0
+            self.lock.leave()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.lock.depth > 1:
+            self.lock.leave()
+            return
+        groups, self._owner = (self._seen, self._wrote), 0
+        self._seen = self._wrote = None
+        self.lock.leave()
+        for group in groups:
+            if group is not None:
+                if not group.settled:
+                    self._wait(group)
+                _see(group)
+        if kind is None:
+            self._store._after_section()  # noqa: SLF001
+
+    def may_write(self) -> None:
+        """Refuse to go on after a sync failed: this section has read, or written, what is not there any more."""
+        for group in (self._seen, self._wrote):
+            if group is not None:
+                _see(group)
+
+    def wrote(self) -> None:
+        """Note that something waits to be synced; the mutex is held."""
+        if self._open is None:
+            self._open = _Group()
+        self._wrote = self._open
+
+    def settle(self) -> None:
+        """Sync what waits for it. Those who wrote it learn whether it failed, at the end of their sections."""
+        with self._mutex:
+            group = self._open
+            if group is None:
+                return
+            try:
+                self._store._sync_pending()  # noqa: SLF001
+            except Exception as exc:  # noqa: BLE001 - it is theirs who wrote, and is raised there
+                group.error = exc
+            except BaseException:
+                group.error = StoreWriteFailed(4, "Interrupted before it was on disk. Try again")
+                raise
+            finally:
+                self._close(group)
+
+    def sync(self) -> None:
+        """Go on in this section only once what it wrote and read is on disk."""
+        self.settle()
+        self.may_write()
+
+    def fail(self, error: Exception) -> None:
+        """Let those fail whose changes went with what just failed; the mutex is held."""
+        if self._open is not None:
+            self._open.error = error
+            self._close(self._open)
+
+    def _close(self, group: _Group) -> None:
+        if group.settled:
+            return
+        self._open, group.settled = None, True
+        for bell in group.bells:
+            bell.release()
+
+    def _wait(self, group: _Group) -> None:
+        """Wait until others have synced what this thread wrote, too, or do it."""
+        bell = threading.Lock()
+        bell.acquire()
+        with self._mutex:
+            if group.settled:
+                return
+            group.bells.append(bell)
+        if not bell.acquire(timeout=_IMPATIENCE):
+            self.settle()
+
+
+def _see(group: _Group) -> None:
+    error = group.error
+    if error is not None:
+        group.error = copy.copy(error)  # for the next thread: each raises one of its own
+        group.error.__cause__ = error.__cause__
+        raise error

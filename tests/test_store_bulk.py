@@ -1,0 +1,111 @@
+"""Many rows in one batch: SQLite writes them together, and they must be what they are one by one."""
+
+import random
+
+import numpy as np
+import pytest
+from conftest import STORE_FILES
+
+from raeburnmemory.errors import InvalidInput
+from raeburnmemory.nodes import Batch, Link, Node, Vector, Where
+from raeburnmemory.testing._ledger import unit
+
+FIELDS = ("prompt", "response")
+
+
+def everything(store):
+    """Return what a store holds by ids, in the order of its rows and slots."""
+    nodes = list(store.nodes(Where()))
+    names = {node.row: node.id for node in nodes}
+    links = store.links(None, None)
+    assert [e.row for e in links] == sorted({e.row for e in links})
+    vectors = {
+        field: [
+            (slot, names[row], tuple(span), values.tolist())
+            for block in store.vectors(field, -1).blocks
+            for slot, row, span, values in zip(
+                block.slots.tolist(), block.rows.tolist(), block.spans.tolist(), block.values, strict=True
+            )
+        ]
+        for field in FIELDS
+    }
+    return (
+        [(node.id, node.kind, node.text, node.attributes, node.expires_at) for node in nodes],
+        [(e.source, e.target, e.relation, e.data) for e in links],
+        vectors,
+        {node.id: [old.text for old in store.history(node.id, "default")] for node in nodes},
+    )
+
+
+def made_up(dice, there, number):
+    """Return a batch of nodes, new ones and old ones and perhaps one twice, with edges and vectors around them."""
+    count = dice.choice([1, 3, 9, 40])
+    names = [f"n{number}-{i}" for i in range(count)]
+    if there and dice.random() < 0.5:
+        names[:1] = dice.sample(there, 1)
+    if dice.random() < 0.2:
+        names.append(names[-1])
+    kinds = {name: dice.choice(FIELDS) for name in names}
+    nodes = [Node(name, kinds[name], f"{name} of {number}.{at}", {"at": at}) for at, name in enumerate(names)]
+    ends = list(dict.fromkeys([*names, *dice.sample(there, min(3, len(there)))]))
+    pairs = [(dice.choice(ends), dice.choice(ends), dice.choice(["a", "b"])) for _ in range(count)]
+    links = [Link(*pair, {"at": at}) for at, pair in enumerate(pairs)]
+    vectors = [
+        Vector(n, kinds[n], unit(dice.random(), 1.0), p)
+        for n in dict.fromkeys(names)
+        for p in range(dice.randint(0, 2))
+    ]
+    gone = [name for name in there if name not in ends]
+    removed = [("default", dice.choice(gone))] if gone and dice.random() < 0.3 else []
+    return Batch(nodes=nodes, links=links, vectors=vectors, removed_nodes=removed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("backend", STORE_FILES)
+def test_many_at_once_are_what_they_are_in_memory(backend, seed, place):
+    dice = random.Random(seed)
+    opener = place(backend)
+    store, other, plain = opener(), opener(), place("memory")()
+    for number in range(25):
+        batch = made_up(dice, [node.id for node in plain.nodes(Where())], number)
+        before = plain.version()
+        assert store.write(batch) == plain.write(batch) == before + 1
+        assert everything(other) == everything(plain)
+        ours, theirs = other.changes(before), plain.changes(before)
+        assert {node.id for node in ours.nodes} == {node.id for node in theirs.nodes}
+        assert {(e.source, e.target, e.relation) for e in ours.links} == {
+            (e.source, e.target, e.relation) for e in theirs.links
+        }
+        for field in FIELDS:
+            slots = [
+                np.concatenate([np.empty(0, np.int64), *(block.slots for block in each.vectors(field, before).blocks)])
+                for each in (other, plain)
+            ]
+            assert slots[0].tolist() == slots[1].tolist()
+
+
+@pytest.mark.parametrize("backend", STORE_FILES)
+def test_rows_go_on_after_many_and_are_never_given_twice(backend, place):
+    store = place(backend)()
+    store.write(Batch(nodes=[Node(f"a{i}", "note") for i in range(30)]))
+    last = store.get(["a29"], "default")["a29"].row
+    store.write(Batch(removed_nodes=[("default", f"a{i}") for i in range(30)]))
+    store.write(Batch(nodes=[Node("one", "note")]))
+    store.write(Batch(nodes=[Node(f"b{i}", "note") for i in range(30)]))
+    rows = [node.row for node in store.nodes(Where())]
+    assert len(set(rows)) == 31
+    assert min(rows) > last
+    assert rows == sorted(rows)
+
+
+@pytest.mark.parametrize("backend", STORE_FILES)
+def test_of_many_with_one_that_cannot_be_nothing_is_written(backend, place):
+    store = place(backend)()
+    nodes = [Node(f"n{i}", "note") for i in range(20)]
+    links = [Link(f"n{i}", f"n{i + 1}", "next") for i in range(19)]
+    with pytest.raises(InvalidInput, match="nobody"):
+        store.write(Batch(nodes=nodes, links=[*links, Link("n0", "nobody", "next")]))
+    assert list(store.nodes(Where())) == []
+    assert store.version() == 0
+    assert store.write(Batch(nodes=nodes, links=links)) == 1
+    assert len(store.links(None, None)) == 19
