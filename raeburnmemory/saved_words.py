@@ -35,6 +35,7 @@ class SavedWords:
     def __init__(self, store: Store, namespace: str) -> None:
         self._store, self._namespace = store, namespace
         self._path = store.cache_path(saved_as(namespace))
+        self._version = 0  # that of what was saved
 
     def _stamp(self, corpus: Corpus) -> dict[str, object]:
         return {"store": self._store.id, "namespace": self._namespace, "made by": made_by(corpus.words)}
@@ -52,15 +53,14 @@ class SavedWords:
         if not isinstance(version, int) or not mark or mark != self._store.mark(version):
             return None
         corpus.begin(parts, version)
+        self._version = version
         return RelatedWords(corpus.words, parts)
 
     def worth_saving(self, corpus: Corpus) -> bool:
-        """Tell whether enough came since it was saved."""
-        return (
-            self._path is not None
-            and not self._store.read_only
-            and corpus.unsaved > max(_SAVE_AFTER, len(corpus) // _SHARE)
-        )
+        """Tell whether so much came since it was saved, or nobody could tell what came since."""
+        if self._path is None or self._store.read_only or not corpus.unsaved or len(corpus) <= _SAVE_AFTER:
+            return False
+        return corpus.unsaved > max(_SAVE_AFTER, len(corpus) // _SHARE) or not self._store.remembers(self._version)
 
     def save(self, corpus: Corpus, related: RelatedWords | None) -> None:
         """Save what is known, unless it may have been erased since the corpus caught up."""
@@ -73,7 +73,7 @@ class SavedWords:
                     related = RelatedWords(corpus.words)
                 stamp = {**self._stamp(corpus), "version": corpus.version, "mark": mark}
                 write_parts(self._path, stamp, {**corpus.to_parts(), **related.to_parts()})
-                corpus.unsaved = 0
+                corpus.unsaved, self._version = 0, corpus.version
         except LockTimeout as exc:
             log.warning("The words are not saved, and will be collected again: %s", exc)
 

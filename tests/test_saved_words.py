@@ -59,11 +59,11 @@ def fill(path, count=COUNT, **options):
         memory.recall("the boat")
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "m.db"
+@pytest.fixture(scope="module", params=["m.db", "m.json"])
+def filled(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / request.param
     fill(path)
-    assert path.with_name("m.db.words.index").exists()
+    assert path.with_name(f"{path.name}.words.index").exists()
     return path
 
 
@@ -71,11 +71,16 @@ def filled(tmp_path_factory):
 def path(filled, tmp_path):
     for name in filled.parent.iterdir():
         shutil.copy(name, tmp_path)
-    return tmp_path / "m.db"
+    return tmp_path / filled.name
 
 
 def saved(path):
     return path.with_name(path.name + ".words.index")
+
+
+def folds(path):
+    """Tell whether what came since is forgotten when the memory is closed: a small JSON memory is folded then."""
+    return path.suffix == ".json"
 
 
 def found(path, **options):
@@ -111,7 +116,51 @@ def test_what_came_since_is_caught_up(path):
     assert found(path)[0] == hits
     with open_memory(path, read_only=True) as memory:
         assert set(memory.recall("zeppelin", 2).ids) == {"new", "p8"}
+    assert read == folds(path)  # nobody asked before the journal was folded
+
+
+def test_a_large_json_memory_goes_on_with_its_journal(tmp_path, monkeypatch):
+    monkeypatch.setattr("raeburnmemory.store.json._SMALL", 0)
+    path = tmp_path / "m.json"
+    fill(path)
+    with open_memory(path) as memory:
+        memory.export()
+        memory.recall("boat")
+    before = saved(path).read_bytes()
+    with open_memory(path) as memory:
+        memory.add_message("The zeppelin landed on the glacier.", session_id="s3", id="new")
+        memory.update("p8", text="A zeppelin over the kettle")
+        memory.forget(["p16"])
+        memory.link("p20", "p21", "supersedes")
+    assert saved(path).read_bytes() == before
+    hits, read = found(path)
     assert not read
+    with open_memory(path) as memory:
+        memory.export()  # somebody folds
+    saved(path).unlink()
+    assert found(path) == (hits, True)
+
+
+def test_a_journal_that_another_one_took_the_place_of_is_not_gone_on_with(tmp_path, monkeypatch):
+    """The same memory put back as it was, and changed in another way: the versions are the same, their marks not."""
+    monkeypatch.setattr("raeburnmemory.store.json._SMALL", 0)
+    path, other = tmp_path / "m.json", tmp_path / "other.json"
+    fill(path)
+    with open_memory(path) as memory:
+        memory.backup(other)
+        memory.add_message("The zeppelin landed on the glacier.", id="new")
+        memory.recall("boat")
+        memory._recall._saved.save(memory._recall._corpus, None)
+    with open_memory(other) as memory:
+        memory.add_message("A comet passed by the lantern.", id="new")
+        version = memory._store.version()
+    assert examine_parts(str(saved(path)))[0]["version"] == version
+    for name in tmp_path.glob("other.json*"):
+        if not name.name.endswith((".lock", ".gate")):
+            shutil.copy(name, tmp_path / name.name.replace("other", "m"))
+    with open_memory(path, read_only=True) as memory:
+        assert memory.recall("comet", 1).ids == ["new"]
+        assert not memory.recall("zeppelin", 1, legs="lexical")
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -121,7 +170,7 @@ def test_saved_again_when_much_came(path, many):
         count = 1001 if many else 900
         memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(count))
         memory.recall("boat")
-    assert (saved(path).read_bytes() != before) == many
+    assert (saved(path).read_bytes() != before) == (many or folds(path))
     assert found(path)[1] is False
 
 
@@ -129,7 +178,7 @@ def test_not_saved_for_a_few_and_not_unasked(tmp_path):
     fill(tmp_path / "few.db", 300)
     with open_memory(tmp_path / "unasked.db") as memory:
         memory.add_many({"prompt": {"id": f"p{n}", "text": text(n)}} for n in range(COUNT))
-    fill(tmp_path / "m.json")
+    fill(":memory:")
     assert not list(tmp_path.glob("*words*"))
 
 
@@ -138,7 +187,7 @@ def test_each_namespace_has_its_own(path):
         memory.add_many({"prompt": {"id": f"p{n}", "text": text(n + 5)}} for n in range(COUNT))
         memory.recall("the boat")
     digest = hashlib.sha256(b"a/../b c").hexdigest()[:16]
-    other = path.with_name(f"m.db.words-{digest}.index")
+    other = path.with_name(f"{path.name}.words-{digest}.index")
     assert other.exists()
     assert saved_as("default") == "words"
     hits, read = found(path, namespace="a/../b c")
@@ -159,7 +208,7 @@ def test_damage_is_found_and_named_and_nothing_is_missed(path, caplog):
         caplog.clear()
         assert isinstance(examine_parts(str(saved(path))), str)
         assert read_parts(str(saved(path)), {}) is None
-        assert "m.db.words.index" in caplog.text
+        assert f"{path.name}.words.index" in caplog.text
     assert found(path) == (hits, True)
     saved(path).unlink()
     saved(path).mkdir()
@@ -217,17 +266,19 @@ def test_words_of_another_language_are_not_used(path):
 
 
 def test_an_older_copy_put_back_does_not_get_the_newer_words(path, tmp_path):
-    older = tmp_path / "older.db"
+    older = tmp_path / f"older{path.suffix}"
     with open_memory(path) as memory:
         memory.backup(older)
         memory.add_many({"prompt": {"id": f"q{n}", "text": text(n)}} for n in range(COUNT))
         memory.recall("boat")
     hits, read = found(older)
     assert read
-    for name in path.parent.glob("m.db*"):
+    for name in path.parent.glob(f"{path.name}*"):
         if not name.name.endswith(("words.index", ".lock", ".gate")):
             name.unlink()
-    shutil.copy(older, path)
+    for name in path.parent.glob(f"{older.name}*"):
+        if not name.name.endswith((".lock", ".gate")):
+            shutil.copy(name, path.with_name(name.name.replace(older.name, path.name)))
     assert found(path) == (hits, True)
 
 

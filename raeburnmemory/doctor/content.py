@@ -67,7 +67,7 @@ class Content:
     past: list[tuple[int, Node]]
     meta: dict[str, Any]
     blocks: Callable[[], Iterator[tuple[str, int, VectorBlock]]]
-    marks: dict[int, Any] = field(default_factory=dict)  # of a SQLite store: what each version was marked with
+    marks: dict[int, Any] = field(default_factory=dict)  # what each version that is remembered was marked with
     keys: dict[tuple[str, str], int] = field(init=False)
 
     def __post_init__(self) -> None:

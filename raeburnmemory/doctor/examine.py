@@ -75,6 +75,7 @@ def _once(place: Place, embedding_model: Any) -> Report:
         content = check_files(place.path, report)
         if content is not None:
             check_content(content, report, _embedder(content, embedding_model, report))
+        check_indexes(place.name, content, report)
     else:
         looked = False
 

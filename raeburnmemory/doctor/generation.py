@@ -56,10 +56,9 @@ def refused(verb: str, name: str) -> Iterator[None]:
 
 
 def parts_of(path: str, backend: str) -> list[str]:
-    """Return the files that are there of a store: its database with logs and indexes, or its JSON files."""
-    if backend == "json":
-        return files_of(path)
-    found = [path + ending for ending in _SQLITE] + list(index_files(path).values())
+    """Return the files that are there of a store: its database with logs, or its JSON files, and saved indexes."""
+    found = files_of(path) if backend == "json" else [path + ending for ending in _SQLITE]
+    found += index_files(path).values()
     return [name for name in found if os.path.lexists(name)]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .content import Content
     from .report import Report
 
-__all__ = ["check_indexes", "index_files"]
+__all__ = ["check_indexes", "index_files", "is_of_words"]
 
 _NAMES = ("bytes", "ends", "hashes", "order")
 # What happens to an index that does not fit, whatever is wrong with it.
@@ -49,7 +49,7 @@ def check_indexes(path: str, content: Content | None, report: Report) -> None:
 def _problem(field: str, name: str, content: Content | None, report: Report) -> tuple[str, str] | None:
     if os.path.islink(name) or not os.path.isfile(name):
         return "index-damaged", "is no file"
-    of_words = _is_of_words(name)
+    of_words = is_of_words(name)
     found: Any = examine_parts(name) if of_words else examine(name)
     if isinstance(found, str):
         return "index-damaged", f"is damaged: {found}"
@@ -66,7 +66,8 @@ def _problem(field: str, name: str, content: Content | None, report: Report) -> 
     )
 
 
-def _is_of_words(name: str) -> bool:
+def is_of_words(name: str) -> bool:
+    """Tell whether the saved index in the file *name* is one of words."""
     with open(name, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
@@ -79,8 +80,15 @@ def _past_problem(name: str, stamp: dict[str, Any], content: Content, report: Re
             "index-newer",
             f"is of version {version}, the memory of {now}: an older copy of it was put back, or its -wal file lost",
         )
+    if version < min(content.marks, default=0):
+        report.add(
+            "note",
+            "index-forgotten",
+            f"The saved index {name!r} is of version {version}, which the memory does not remember. {_FATE}.",
+        )
+        return None
     if content.marks.get(version) != stamp.get("mark"):
-        return "index-other-past", f"is of a version {version} that this memory does not remember"
+        return "index-other-past", f"is of a version {version} that this memory does not remember so"
     if version < now:
         report.add("note", "index-older", f"The saved index {name!r} is of version {version}; it will be caught up.")
     return None

@@ -65,6 +65,8 @@ def check_files(path: Path, report: Report) -> Content | None:
             state, lost, foreign = state_of(store), store.vectors_lost(), store._foreign  # noqa: SLF001
             report.version, owner = state.version, store.id
             content = content_of(state)
+            first = 0 if store._journal is None else store._journal.base  # noqa: SLF001
+            content.marks = {version: store.mark(version) for version in range(first, state.version + 1)}
     except StoreTooNew:
         raise
     except (MemoryGraphError, OSError, RecursionError) as exc:

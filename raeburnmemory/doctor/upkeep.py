@@ -9,6 +9,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotAStore, StoreCorrupt, StoreTooNew
+from ..index import _file, _parts_file
 from ..lock import StoreLock
 from ..store import journal, snapshot, vector_files
 from ..store._files import settled
@@ -17,6 +18,7 @@ from ..store.nodelink import parse_json
 from ..store.sqlite import SqliteStore
 from ..store.sqlite_schema import ORIGINAL, SCHEMA_VERSION, connect, sniff, translated
 from .generation import parts_of
+from .index_files import is_of_words
 from .place import Place, find
 from .report import Compacted, FileFormat, Schema
 
@@ -114,8 +116,21 @@ def _database(place: Place) -> list[FileFormat]:
         with contextlib.closing(connect(place.name, "ro&immutable=1", 5.0)) as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
     found = [FileFormat(place.name, "database", version, f"{ORIGINAL} to {SCHEMA_VERSION}", SCHEMA_VERSION)]
-    names = [name for name in parts_of(place.name, "sqlite") if name.endswith(".index")]
-    return [*found, *(FileFormat(name, "saved index, a cache", _index_format(name), "1", None) for name in names)]
+    return [*found, *_indexes(place)]
+
+
+def _indexes(place: Place) -> list[FileFormat]:
+    names = [name for name in parts_of(place.name, place.backend) if name.endswith(".index")]
+    return [
+        FileFormat(
+            name,
+            "saved index, a cache",
+            _index_format(name),
+            str(_parts_file.FORMAT if os.path.isfile(name) and is_of_words(name) else _file.FORMAT),
+            None,
+        )
+        for name in names
+    ]
 
 
 def _index_format(name: str) -> int | None:
@@ -153,7 +168,7 @@ def _json_files(place: Place) -> list[FileFormat]:
                     f"{name!r} is damaged: {exc}. Mend it with: raeburnmemory --db {place.name} repair"
                 ) from exc
             found.append(FileFormat(name, what, _format(head, name), str(known), known))
-    return found
+    return [*found, *_indexes(place)]
 
 
 def _format(head: Any, name: str) -> int:

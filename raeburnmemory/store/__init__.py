@@ -214,6 +214,9 @@ class Store(Protocol):
         A cache that records it can tell this store from one with the same id and another past, such as a backup.
         """
 
+    def remembers(self, version: int) -> bool:
+        """Tell whether whoever opens this store next, if it is closed now, can ask what changed after *version*."""
+
     def size(self) -> int:
         """Return the bytes on disk."""
 

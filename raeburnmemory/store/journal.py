@@ -2,7 +2,8 @@
 
 A line is eight hexadecimal digits, a space and a JSON object. The digits are the CRC-32 of the object, started
 from the digits of the line before, so that a line that replaced another one cannot pass for its continuation. The
-first line names the format, the store, the version of the `graph.json` it continues and that file's SHA-256.
+first line names the format, the store, the version of the `graph.json` it continues, that file's SHA-256 and the mark
+of that version: the CRC of its line in the journal before, or chance. Caches of a version go by its mark.
 
 A line without its end, or with zeros in place of whole sectors, is what a crash leaves: the batch was never
 acknowledged, and whoever holds the lock cuts it off. Several such lines may stand there where all after the first say
@@ -24,6 +25,7 @@ import json
 import os
 import re
 import zlib
+from array import array
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -137,6 +139,8 @@ class Journal:
     _crc: int = 0  # of the last line that waits
     _last: bytes = b""  # the beginning of the last line
     _doubtful: bool = False  # a sync of lines that stay has failed
+    _mark: str | None = None  # of the version that it continues
+    _crcs: array[int] = field(default_factory=lambda: array("I"))  # of the lines, from the first on
 
     @classmethod
     def open(cls, path: str, *, read_only: bool) -> Journal | None:
@@ -168,15 +172,19 @@ class Journal:
                     f"Install a newer one: pip install -U raeburnmemory"
                 )
             journal.store, journal.base, journal.digest = head["store"], head["base"], head["sha256"]
+            journal._mark = head.get("mark")
         except BaseException:
             os.close(fd)
             raise
         return journal
 
     @staticmethod
-    def write_new(path: str, store: str, base: int, digest: str, payloads: list[bytes]) -> None:
-        """Write a whole journal to *path*, synced; the caller renames it into place."""
-        head = {"kind": _KIND, "format": FORMAT, "store": store, "base": base, "sha256": digest}
+    def write_new(
+        path: str, store: str, base: int, digest: str, payloads: list[bytes], mark: str | None = None
+    ) -> None:
+        """Write a whole journal to *path*, synced; the caller renames it into place. *mark* is that of *base*."""
+        mark = os.urandom(4).hex() if mark is None else mark
+        head = {"kind": _KIND, "format": FORMAT, "store": store, "base": base, "sha256": digest, "mark": mark}
         crc, parts = 0, []
         for payload in [json.dumps(head, separators=(",", ":")).encode(), *payloads]:
             crc = zlib.crc32(payload, crc)
@@ -216,6 +224,7 @@ class Journal:
                         return
                     raise self._damaged(f"the line at byte {self.offset} has a wrong checksum")
                 self.crc = crc
+                self._crcs.append(crc)
                 self.offset += len(line)
                 self._last = line[:_BEGINNING]
                 yield line[9:-1]
@@ -271,7 +280,8 @@ class Journal:
         Raises:
             StoreWriteFailed: The disk refused.
         """
-        last, lines, self._waiting = self._waiting[-1], b"".join(self._waiting), []
+        last, lines, crcs = self._waiting[-1], b"".join(self._waiting), [int(line[:8], 16) for line in self._waiting]
+        self._waiting = []
         try:
             before = _boot_of(self._last)
             if sync and before is not None:
@@ -289,7 +299,15 @@ class Journal:
                 raise write_failed("write", self.path, exc, len(lines)) from exc
             raise
         self.crc, self._last = self._crc, last[:_BEGINNING]
+        self._crcs.extend(crcs)
         self.offset += len(lines)
+
+    def mark(self, version: int) -> str | None:
+        """Return what tells *version* from one of the same number in another past; None if it is not known here."""
+        if version == self.base:
+            return self._mark
+        line = version - self.base  # the first line is about the journal
+        return f"{self._crcs[line]:08x}" if 0 < line < len(self._crcs) else None
 
     def sync(self) -> None:
         """Bring to disk what may not be.

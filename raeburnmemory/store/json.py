@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from .._collector import no_collections
 from ..errors import LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
 from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
@@ -68,6 +69,7 @@ class JsonStore(MemoryStore):
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
         self._marked = False  # the files say themselves that vectors are lost
+        self._opened = False
         self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
         self._ahead = False  # the state has what is not in the file yet
         self._section = Section(self, self._mutex)
@@ -179,11 +181,12 @@ class JsonStore(MemoryStore):
                 self._journal = None
             journal = Journal.open(self._journal_path, read_only=self.read_only)
             try:
-                graph = GraphFile.read(self._path)
-                if self._same_file(journal):
-                    self._take(assembled(graph, journal, self._vectors), graph)
-                    self._journal, journal = journal, None
-                    return
+                with no_collections():
+                    graph = GraphFile.read(self._path)
+                    if self._same_file(journal):
+                        self._take(assembled(graph, journal, self._vectors), graph)
+                        self._journal, journal = journal, None
+                        return
             except FileNotFoundError as exc:
                 what = "its journal is still there" if journal else "it was there a moment ago"
                 raise StoreMissing(2, f"{self._path!r} is missing; {what}. Put it back, or remove both") from exc
@@ -212,6 +215,10 @@ class JsonStore(MemoryStore):
         self._state, self._foreign, self._stamp = made.state, made.foreign, graph.stamp
         self._lost, self._marked, self._fields = made.lost, made.marked, made.fields
         self._note_sizes(graph.size)
+        if not self._opened and not made.foreign:
+            # Nobody can have asked this process for an earlier version: what is known of one was saved, with its mark.
+            made.state.known_since = made.since
+        self._opened = True
 
     def _note_sizes(self, graph_size: int) -> None:
         self._snapshot_bytes = graph_size + sum(vectors.dim * 4 * len(vectors) for vectors in self._state.sets.values())
@@ -366,7 +373,8 @@ class JsonStore(MemoryStore):
                 if (self._journal.inode if self._journal else None) != inode:
                     return  # somebody else folded meanwhile, and later than this snapshot
                 later = self._payloads_after(snapshot.version)
-                Journal.write_new(temporary[1], self.id, snapshot.version, digest, later)
+                mark = self._journal.mark(snapshot.version) if self._journal else None
+                Journal.write_new(temporary[1], self.id, snapshot.version, digest, later, mark)
                 self._set_aside()
                 sweep(self._path)
                 before = self._vectors.described(self.id)
@@ -451,7 +459,7 @@ class JsonStore(MemoryStore):
             raise write_failed("rewrite", self._path, exc) from exc
         finally:
             discard(self._vectors.header_path + suffix)
-        copies.sweep()
+        copies.sweep(indexes=True)
         copies.sync()
         with self._mutex:
             self._load()
@@ -541,6 +549,23 @@ class JsonStore(MemoryStore):
     def _settle_own(self) -> None:
         if self._section.pending and self._section.mine:
             self._section.sync()
+
+    def cache_path(self, field: str) -> str | None:
+        """Return where the words of a namespace may be saved; vectors are read as they are, and need no cache."""
+        return f"{self._path}.{field}.index" if field.startswith("words") else None
+
+    def mark(self, version: int) -> str | None:
+        """Return the checksum of the line that made *version*, or what stands for it."""
+        with self._mutex:
+            self._current()
+            return self._journal.mark(version) if self._journal is not None and not self._foreign else None
+
+    def remembers(self, version: int) -> bool:
+        """Tell whether the journal reaches back to *version*, and goes on when this is closed."""
+        with self._mutex:
+            known = self._current().known_since
+            journal = self._journal
+            return journal is not None and max(journal.base, known) <= version and not self._worth_folding()
 
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged."""

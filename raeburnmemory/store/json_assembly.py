@@ -43,6 +43,7 @@ class Assembled:
     lost: str | None = None  # a clause that says which vectors are lost
     marked: bool = False  # the files say themselves that vectors are lost
     fields: set[str] = field(default_factory=set)  # those that the files said there are vectors of, lost ones too
+    since: int = 0  # the journal tells all changes of nodes and edges after that version
 
 
 def assembled(graph: GraphFile, journal: Journal | None, files: VectorFiles) -> Assembled:
@@ -98,6 +99,7 @@ def assembled(graph: GraphFile, journal: Journal | None, files: VectorFiles) -> 
             state.apply(batch, version)
     if foreign:
         state.version = last + 1  # what others changed is one change of ours
+    made.since = max(graph.version, state.known_since)
     # Slots and rows may have been numbered anew: caches of an earlier reading start over.
     state.known_since = state.known_vectors_since = state.version
     for vectors in state.sets.values():

@@ -207,6 +207,10 @@ class MemoryStore:
         """Return None: no index of this store is ever saved."""
         return None
 
+    def remembers(self, version: int) -> bool:  # noqa: ARG002
+        """Return False: nobody opens it again."""
+        return False
+
     def size(self) -> int:
         """Return 0: nothing is on disk."""
         return 0

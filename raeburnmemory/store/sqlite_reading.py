@@ -350,6 +350,10 @@ class Reading:
         rows = self._query("SELECT json_extract(changes, '$.mark') FROM log WHERE version = ?", (version,))
         return rows[0][0] if rows else None
 
+    def remembers(self, version: int) -> bool:
+        """Tell whether the log reaches back to *version*."""
+        return bool(self._query("SELECT 1 FROM log WHERE version = ?", (version,)))
+
 
 @contextlib.contextmanager
 def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
