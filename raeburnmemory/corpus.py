@@ -10,10 +10,12 @@ import math
 import re
 from bisect import bisect_left, insort
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .index._arrays import grown
 from .index._names import Names
 from .index.lexical import LexicalIndex
 from .nodes import (
@@ -32,6 +34,7 @@ from .records import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
@@ -65,17 +68,24 @@ across ask aspects bring chat conversation different discuss discussion list men
 say session suggest summarise summarize summary talk tell throughout various walk
 """
 _RULES = 2  # to be raised whenever anything here, or a word, is made in another way
+_AT_ONCE = 512  # nodes
 _FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
-_DATE = re.compile(
-    r"\d|\b(?:january|february|march|april|may|june|july|august|september|october|november|december|monday|tuesday|"
-    r"wednesday|thursday|friday|saturday|sunday|yesterday|tomorrow|today|tonight|ago|last|since|recently|once|twice|"
-    r"(?:this|next) (?:week|month|year|weekend|morning|fall|spring|summer|winter)|one|two|three|four|five|six|seven|"
-    r"eight|nine|ten)\b",
-    re.IGNORECASE,
+# What every text is looked through for; where none of a few words is there, no pattern is tried.
+_WORD, _DIGIT = re.compile(r"\w+"), re.compile(r"\d")
+_DATE_WORDS = """
+january february march april may june july august september october november december monday tuesday wednesday thursday
+friday saturday sunday yesterday tomorrow today tonight ago last since recently once twice one two three four five six
+seven eight nine ten
+"""
+_DATES = frozenset(_DATE_WORDS.split())
+_NEAR = frozenset(["this", "next"])
+_NEAR_DATE = re.compile(
+    r"\b(?:this|next) (?:week|month|year|weekend|morning|fall|spring|summer|winter)\b", re.IGNORECASE
 )
+_STANDING_WORDS = frozenset(["always", "never", "sure", "remember", "now", "future", "forward", "please"])
 _STANDING = re.compile(
     r"\b(?:always|never|make sure (?:to|you)|remember to|from now on|in (?:the )?future|going forward|"
     r"please (?:use|keep|include|avoid|don't))\b.*\b(?:when(?:ever)? (?:i|we) (?:ask|mention|talk|request|say|discuss)|"
@@ -291,35 +301,43 @@ class Corpus:
         return bool(self.answer[number] >= 0 or self.linked.get(number) or (self.sessions == number).any())
 
     def _take(self, nodes: Iterable[Node], links: Iterable[Link]) -> None:
-        for node in nodes:
-            self._put(node)
-            self.unsaved += 1
+        rest = iter(nodes)
+        while some := list(islice(rest, _AT_ONCE)):
+            fresh: dict[str, int] = {}
+            numbers = [
+                number if (number := self.number(node.id)) >= 0 else fresh.setdefault(node.id, self._n + len(fresh))
+                for node in some
+            ]
+            self._make_room(list(fresh))
+            for number, node in zip(numbers, some, strict=True):
+                self._put(number, node)
+            self.unsaved += len(some)
         links = sorted(links, key=lambda link: link.row)
         for relation in (RESPONDED_WITH, GENERATED_BY, BELONGS_TO, None):  # a session passes on over answers
             for link in links:
                 if link.relation == relation or (relation is None and link.relation not in _STRUCTURE):
                     self._connect(link)
 
-    def _put(self, node: Node) -> None:
-        number = self.number(node.id)
-        if number < 0:
-            number = self._new(node.id)
+    def _put(self, number: int, node: Node) -> None:
         self.words.put(number, indexed_text(node))
-        name = node.attributes.get("name") if node.kind == AGENT else speaker(node)
+        said_by = speaker(node)
+        name = node.attributes.get("name") if node.kind == AGENT else said_by
         self.rows[number] = node.row
         self.kinds[number] = self.code(node.kind, new=True)
         self.speakers[number] = self.code(name.casefold(), new=True) if isinstance(name, str) and name else -1
         self.times[number] = seconds(time_of(node))
         self.expires[number] = math.inf if node.expires_at is None else node.expires_at
         text = node.text or ""
+        words = set(_WORD.findall(text.lower()))
+        stands = node.kind == PROMPT and not words.isdisjoint(_STANDING_WORDS)
         self.flags[number] = (
             (int(self.flags[number]) & _PASSED_ON)
             | (TEXT if text else 0)
-            | (NAMED if speaker(node) else 0)
+            | (NAMED if said_by else 0)
             | (ANSWER if node.kind == RESPONSE else 0)
             | (ASKS if _QUESTION.search(text) else 0)
-            | (DATED if _DATE.search(text) else 0)
-            | (STANDING if node.kind == PROMPT and _STANDING.search(text[:_BEGINNING]) else 0)
+            | (DATED if _is_dated(text, words) else 0)
+            | (STANDING if stands and _STANDING.search(text[:_BEGINNING]) else 0)
         )
         self._speak_through_agent(number)
 
@@ -332,17 +350,15 @@ class Corpus:
     def _names_itself(self, number: int) -> bool:
         return bool(self.kinds[number] == self.code(AGENT) or self.flags[number] & NAMED)
 
-    def _new(self, node_id: str) -> int:
-        number = self._n
-        if number == len(self._room["rows"]):
-            for name, (kind, _) in _COLUMNS.items():
-                self._room[name] = np.concatenate([self._room[name], np.empty(max(number, 16), kind)])
+    def _make_room(self, ids: Sequence[str]) -> None:
+        """Let new nodes have the next numbers."""
+        begun, self._n = self._n, self._n + len(ids)
         for name, (_, empty) in _COLUMNS.items():
-            self._room[name][number] = empty
-        self._n += 1
+            self._room[name] = grown(self._room[name], begun, len(ids))
+            self._room[name][begun : self._n] = empty
         self._cut()
-        self.ids.append(node_id)
-        return number
+        for node_id in ids:
+            self.ids.append(node_id)
 
     def _remove(self, number: int) -> None:
         self.words.put(number, None)
@@ -421,6 +437,15 @@ class Corpus:
 def _below(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of *parts* that belong to *name*, without it."""
     return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")}
+
+
+def _is_dated(text: str, words: AbstractSet[str]) -> bool:
+    """Tell whether *text*, of these *words*, holds a number or speaks of a time."""
+    return (
+        _DIGIT.search(text) is not None
+        or not words.isdisjoint(_DATES)
+        or (not words.isdisjoint(_NEAR) and _NEAR_DATE.search(text) is not None)
+    )
 
 
 def made_by(index: LexicalIndex) -> dict[str, str | int | None]:

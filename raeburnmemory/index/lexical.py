@@ -60,8 +60,7 @@ class LexicalIndex:
         self._saved_counts: NDArray[np.int32] = parts["counts"]  # and how often each of them has it
         self._saved_ends: NDArray[np.int64] = parts["ends"]  # where each word's postings end
         self._saved_stream: NDArray[np.int32] = parts["stream"]  # the words of all texts, one after the other
-        self._texts: dict[int, array[int]] = {}  # of each word, the texts that came since
-        self._counts: dict[int, array[int]] = {}  # likewise, how often each has it
+        self._new: dict[int, array[int]] = {}  # of each word, the texts that came since, each with how often it has it
         self._stream: array[int] = array("i")  # goes on where the saved one ends
         self._starts: NDArray[np.int64] = parts["starts"]  # of each text, where its words begin in both
         self._lengths: NDArray[np.int32] = parts["lengths"]  # and how many they are
@@ -90,26 +89,27 @@ class LexicalIndex:
         if not words:
             return
         # How the text has them, not how somebody asked for them before: what is found must not hang on old questions.
-        known = {word: self._vocabulary.place(word) for word in words}
-        new = {word for word, term in known.items() if term < 0}
-        written = self.words.shown(text, new) if new and text else {}
-        terms: list[int] = []
-        for word in words:
-            term = known[word]
-            if term < 0:
-                term = known[word] = len(self._vocabulary)
-                self._vocabulary.append(word)
-                self.written.append(written.get(word, word))
-            terms.append(term)
+        place = self._vocabulary.place
+        terms = [place(word) for word in words]
+        if min(terms) < 0:
+            new = {word for word, term in zip(words, terms, strict=True) if term < 0}
+            written = self.words.shown(text, new) if text else {}
+            for at, word in enumerate(words):
+                if terms[at] < 0:
+                    terms[at] = place(word)
+                    if terms[at] < 0:
+                        terms[at] = len(self._vocabulary)
+                        self._vocabulary.append(word)
+                        self.written.append(written.get(word, word))
         counts: dict[int, int] = {}
         for term in terms:
             counts[term] = counts.get(term, 0) + 1
-        texts = self._texts
+        postings = self._new
         for term, count in counts.items():
-            if term not in texts:
-                texts[term], self._counts[term] = array("i"), array("i")
-            texts[term].append(number)
-            self._counts[term].append(count)
+            if term in postings:
+                postings[term].extend((number, count))
+            else:
+                postings[term] = array("i", (number, count))
         self._starts[number] = len(self._saved_stream) + len(self._stream)
         self._lengths[number] = len(terms)
         self._stream.extend(terms)
@@ -126,8 +126,8 @@ class LexicalIndex:
                 self._missing[term] = self._missing.get(term, 0) + 1
         else:
             for term in terms:
-                at = int(np.flatnonzero(np.frombuffer(self._texts[term], np.int32) == number)[0])
-                del self._texts[term][at], self._counts[term][at]
+                at = 2 * int(np.flatnonzero(np.frombuffer(self._new[term], np.int32)[::2] == number)[0])
+                del self._new[term][at : at + 2]
             self._waste += length
         self.held -= 1
         self.total -= length
@@ -186,7 +186,7 @@ class LexicalIndex:
     def _spread(self, term: int) -> int:
         """Return how many texts hold a word."""
         start, end = self._saved_span(term)
-        return end - start - self._missing.get(term, 0) + len(self._texts.get(term, ()))
+        return end - start - self._missing.get(term, 0) + len(self._new.get(term, ())) // 2
 
     def _saved_span(self, term: int) -> tuple[int, int]:
         if term >= len(self._saved_ends):
@@ -212,12 +212,14 @@ class LexicalIndex:
                     size = len(held)
                 texts.append(held)
                 counts.append(often)
-            new = self._texts.get(term)
+            new = self._new.get(term)
             if new:
-                # Views, gone when this returns: while they are there, the arrays cannot grow.
-                texts.append(np.frombuffer(new, np.int32))
-                counts.append(np.frombuffer(self._counts[term], np.int32))
-                size += len(new)
+                pairs = np.frombuffer(
+                    new, np.int32
+                )  # a view that is gone when this returns: until then, it cannot grow
+                texts.append(pairs[::2])
+                counts.append(pairs[1::2])
+                size += len(new) // 2
             sizes.append(size)
         return np.concatenate(texts), np.concatenate(counts), np.array(sizes, np.int64)
 
