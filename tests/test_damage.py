@@ -487,6 +487,20 @@ def edit_layout(data):
     """Nothing but the spaces and line ends."""
 
 
+@pytest.mark.parametrize("name", [b'"graph": {', b'"raeburnmemory": {'])
+def test_one_wrong_letter_does_not_make_the_graph_that_of_a_stranger(graph, name):
+    raw = graph.read_bytes()
+    at = raw.index(name) + 1
+    for place in range(at, at + name.index(b'"', 1) - 1):
+        spoiled = raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+        graph.write_bytes(spoiled)
+        before = contents(graph.parent)
+        for read_only in (True, False):
+            with pytest.raises(StoreCorrupt, match=r"g\.json.*raeburnmemory"):
+                open_memory(graph, read_only=read_only)
+        assert contents(graph.parent) == before
+
+
 EDITS = [edit_text, edit_new, edit_gone, edit_all, edit_layout]
 
 

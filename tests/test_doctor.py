@@ -263,6 +263,10 @@ JSON_DAMAGE = {
     "graph with an edge to nowhere": (
         lambda p: edit_json(p, lambda d: [d[k].append({"source": "p2", "target": "gone"}) for k in ("edges", "links")]),
         {"graph"}, "all"),
+    "graph with another name for what it begins with": (
+        lambda p: graph_bytes(p, lambda raw: raw.replace(b'"graph": {', b'"grapi": {', 1)), {"graph"}, "all"),
+    "graph with another name for our entry": (
+        lambda p: graph_bytes(p, lambda raw: raw.replace(b'"raeburnmemory": {', b'"raeburnmemosy": {', 1)), {"graph"}, "all"),
     "graph empty": (lambda p: p.write_bytes(b""), {"empty"}, "none"),
     "graph an HTML page": (lambda p: p.write_text("<html><body>502</body></html>"), {"graph"}, "none"),
     "graph another JSON": (lambda p: p.write_text("[1, 2]"), {"graph"}, "none"),

@@ -49,7 +49,10 @@ def check_indexes(path: str, content: Content | None, report: Report) -> None:
 def _problem(field: str, name: str, content: Content | None, report: Report) -> tuple[str, str] | None:
     if os.path.islink(name) or not os.path.isfile(name):
         return "index-damaged", "is no file"
-    of_words = is_of_words(name)
+    try:
+        of_words = is_of_words(name)
+    except OSError as exc:
+        return "index-damaged", f"cannot be read: {exc.strerror}"
     found: Any = examine_parts(name) if of_words else examine(name)
     if isinstance(found, str):
         return "index-damaged", f"is damaged: {found}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
 from ..store.nodelink import NAMESPACES, mended
+from ..store.snapshot import displaced
 from ..store.vector_files import from_ranges
 
 __all__ = ["Document", "read_document"]
@@ -66,6 +67,10 @@ def read_document(raw: bytes) -> Document:
         if not any(section["nodes"] for section in sections.values()):
             sections = {DEFAULT_NAMESPACE: _by_search(text)}
     ours = found.graph.pop(_OURS, None)
+    if ours is None and (astray := displaced({**found.top, "graph": found.graph})) is not None:
+        place, name = astray
+        ours = place.pop(name)
+        found.top = {key: value for key, value in found.top.items() if value is not place or place}
     found.ours = ours if isinstance(ours, dict) else None
     _assemble(found, sections, past if isinstance(past, list) else [])
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import InvalidInput, NotAStore, StoreMissing, UnknownBackend
 from ..store import checked_path
-from ..store._files import SWITCHING, database_is_free
+from ..store._files import SWITCHING, database_is_free, write_failed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,7 @@ def find(location: Any, *, must_exist: bool = True) -> Place:
         InvalidInput, UnknownBackend: It is no path of a file.
         StoreMissing: Nothing is there.
         NotAStore: What is there is no memory, and nothing beside it says that it was one.
+        StoreWriteFailed: The system refused to open it.
     """
     from pathlib import Path
 
@@ -73,8 +74,11 @@ def _first_bytes(name: str) -> str | None:
     with database_is_free(name) as free:
         if not free:
             return "sqlite"
-        with open(name, "rb") as file:
-            head = file.read(64)
+        try:
+            with open(name, "rb") as file:
+                head = file.read(64)
+        except OSError as exc:
+            raise write_failed("read", name, exc) from exc
     if head.startswith(b"SQLite format 3\0"):
         return "sqlite"
     return "json" if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"{", b"["} else None

@@ -8,11 +8,11 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotAStore, StoreCorrupt, StoreTooNew
+from ..errors import NotAStore, StoreCorrupt, StoreError, StoreTooNew
 from ..index import _file, _parts_file
 from ..lock import StoreLock
 from ..store import journal, snapshot, vector_files
-from ..store._files import settled
+from ..store._files import settled, write_failed
 from ..store.json import JsonStore
 from ..store.nodelink import parse_json
 from ..store.sqlite import SqliteStore
@@ -121,25 +121,20 @@ def _database(place: Place) -> list[FileFormat]:
 
 def _indexes(place: Place) -> list[FileFormat]:
     names = [name for name in parts_of(place.name, place.backend) if name.endswith(".index")]
-    return [
-        FileFormat(
-            name,
-            "saved index, a cache",
-            _index_format(name),
-            str(_parts_file.FORMAT if os.path.isfile(name) and is_of_words(name) else _file.FORMAT),
-            None,
-        )
-        for name in names
-    ]
+    return [FileFormat(name, "saved index, a cache", *_index_format(name), None) for name in names]
 
 
-def _index_format(name: str) -> int | None:
+def _index_format(name: str) -> tuple[int | None, str]:
+    """Return the format of a saved index, if it says so, and the one that this version reads."""
+    known = str(_file.FORMAT)
     try:
+        if is_of_words(name):
+            known = str(_parts_file.FORMAT)
         with open(name, "rb") as file:
             file.readline(200)
-            return int(json.loads(file.readline(1 << 16))["format"])
+            return int(json.loads(file.readline(1 << 16))["format"]), known
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, known
 
 
 def _json_files(place: Place) -> list[FileFormat]:
@@ -148,6 +143,10 @@ def _json_files(place: Place) -> list[FileFormat]:
             data = parse_json(file.read(), place.name)
     except (FileNotFoundError, IsADirectoryError) as exc:
         raise NotAStore(f"{place.name!r} is no file. Look closer with: raeburnmemory --db {place.name} verify") from exc
+    except StoreError:
+        raise  # some of ours are OSErrors, too
+    except OSError as exc:
+        raise write_failed("read", place.name, exc) from exc
     graph = data.get("graph")
     ours = graph.get("raeburnmemory") if isinstance(graph, dict) else None
     version = _format(ours, place.name) if ours is not None else None
@@ -159,8 +158,11 @@ def _json_files(place: Place) -> list[FileFormat]:
         (place.name + ".vectors.json", "description of the vectors", vector_files.FORMAT),
     ):
         if os.path.exists(name):
-            with open(name, "rb") as file:
-                raw = file.readline()[9:] if what == "journal" else file.read()
+            try:
+                with open(name, "rb") as file:
+                    raw = file.readline()[9:] if what == "journal" else file.read()
+            except OSError as exc:
+                raise write_failed("read", name, exc) from exc
             try:
                 head = json.loads(raw)
             except (ValueError, RecursionError) as exc:

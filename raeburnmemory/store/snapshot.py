@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .state import NodeKey
 
-__all__ = ["FORMAT", "GraphFile", "Snapshot"]
+__all__ = ["FORMAT", "GraphFile", "Snapshot", "displaced"]
 
 FORMAT = 1
 _OURS = "raeburnmemory"  # the graph attribute that holds what node-link JSON has no place for
@@ -64,6 +64,11 @@ class GraphFile:
         graph = dict(graph) if isinstance(graph, dict) else {}
         ours = graph.pop(_OURS, None)
         if ours is None:
+            if displaced(data) is not None:
+                raise StoreCorrupt(
+                    f"{path!r} is damaged: what belongs under 'graph' and {_OURS!r} stands under another name. Nothing "
+                    f"was changed. Run repair, or put back a copy, or delete it to read the rest as a plain graph."
+                )
             data, graph = mended(data), mended(graph)
         digest = hashlib.sha256(raw).hexdigest()
         try:
@@ -88,6 +93,18 @@ class GraphFile:
                 f"{path!r} is damaged: its {_OURS!r} entry does not fit its nodes ({exc!r}). Nothing was changed. "
                 f"Run repair, or put back a copy, or delete that entry to read the rest as a plain graph."
             ) from exc
+
+
+def displaced(data: dict[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """Return the object in which our entry stands under another name than its own, and that name.
+
+    One damaged letter would otherwise make the graph that of another program, without vectors and facts.
+    """
+    for place in [data, *(value for value in data.values() if isinstance(value, dict))]:
+        for name, value in place.items():
+            if isinstance(value, dict) and set(_NUMBERS) <= value.keys():
+                return place, name
+    return None
 
 
 def file_stamp(stat: os.stat_result) -> tuple[int, int, int]:
