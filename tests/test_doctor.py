@@ -712,6 +712,17 @@ def test_a_database_that_is_gone_leaves_what_its_log_holds(waiting):
     assert all(repr(node) in " ".join(report.lost) for node in whole - ids(waiting))
 
 
+@pytest.mark.parametrize("length", [1, 16, 31])
+def test_a_log_that_was_begun_when_the_power_failed_is_no_damage(waiting, length):
+    doctor.compact(waiting)
+    beside(waiting, "-wal").write_bytes(b"\x37\x7f\x06\x82".ljust(length, b"\0")[:length])
+    report = doctor.verify(waiting)
+    assert report.sound, str(report)
+    assert f"has {length} bytes" in str(report)
+    with open_memory(waiting) as memory:
+        assert "p1" in memory
+
+
 def test_a_torn_log_is_no_damage_but_a_hole_in_it_is(waiting):
     wal = beside(waiting, "-wal")
     raw = wal.read_bytes()

@@ -530,6 +530,22 @@ def test_leftovers_of_killed_processes_go(path):
     assert not [name for name in os.listdir(path.parent) if "tmp" in name]
 
 
+@pytest.mark.parametrize("ending", [".fact.faiss", ".prompt.passages.vectors.npy", ".prompt.next.faiss"])
+def test_vectors_of_a_field_that_is_gone_go(tmp_path, ending):
+    """A power cut may bring back a file that was deleted: nothing says what it is any more."""
+    path, secrets = tmp_path / "g.json", Secrets("strays")
+    stray = tmp_path / f"g.json{ending}"
+    with open_noise(path) as memory:
+        gone = plant(memory, secrets)
+        memory.export()
+        memory.forget([node.id for node in memory.nodes("fact")])
+        memory.export()
+        stray.write_bytes(b"of what was" + secrets.vectors[0].tobytes())
+        forgotten = forget_planted(memory, gone, secure=True)
+        assert str(stray) in forgotten.deleted
+    assert not stray.exists()
+
+
 # --- others who have it open ---------------------------------------------------------------------------------------
 
 OTHER = """

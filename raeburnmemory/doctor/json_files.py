@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
-import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +28,7 @@ __all__ = ["check_files", "content_of", "files_of", "state_of"]
 def files_of(path: str) -> list[str]:
     """Return the files of the JSON store at *path* that are there, without locks, copies and what was set aside."""
     found = [path, path + ".journal", path + ".vectors.json", path + ".map.json"]
-    field = re.compile(
-        re.escape(path) + r"(\.(?!(?:tmp|damaged|before-restore)-)[^.]+(\.passages)?(\.next)?)?\.(faiss|vectors\.npy)"
-    )
-    found += [name for name in sorted(glob.glob(glob.escape(path) + ".*")) if field.fullmatch(name)]
+    found += VectorFiles(path).beside()
     return [name for name in dict.fromkeys(found) if os.path.lexists(name)]
 
 

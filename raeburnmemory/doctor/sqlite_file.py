@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_database", "expected_schema", "opened", "stamps"]
 
+_WAL_HEADER = 32  # bytes
 _WAL_LARGE = 64 << 20
 _WAL_RESET = (3, 51, 3)  # https://sqlite.org/wal.html#walresetbug
 _BLOCK = 8192
@@ -175,6 +176,10 @@ def _check_log(path: str, report: Report) -> None:
     elif wal.more:
         lost = f"{wal.more} commits behind byte {wal.valid} cannot be read"
         report.add("error", "wal", f"{name!r} is damaged: a frame in it is not what was written, and {lost}.")
+    elif wal.bytes < _WAL_HEADER:
+        report.add(
+            "note", "wal-waiting", f"{name!r} has {wal.bytes} bytes, less than the header that comes before commits."
+        )
     elif not wal.valid:
         report.add("error", "wal", f"{name!r} has {wal.bytes} bytes, but not one commit that SQLite would read.")
     else:

@@ -439,8 +439,7 @@ class JsonStore(MemoryStore):
         """Bring every file to where nothing is in it any more of the nodes in *mark*; the lock is held."""
         with self._mutex:
             self._set_aside()
-        fields = {*self._state.sets, *self._fields, *self._vectors.described(self.id), PROMPT}
-        before = self._vectors.existing(fields)
+        before = self._vectors.beside()
         copies = Copies(
             self._path,
             self.id,
@@ -459,13 +458,16 @@ class JsonStore(MemoryStore):
             raise write_failed("rewrite", self._path, exc) from exc
         finally:
             discard(self._vectors.header_path + suffix)
+        after = self._vectors.existing({*self._vectors.described(self.id), PROMPT})
+        for name in self._vectors.beside():  # of fields that are gone, which a crash may have brought back
+            if name not in after:
+                os.unlink(name)
         copies.sweep(indexes=True)
         copies.sync()
         with self._mutex:
             self._load()
         self.write(Batch(meta={ERASING: None}))
         found = copies.found()
-        after = self._vectors.existing(fields)
         ours = [self._path, self._journal_path, self._vectors.header_path, *after]
         gone = [name for name in before if name not in after]
         return Erased((*ours, *found.rewritten), (*gone, *found.deleted), found.left)

@@ -12,10 +12,12 @@ the one it replaces. Whichever matches is what a crash in between left.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "FieldSnapshot", "VectorFiles", "from_ranges", "to_ranges"]
 
 FORMAT = 1
+_NAMED = re.compile(r"(\.(?!(?:tmp|damaged|before-restore)-)[^.]+(?:\.passages)?(?:\.next)?)?\.(?:faiss|vectors\.npy)")
 _WHOLE = np.array([0, 0, -1])  # the span of a vector that covers its whole text
 
 
@@ -336,6 +339,18 @@ class VectorFiles:
     def existing(self, fields: set[str]) -> list[str]:
         """Return the files of *fields* that are there."""
         return [path for path in self.names(fields) if path != self.header_path and os.path.exists(path)]
+
+    def beside(self) -> list[str]:
+        """Return all files that are named as those of vectors are, whatever is known of their fields.
+
+        None that belong to a memory with a longer name: `graph.json.b.faiss` is of `graph.json.b`, if that is there.
+        """
+        found = []
+        for name in sorted(glob.glob(glob.escape(self.path) + ".*")):
+            field = _NAMED.fullmatch(name[len(self.path) :])
+            if field is not None and not (field[1] and os.path.lexists(self.path + field[1])):
+                found.append(name)
+        return found
 
     def names(self, fields: set[str]) -> list[str]:
         """Return every path that *fields* may have, in either format, the map's and the header's."""
