@@ -229,8 +229,10 @@ class Dense:
         """Return one unit row per text, zeros where the model knows no word of it."""
         return checked_embed(self.embedder(), texts)
 
-    def checked_vector(self, values: Any, what: str) -> NDArray[np.float32]:
+    def checked_vector(self, values: Any, what: str, version: int | None = None) -> NDArray[np.float32]:
         """Return a vector that somebody brought along, normalised.
+
+        Who knows the *version* of the store saves it from being asked what its model is.
 
         Raises:
             InvalidInput: It is no row of finite numbers, or all zero.
@@ -247,6 +249,8 @@ class Dense:
         norm = float(np.linalg.norm(exact))
         if norm <= 1e-12:
             raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")
+        if version is not None and any(one.index.dim == len(vector) for one in self._holding(version, passages=False)):
+            return (exact / norm).astype(np.float32)
         record = self.record()
         dim = record["dim"] if record else self.embedder().dim
         if len(vector) != dim:
@@ -298,21 +302,35 @@ class Dense:
         with self._lock:
             return sum(len(cached.index) for cached in self._holding(self._store.version(), passages=False))
 
-    def search(self, text: str, k: int, namespace: str, field: str = PROMPT) -> Hits:
-        """Return the *k* nodes of *namespace* whose vectors in *field* are nearest to *text*.
+    def search(
+        self,
+        question: Any,
+        k: int,
+        namespace: str,
+        fields: Sequence[str] = (PROMPT,),
+        among: tuple[int, NDArray[np.int64]] | None = None,
+    ) -> Hits:
+        """Return the *k* nodes of *namespace* whose vectors in *fields* are nearest to *question*, a text or a vector.
+
+        *among* restricts the search to the nodes at some rows (ascending), known at a version of the store.
 
         Raises:
             EmbeddingsMissing: There are such nodes, but no vectors.
+            InvalidInput: The vector is none.
+            DimensionMismatch: It has another length than those of the store.
         """
         if (lost := self.lost()) is not None:
             raise EmbeddingsMissing(lost)
         with self._lock:
-            if not len(self._cached(field).index):
-                return self._nothing(namespace, field)
-            query = self.embed([text])[0]
+            version, rows = (self._store.version(), None) if among is None else among
+            query = None if isinstance(question, str) else self.checked_vector(question, "a question", version)
+            if not any(len(self._cached(field, version).index) for field in fields):
+                return self._nothing(namespace, fields)
+            if query is None:
+                query = self.embed([question])[0]
             if not query.any():
                 return Hits(skipped={"dense": self.unknown_words("the question")})
-            return Hits(self._found(query, k, namespace, field), legs=["dense"])
+            return Hits(self._found(query, k, namespace, fields, rows, version), legs=["dense"])
 
     def lost(self) -> str | None:
         """Say that vectors are gone, and the cure, if they are."""
@@ -327,9 +345,9 @@ class Dense:
         """Say that the model knows no word in *where*."""
         return f"{self.embedder().name!r} knows no word of {where}"
 
-    def _nothing(self, namespace: str, field: str) -> Hits:
+    def _nothing(self, namespace: str, fields: Sequence[str]) -> Hits:
         """Answer for a store without a single vector: because nothing was said, or nothing that the model knows."""
-        nodes = self._store.nodes(Where(namespace, kinds=[field]))
+        nodes = self._store.nodes(Where(namespace, kinds=fields))
         told = (text for node in nodes if (text := indexed_text(node)) is not None)
         some = list(islice(told, 64))
         if not some:
@@ -341,11 +359,20 @@ class Dense:
             )
         return Hits(skipped={"dense": self.unknown_words("what is stored")})
 
-    def _found(self, query: NDArray[np.float32], k: int, namespace: str, field: str) -> list[Hit]:
+    def _found(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        namespace: str,
+        fields: Sequence[str],
+        among: NDArray[np.int64] | None,
+        version: int,
+    ) -> list[Hit]:
         wanted = k
         while True:
+            indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
             rows, scores = _merged(
-                *(self.nearest(query, wanted, namespace, fields=[field], passages=p) for p in (False, True))
+                *(self._nearest_in(one, query, wanted, namespace, among, passages) for one, passages in indexes)
             )
             nodes = self._store.at_rows(rows[:wanted].tolist())
             found = [
@@ -369,8 +396,8 @@ class Dense:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
-        With *passages* those of the nearest passage of each long text, else those of whole texts. *among* restricts
-        the search to nodes at those rows.
+        With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
+        restricts the search to nodes at those rows.
         """
         with self._lock:
             version = self._store.version()
@@ -494,6 +521,10 @@ _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 def _merged(*found: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return rows and scores, best first and equals by row; each row once, with its best score."""
     found = tuple(one for one in found if len(one[0])) or (_NOTHING,)
+    if len(found) == 1:
+        rows, scores = found[0]
+        if (scores[1:] < scores[:-1]).all() and len(set(rows.tolist())) == len(rows):  # in order already, as mostly
+            return rows, scores
     rows = np.concatenate([one for one, _ in found])
     scores = np.concatenate([other for _, other in found])
     order = np.lexsort((rows, -scores))

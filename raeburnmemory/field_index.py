@@ -24,6 +24,7 @@ _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
 _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during which the index is not to be had
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
+_TABLE, _SPARSE = 32, 16  # for one row in so many, a table is faster than a search; none for rows that lie far apart
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
 
 
@@ -165,8 +166,16 @@ class FieldIndex:
         return np.where(known[at] == slots, self.rows[at], -1)
 
     def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the nodes at *rows*, ascending."""
-        return self.places_of(np.unique(rows))[0]
+        """Return the slots of the nodes at *rows* (ascending), ascending."""
+        known = self.rows
+        if len(rows) * _TABLE < len(known) or not len(rows):
+            return self.places_of(rows)[0]
+        last = max(int(rows[-1]), int(known.max(initial=0)))
+        if last > _SPARSE * len(known):
+            return self.places_of(rows)[0]
+        there = np.zeros(last + 1, np.bool_)
+        there[rows] = True
+        return self.slots[there[known]]
 
     def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""

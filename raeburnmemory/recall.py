@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +22,11 @@ from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
 from .filters import condition
 from .hits import Hit, Hits
 from .lock import Mutex
-from .nodes import PROMPT, RESPONSE
 from .passages import EMBEDDED
 from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
+from .wanted import Selection, Wanted
 from .when import spans_in
 
 if TYPE_CHECKING:
@@ -48,27 +48,6 @@ _AGES = 1_000_000_000  # days; longer than anything lasted
 _SAME = 0.9  # resemblance from which two texts are near-copies
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Which nodes may be found, and how; see `MemoryGraph.recall` for what each means."""
-
-    kinds: str | Sequence[str] | None = None
-    session: str | Sequence[str] | None = None
-    agent: str | Sequence[str] | None = None
-    speaker: str | Sequence[str] | None = None
-    since: Any = None
-    until: Any = None
-    where: Mapping[str, Any] | None = None
-    legs: str | Sequence[str] | None = None
-    min_similarity: float | None = None
-    min_coverage: float | None = None
-    recency: float = 0.0
-    half_life: float = 30.0
-    diversity: float = 0.0
-    fold: bool = False
-    now: Any = None
-
-
 class Recall:
     """The search over one namespace of a store; safe to share between threads."""
 
@@ -78,6 +57,7 @@ class Recall:
         self._namespace = namespace
         self._lock = Mutex()
         self._corpus = Corpus(store, namespace, language)
+        self._selection = Selection(self._corpus, store)
         self._related: RelatedWords | None = None
 
     def __call__(self, query: str, k: int, wanted: Wanted, weights: Weights) -> Hits:
@@ -103,7 +83,7 @@ class Recall:
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
         with self._lock:
             self._corpus.catch_up()
-            allowed, pool = self._allowed(wanted), max(_POOL, k)
+            allowed, pool = self._selection.mask(wanted), max(_POOL, k)
             picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
             while True:
                 evidence = self._evidence(query, pool, vector, allowed, legs, skipped, now)
@@ -123,6 +103,21 @@ class Recall:
         ran = [leg for leg in LEGS if leg in legs and leg not in skipped and (leg != TIME or evidence.spans)]
         return Hits(hits, skipped, ran)
 
+    def similar(self, question: Any, k: int, wanted: Wanted) -> Hits:
+        """Return the *k* texts of the kinds *wanted* that are nearest to *question*, a text or a vector."""
+        fields = checked_ids(wanted.kinds, "a kind of node") if wanted.kinds is not None else list(EMBEDDED)
+        for field in fields:
+            if field not in EMBEDDED:
+                raise InvalidInput(
+                    f"Nothing of the kind {field!r} has a vector. Choose some of: {', '.join(EMBEDDED)}; or use recall."
+                )
+        others, among = replace(wanted, kinds=None), None
+        if others != Wanted():
+            with self._lock:
+                self._corpus.catch_up()
+                among = self._corpus.version, self._corpus.rows[self._selection.numbers(others)]
+        return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among)
+
     def observe(self, query: str, wanted: Wanted) -> tuple[list[str], Observations]:
         """Return the ids of the candidates for *query* among the nodes *wanted*, and what is observed of each."""
         legs, now = _checked_legs(wanted.legs), _moment(wanted)
@@ -130,7 +125,7 @@ class Recall:
         vector = self._vector(checked_text(query, "a question"), skipped) if DENSE in legs else None
         with self._lock:
             self._corpus.catch_up()
-            observed = observe(self._evidence(query, _POOL, vector, self._allowed(wanted), legs, skipped, now))
+            observed = observe(self._evidence(query, _POOL, vector, self._selection.mask(wanted), legs, skipped, now))
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
 
     def close(self) -> None:
@@ -160,7 +155,7 @@ class Recall:
             with self._lock:
                 corpus = self._corpus
                 if corpus.version != version:
-                    allowed, version = self._allowed(others), corpus.version
+                    allowed, version = self._selection.mask(others), corpus.version
                 number = corpus.number(hit.id)
                 if number < 0:  # forgotten since the search
                     return []
@@ -198,54 +193,6 @@ class Recall:
             for number in numbers
             if (node := found[number]) is not None
         ]
-
-    # --- who may be found ---------------------------------------------------------------------------------------
-
-    def _allowed(self, wanted: Wanted) -> NDArray[np.bool_]:
-        corpus = self._corpus
-        allowed = corpus.alive(time.time())  # what expired is gone, whenever the question is asked from
-        if wanted.kinds is not None:
-            codes = [corpus.code(kind) for kind in checked_ids(wanted.kinds, "a kind of node")]
-            allowed &= np.isin(corpus.kinds, codes)
-        if wanted.session is not None:
-            numbers = [corpus.number(one) for one in checked_ids(wanted.session, "a session's id")]
-            allowed &= np.isin(corpus.sessions, [number for number in numbers if number >= 0])
-        if wanted.agent is not None:
-            numbers = [corpus.number(one) for one in checked_ids(wanted.agent, "an agent's id")]
-            given = np.isin(corpus.agents, [number for number in numbers if number >= 0])
-            prompts = corpus.asked[given]  # what an agent was asked belongs to what it said
-            given[prompts[prompts >= 0]] = True
-            allowed &= given
-        if wanted.speaker is not None:
-            allowed &= self._spoken_by(checked_ids(wanted.speaker, "a speaker"))
-        for bound, below in ((wanted.since, False), (wanted.until, True)):
-            if bound is not None:
-                limit = seconds(utc(bound))
-                allowed &= corpus.times < limit if below else corpus.times >= limit
-        if wanted.where is not None:
-            allowed &= self._fulfil(wanted.where, allowed)
-        return allowed
-
-    def _spoken_by(self, speakers: list[str]) -> NDArray[np.bool_]:
-        """Tell who was said by one of *speakers*: a name, the id of an agent, or a role, `user` or `assistant`."""
-        corpus = self._corpus
-        found = np.isin(corpus.speakers, [code for name in speakers if (code := corpus.code(name.casefold())) >= 0])
-        found |= np.isin(corpus.agents, [number for name in speakers if (number := corpus.number(name)) >= 0])
-        for role, kind in (("user", PROMPT), ("assistant", RESPONSE)):
-            if role in speakers:
-                found |= corpus.kinds == corpus.code(kind)
-        return found
-
-    def _fulfil(self, where: Mapping[str, Any], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        test = condition(where)
-        found = np.zeros(len(among), np.bool_)
-        numbers = np.flatnonzero(among)
-        for start in range(0, len(numbers), 1000):
-            some = numbers[start : start + 1000]
-            nodes = self._store.at_rows(self._corpus.rows[some].tolist())
-            for number, row in zip(some.tolist(), self._corpus.rows[some].tolist(), strict=True):
-                found[number] = row in nodes and test(nodes[row].attributes)
-        return found
 
     # --- what the legs say --------------------------------------------------------------------------------------
 
