@@ -30,6 +30,10 @@ _COLUMNS = 8  # BLAS needs less time for so many columns, or a multiple, than fo
 _ALONE = 1 << 18  # multiplications up to which OpenBLAS starts no threads
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
+_MANY = 128  # likely words of a word from which it pays to find out first which of them can be among the best
+_TRIED = 32  # of these, words that are compared whole to begin with
+_SECOND = 48  # numbers of the rests by which others are left out
+_DOUBT = 1e-5  # more than rounding adds to a cosine
 
 
 class RelatedWords:
@@ -46,6 +50,8 @@ class RelatedWords:
         self._begins = np.empty((0, _FIRST), np.float32)  # the first numbers of each vector, of length 1
         self._lengths = np.empty(0, np.float32)  # that these had
         self._rests = np.empty((0, dim - _FIRST), np.float32)
+        self._seconds = np.empty((0, _SECOND), np.float32)  # the beginnings of these once more, near each other
+        self._left = np.empty((0, 2), np.float32)  # the lengths of the rests, and of these without their beginnings
         self._n = 0
         self._known: dict[str, tuple[int, list[tuple[int, float]]]] = {}
 
@@ -53,7 +59,7 @@ class RelatedWords:
         new = self.index.written[self._n :]
         if self._n + len(new) > len(self._lengths):
             room = max(self._n + len(new), 2 * len(self._lengths))
-            for name in ("_begins", "_lengths", "_rests"):
+            for name in ("_begins", "_lengths", "_rests", "_seconds", "_left"):
                 old = getattr(self, name)
                 longer = np.zeros((room, *old.shape[1:]), np.float32)
                 longer[: len(old)] = old
@@ -61,7 +67,8 @@ class RelatedWords:
         for start in range(0, len(new), _BLOCK):
             some = new[start : start + _BLOCK]
             at = slice(self._n, self._n + len(some))
-            self._begins[at], self._lengths[at], self._rests[at] = self._embed(some)
+            self._begins[at], self._lengths[at], rests = self._embed(some)
+            self._rests[at], self._seconds[at], self._left[at] = rests, rests[:, :_SECOND], _left(rests)
             self._n += len(some)
 
     def _embed(self, words: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -91,12 +98,17 @@ class RelatedWords:
         columns = -(-len(words) // _COLUMNS) * _COLUMNS
         padded = np.zeros((_FIRST, columns), np.float32)  # with nothing, which is related to nothing
         padded[:, : len(words)] = begins.T
-        promise = _products(self._begins[since : self._n], padded).ravel()
-        likely = np.flatnonzero(promise >= _PROMISING)
-        near, asked = np.divmod(likely, columns)
-        near += since
-        cosines = promise[likely] * self._lengths[near] * lengths[asked]
-        cosines += np.einsum("ij,ij->i", self._rests[near], rests[asked])
+        promise = _products(self._begins[since : self._n], padded)
+        likely = promise >= _PROMISING
+        if np.count_nonzero(likely) > _MANY * len(words):
+            near, asked, cosines = self._possible(promise, since, lengths, rests)
+        else:
+            near, asked = np.divmod(np.flatnonzero(likely), columns)
+            cosines = promise[near, asked]
+            near += since
+            cosines *= self._lengths[near]
+            cosines *= lengths[asked]
+        cosines += np.einsum("ij,ij->i", self._rests.take(near, axis=0), rests.take(asked, axis=0))
         related = np.flatnonzero(cosines >= LEAST)
         asked, near, weights = (
             asked[related],
@@ -114,6 +126,41 @@ class RelatedWords:
                 found = sorted([*before, *found], key=lambda pair: (-pair[1], pair[0]))[: MOST + 1]
             self._known[word] = (self._n, found)
             start = end
+
+    def _possible(
+        self, promise: NDArray[np.float32], since: int, lengths: NDArray[np.float32], rests: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return which words can be among the best of which word asked for, and what is known of their cosines.
+
+        What the first numbers promise is known. The rests add no more than the product of their lengths (Cauchy and
+        Schwarz), and a few whole cosines say what has to be reached.
+        """
+        left, found = _left(rests), []
+        for word, promised in enumerate(np.ascontiguousarray(promise.T[: len(rests)])):
+            rest, least = rests[word], LEAST
+            near = np.flatnonzero(promised >= _PROMISING)
+            begun = promised[near]
+            near += since
+            begun *= self._lengths[near]
+            begun *= lengths[word]
+            if len(near) > _MANY:
+                tried = np.argpartition(begun, len(begun) - _TRIED)[len(begun) - _TRIED :]
+                whole = np.partition(begun[tried] + self._rests[near[tried]] @ rest, _TRIED - MOST - 1)
+                least = max(LEAST, float(whole[_TRIED - MOST - 1])) - _DOUBT
+                keep = np.flatnonzero(begun + self._left[near, 0] * left[word, 0] >= least)
+                near, begun = near[keep], begun[keep]
+                some = self._seconds.take(near, axis=0) @ rest[:_SECOND]
+                keep = np.flatnonzero(begun + some + self._left[near, 1] * left[word, 1] >= least)
+                near, begun = near[keep], begun[keep]
+            found.append((near, np.full(len(near), word), begun))
+        near, asked, begun = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return near, asked, begun
+
+
+def _left(rests: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the lengths of *rests*, and of these without their beginnings."""
+    parts = np.stack([np.linalg.norm(some, axis=1) for some in (rests, rests[:, _SECOND:])], axis=1)
+    return np.asarray(parts, np.float32)
 
 
 def _products(table: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
