@@ -37,6 +37,7 @@ from .errors import (
 from .field_index import FieldIndex
 from .hits import Hit, Hits
 from .index import index_name, open_index
+from .index._arrays import by_rows
 from .lock import Mutex
 from .nodes import PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
@@ -393,6 +394,7 @@ class Dense:
         passages: bool,
         fields: Sequence[str] = EMBEDDED,
         among: NDArray[np.int64] | None = None,
+        version: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
@@ -400,7 +402,7 @@ class Dense:
         restricts the search to nodes at those rows.
         """
         with self._lock:
-            version = self._store.version()
+            version = self._store.version() if version is None else version
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
             return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages) for cached in found))
 
@@ -412,20 +414,21 @@ class Dense:
         *version* is that of the store, here and below: asking for it costs something, so ask once.
 
         With *passages* those of the parts of long texts, else those of whole texts. Vectors of other namespaces may be
-        among them. None if an index cannot do that: then ask for the `nearest`.
+        among them. None if an index cannot do that, or is so large that it takes longer: then ask for the `nearest`.
         """
         with self._lock:
             found = self._holding(version, passages=passages)
-            if not all(cached.scannable for cached in found):
+            if not all(one.scannable for some in (False, True) for one in self._holding(version, passages=some)):
                 return None
             return [cached.scan(query, namespace) for cached in found]
 
     def cosines(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int, *, exact: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the cosines of the nodes at *rows* (ascending): of whole texts, and of their nearest passages.
 
-        NaN stands for those without such a vector.
+        NaN stands for those without such a vector. *exact* ones are the same to the last bit, whoever computes them;
+        others as `scan` has them.
         """
         found = []
         wide = query.astype(np.float64)
@@ -435,9 +438,12 @@ class Dense:
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
                     slots, at = cached.places_of(rows)
                     if len(slots):
-                        # In float64, as the indexes have it: the same to the last bit, whoever computes it.
-                        exact = np.einsum("ij,j->i", cached.index.get(slots).astype(np.float64), wide)
-                        np.fmax.at(values, at, exact.astype(np.float32) + np.float32(0))
+                        vectors = cached.index.get(slots)
+                        if exact:  # in float64, as the indexes have it
+                            products = np.einsum("ij,j->i", vectors.astype(np.float64), wide).astype(np.float32)
+                        else:
+                            products = by_rows(vectors, query)
+                        np.fmax.at(values, at, products + np.float32(0))
                 found.append(values)
         return found[0], found[1]
 

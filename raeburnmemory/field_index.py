@@ -25,6 +25,7 @@ _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during whi
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
 _TABLE, _SPARSE = 32, 16  # for one row in so many, a table is faster than a search; none for rows that lie far apart
+_SCANNED = 20_000  # vectors that are compared faster than chosen from
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
 
 
@@ -243,8 +244,10 @@ class FieldIndex:
 
     @property
     def scannable(self) -> bool:
-        """Whether `scan` can be asked."""
-        return hasattr(self.index, "scan")
+        """Whether `scan` can be asked, and costs no more than looking for the nearest and comparing some more."""
+        if not hasattr(self.index, "scan"):
+            return False
+        return len(self.index) <= _SCANNED or getattr(self.index, "mode", "float32") == "float32"
 
     def scan(self, query: NDArray[np.float32], namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and the scores of their vectors, of all of *namespace* and perhaps of others."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .answers import Answers, around, named
-from .corpus import TEXT, Corpus, seconds
+from .corpus import Corpus, seconds
 from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, LockTimeout, MissingDependency
-from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
+from .evidence import DENSE, LEGS, LEXICAL, TIME, Board, Evidence, Listed
 from .filters import condition
 from .hits import Hit, Hits
 from .lock import Mutex
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .dense import Dense
     from .ranking import Observations, Ranking, Weights
     from .store import Store
+    from .wanted import Allowed
 
 __all__ = ["Recall", "Wanted"]
 
@@ -45,6 +46,7 @@ log = logging.getLogger("raeburnmemory")
 _POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
 _AGES = 1_000_000_000  # days; longer than anything lasted
+_SELECTIVE = 16  # where no more than one in so many may be found, they are compared alone
 _SAME = 0.9  # resemblance from which two texts are near-copies
 
 
@@ -59,6 +61,7 @@ class Recall:
         self._corpus = Corpus(store, namespace, language)
         self._selection = Selection(self._corpus, store)
         self._related: RelatedWords | None = None
+        self._board = Board()
 
     def __call__(self, query: str, k: int, wanted: Wanted, weights: Weights) -> Hits:
         """Return the *k* best hits for *query* among the nodes *wanted*."""
@@ -83,7 +86,7 @@ class Recall:
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
         with self._lock:
             self._corpus.catch_up()
-            allowed, pool = self._selection.mask(wanted), max(_POOL, k)
+            allowed, pool = self._selection.allowed(wanted), max(_POOL, k)
             picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
             while True:
                 evidence = self._evidence(query, pool, vector, allowed, legs, skipped, now)
@@ -125,7 +128,9 @@ class Recall:
         vector = self._vector(checked_text(query, "a question"), skipped) if DENSE in legs else None
         with self._lock:
             self._corpus.catch_up()
-            observed = observe(self._evidence(query, _POOL, vector, self._selection.mask(wanted), legs, skipped, now))
+            observed = observe(
+                self._evidence(query, _POOL, vector, self._selection.allowed(wanted), legs, skipped, now)
+            )
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
 
     def close(self) -> None:
@@ -155,7 +160,7 @@ class Recall:
             with self._lock:
                 corpus = self._corpus
                 if corpus.version != version:
-                    allowed, version = self._selection.mask(others), corpus.version
+                    allowed, version = self._selection.allowed(others).mask, corpus.version
                 number = corpus.number(hit.id)
                 if number < 0:  # forgotten since the search
                     return []
@@ -219,7 +224,7 @@ class Recall:
         query: str,
         pool: int,
         vector: NDArray[np.float32] | None,
-        allowed: NDArray[np.bool_],
+        allowed: Allowed,
         legs: frozenset[str],
         skipped: dict[str, str],
         now: float,
@@ -238,55 +243,66 @@ class Recall:
             spans = spans_in(query, now, now if math.isnan(first) else first)
         if self._related is None or self._related.index is not corpus.words:
             self._related = RelatedWords(corpus.words)  # the corpus was read anew
-        evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool)
+        evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool, self._board)
         if vector is not None:
-            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), skipped)
+            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), allowed, skipped)
         return evidence
 
-    def _look(self, evidence: Evidence, vector: NDArray[np.float32], skipped: dict[str, str]) -> None:
+    def _look(self, evidence: Evidence, vector: NDArray[np.float32], allowed: Allowed, skipped: dict[str, str]) -> None:
         """Fill in the cosines: of all texts, or of the nearest and of those that the ranking is going to compare."""
-        corpus, allowed, mine, version = self._corpus, evidence.allowed, self._namespace, self._corpus.version
-        scanned = True
-        for passages, cosines in ((False, evidence.whole), (True, evidence.passage)):
-            found = self._dense.scan(vector, mine, version, passages=passages)
-            if found is None:
-                scanned = False
-                among = None if allowed[(corpus.flags & TEXT) != 0].all() else corpus.rows[allowed]
-                found = [self._dense.nearest(vector, evidence.pool, mine, passages=passages, among=among)]
-            for rows, scores in found:
-                self._note(cosines, rows, scores, several=passages)
-        evidence.find_nearest()
-        if not scanned:
-            others = evidence.to_compare()
-            evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others], version)
-        known = np.isfinite(evidence.cosines)
-        if not (allowed & ~known).any():
-            return
-        there, having = (
-            np.bincount(corpus.kinds[some], minlength=len(corpus.names)) for some in (allowed, allowed & known)
-        )
-        lacking = [kind for kind in EMBEDDED if (code := corpus.code(kind)) >= 0 and there[code] and not having[code]]
+        corpus, version = self._corpus, self._corpus.version
+        scanned = None
+        if allowed.numbers is None or len(allowed.numbers) * _SELECTIVE > len(corpus):
+            scanned = [self._scanned(vector, passages=passages) for passages in (False, True)]
+        if scanned is not None and scanned[0] is not None and scanned[1] is not None:
+            evidence.know(scanned[0], scanned[1])
+        else:
+            among = None if allowed.numbers is None else corpus.rows[allowed.numbers]
+            whole, passage = (
+                self._numbered(
+                    *self._dense.nearest(
+                        vector, evidence.pool, self._namespace, version=version, passages=passages, among=among
+                    )
+                )
+                for passages in (False, True)
+            )
+            evidence.know_nearest(
+                whole, passage, lambda numbers: self._dense.cosines(vector, corpus.rows[numbers], version, exact=False)
+            )
+        having = np.bincount(corpus.kinds[evidence.nearest], minlength=len(corpus.names))
+        codes = {kind: corpus.code(kind) for kind in EMBEDDED}
+        lacking = [kind for kind, code in codes.items() if code >= 0 and allowed.kinds[code] and not having[code]]
         if lacking and len(lacking) < len(EMBEDDED):
             skipped.update({f"{DENSE} ({kind})": f"no {kind} has a vector; reindex makes them" for kind in lacking})
 
-    def _note(
-        self, cosines: NDArray[np.float32], rows: NDArray[np.int64], scores: NDArray[np.float32], *, several: bool
-    ) -> None:
-        """Write scores to where the nodes at *rows* have theirs, the best where a node has *several*."""
+    def _scanned(self, vector: NDArray[np.float32], *, passages: bool) -> NDArray[np.float32] | None:
+        """Return the cosine of every node and of nobody, NaN without a vector; None where searching is faster."""
+        found = self._dense.scan(vector, self._namespace, self._corpus.version, passages=passages)
+        if found is None:
+            return None
+        cosines = np.full(len(self._corpus) + 1, np.nan, np.float32)
+        for some in found:
+            numbers, scores = self._numbered(*some)
+            if passages:
+                np.fmax.at(cosines, numbers, scores)  # of several, the best
+            else:
+                cosines[numbers] = scores
+        return cosines
+
+    def _numbered(
+        self, rows: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the numbers of nodes at *rows*, with their scores, of those that are known."""
         numbers = self._corpus.numbers(rows)
         known = numbers >= 0  # not of another namespace, nor newer than the corpus
-        if not known.all():
-            numbers, scores = numbers[known], scores[known]
-        if several:
-            np.fmax.at(cosines, numbers, scores)
-        else:
-            cosines[numbers] = scores
+        return (numbers, scores) if known.all() else (numbers[known], scores[known])
 
     def _compare(self, evidence: Evidence, vector: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
         """Note the cosines of some nodes with the question itself."""
         numbers = np.sort(numbers)
         corpus = self._corpus
-        evidence.similar[numbers] = np.fmax(*self._dense.cosines(vector, corpus.rows[numbers], corpus.version))
+        cosines = np.fmax(*self._dense.cosines(vector, corpus.rows[numbers], corpus.version))
+        evidence.similar = Listed(numbers, cosines)
 
     # --- the best of them ---------------------------------------------------------------------------------------
 

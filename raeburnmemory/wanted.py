@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .corpus import seconds
+from .corpus import TEXT, seconds
 from .filters import condition
 from .nodes import PROMPT, RESPONSE
 from .records import checked_ids, utc
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .corpus import Corpus
     from .store import Store
 
-__all__ = ["Selection", "Wanted"]
+__all__ = ["Allowed", "Selection", "Wanted"]
 
 _READ = 1000  # nodes read at a time
 _FEW = 4  # values up to which comparing with each is faster than looking all up
@@ -48,39 +48,55 @@ class Wanted:
     now: Any = None
 
 
+class Allowed(NamedTuple):
+    """Who may be found: of every node whether it may, and the numbers of those who may (None: all with a text)."""
+
+    mask: NDArray[np.bool_]
+    numbers: NDArray[np.int64] | None
+    kinds: NDArray[np.int64]
+    """How many there are of each kind, by its code."""
+
+
 class Selection:
     """Chooses from a corpus. What no filter changes is remembered. For one thread at a time."""
 
     def __init__(self, corpus: Corpus, store: Store) -> None:
         self._corpus, self._store = corpus, store
         # Who is there: at a version of the corpus, from one time until before another.
-        self._alive: tuple[int, float, float, NDArray[np.bool_]] = (-1, 0.0, 0.0, np.zeros(0, np.bool_))
+        self._alive = Allowed(np.zeros(0, np.bool_), None, np.zeros(0, np.int64))
+        self._when = -1, 0.0, 0.0
 
-    def mask(self, wanted: Wanted) -> NDArray[np.bool_]:
-        """Tell of every node whether it may be found; not to be changed."""
-        numbers = self.numbers(wanted)
+    def allowed(self, wanted: Wanted) -> Allowed:
+        """Tell who may be found; not to be changed."""
+        alive, numbers = self.alive(), self.numbers(wanted)
         if numbers is None:
-            return self.alive()
+            return alive
         allowed = np.zeros(len(self._corpus), np.bool_)
         allowed[numbers] = True
-        return allowed
+        return Allowed(allowed, numbers, self._counted(self._corpus.kinds[numbers]))
 
-    def alive(self) -> NDArray[np.bool_]:
-        """Tell of every node whether it is there, with a text; not to be changed."""
+    def _counted(self, kinds: NDArray[np.int32]) -> NDArray[np.int64]:
+        return np.bincount(kinds, minlength=len(self._corpus.names))
+
+    def alive(self) -> Allowed:
+        """Tell who is there, with a text; not to be changed."""
         corpus, now = self._corpus, time.time()  # what expired is gone, whenever the question is asked from
-        version, since, until, alive = self._alive
+        version, since, until = self._when
         if version != corpus.version or not since <= now < until:
             later = corpus.expires[corpus.expires > now]
-            alive = corpus.alive(now)
-            self._alive = (corpus.version, now, float(later.min()) if len(later) else math.inf, alive)
-        return alive
+            mask = corpus.alive(now)
+            numbers = np.flatnonzero(mask)
+            all_of_them = len(numbers) == np.count_nonzero(corpus.flags & TEXT)
+            self._alive = Allowed(mask, None if all_of_them else numbers, self._counted(corpus.kinds[numbers]))
+            self._when = corpus.version, now, float(later.min()) if len(later) else math.inf
+        return self._alive
 
     def numbers(self, wanted: Wanted) -> NDArray[np.int64] | None:
         """Return the numbers of the nodes that may be found, ascending; None if that is everybody who is alive.
 
         Where sessions are named, nobody outside of them is looked at.
         """
-        corpus, alive, inside = self._corpus, self.alive(), None
+        corpus, alive, inside = self._corpus, self.alive().mask, None
         if wanted.session is not None:
             sessions = {corpus.number(one) for one in checked_ids(wanted.session, "a session's id")}
             said = [number for session in sessions if session >= 0 for number in corpus.members(session)]
