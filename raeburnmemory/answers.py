@@ -148,10 +148,7 @@ class _Reasons:
         self._names = list(dict.fromkeys(one.leg for one in parts_of))
         self._legs = np.array([parts[[one.leg == leg for one in parts_of]].sum(axis=0) for leg in self._names]).round(6)
         self._written = evidence.question.written if evidence.question is not None else []
-        self._held = np.zeros((len(self._written), len(numbers)), np.bool_)
-        if self._written and len(evidence.found):
-            there, places = evidence.where(numbers)
-            self._held = (evidence.counts[:, places] > 0) & there
+        self._held = evidence.words_in(numbers)
         parts[np.abs(parts) < _MENTIONED] = 0
         self._support = []  # for each relation how much came over it from which node
         for relation in dict.fromkeys(one.relation for one in parts_of if one.relation is not None):

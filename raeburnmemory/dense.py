@@ -69,6 +69,8 @@ _AGREEMENT = 0.99  # cosine at which vectors of unknown origin count as a model'
 _SAMPLE = 2048  # vectors per field from which a mean is taken
 _COMMON = 0.75  # the share of the mean's direction that is taken out of a question
 _FEW = 20  # texts
+_SCANNED = 12_000_000  # numbers up to which all vectors are compared faster than the nearest are found
+_BLOCK = 512  # vectors that are compared while they are near the processor
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
 
 
@@ -418,7 +420,11 @@ class Dense:
         """
         with self._lock:
             found = self._holding(version, passages=passages)
-            if not all(one.scannable for some in (False, True) for one in self._holding(version, passages=some)):
+            whole = [one for some in (False, True) for one in self._holding(version, passages=some)]
+            if not all(one.scannable for one in whole):
+                return None
+            numbers = sum(len(one.index) * one.index.dim for one in whole)
+            if numbers > _SCANNED and any(one.skips for one in whole):
                 return None
             return [cached.scan(query, namespace) for cached in found]
 
@@ -437,13 +443,14 @@ class Dense:
                 values = np.full(len(rows), np.nan, np.float32)
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
                     slots, at = cached.places_of(rows)
-                    if len(slots):
-                        vectors = cached.index.get(slots)
+                    for start in range(0, len(slots), _BLOCK):
+                        some = slice(start, start + _BLOCK)
+                        vectors = cached.index.get(slots[some])
                         if exact:  # in float64, as the indexes have it
                             products = np.einsum("ij,j->i", vectors.astype(np.float64), wide).astype(np.float32)
                         else:
                             products = by_rows(vectors, query)
-                        np.fmax.at(values, at, products + np.float32(0))
+                        np.fmax.at(values, at[some], products + np.float32(0))
                 found.append(values)
         return found[0], found[1]
 

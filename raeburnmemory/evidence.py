@@ -38,6 +38,7 @@ _TOP = 50  # candidates whose links are followed
 _SHORT, _LONG, _SESSION = (0.9, 0.4), (1.2, 0.95), (1.2, 0.75)  # k1 and b of BM25
 _META = 0.5  # the weight of words that speak of the memory itself
 _WEEK = 7 * 86_400.0
+_LARGE, _SPARSE = 8192, 16  # values of which a sample, one in so many, tells which are worth sorting
 
 
 class Places:
@@ -47,14 +48,19 @@ class Places:
         self._at = np.full(1, -1, np.int32)  # the last place is that of -1, nobody
         self._numbers: Numbers = np.empty(0, np.int64)
 
-    def put(self, numbers: Numbers, n: int) -> None:
-        """Take *numbers* (below *n*, none below 0) instead of those before."""
+    def put(self, numbers: Numbers, n: int, *, once: bool = True) -> Numbers:
+        """Take *numbers* (below *n*, none below 0) instead of those before; return them, each *once* in any order."""
         if n >= len(self._at):
             self._at = np.full(n + n // 8 + 2, -1, np.int32)
         else:
             self._at[self._numbers] = -1
-        self._at[numbers] = np.arange(len(numbers), dtype=np.int32)
+        places = np.arange(len(numbers), dtype=np.int32)
+        self._at[numbers] = places
+        if not once:
+            numbers = numbers[self._at[numbers] == places]  # one of equal ones wrote last
+            self._at[numbers] = places[: len(numbers)]
         self._numbers = numbers
+        return numbers
 
     def of(self, numbers: Numbers) -> NDArray[np.int32]:
         """Return the place of each of *numbers*, -1 for those that are not there, and for -1."""
@@ -68,6 +74,17 @@ class Board:
         self.texts, self.sessions, self.compared = Places(), Places(), Places()
         self._said: Floats = np.empty(0, np.float32)
         self._spoken = (0, 0.0)
+        self._names: list[str] = []
+        self._words: dict[int, frozenset[str]] = {}
+
+    def words_of(self, corpus: Corpus, code: int) -> frozenset[str]:
+        """Return the words of the name of a speaker."""
+        if corpus.names is not self._names:
+            self._names, self._words = corpus.names, {}
+        found = self._words.get(code)
+        if found is None:
+            found = self._words[code] = frozenset(corpus.words.words.of(corpus.names[code]))
+        return found
 
     def spoken(self, said: Floats) -> tuple[int, float]:
         """Return how many sessions have words, and how many in the mean, from how many each has."""
@@ -78,10 +95,13 @@ class Board:
 
 
 class Values:
-    """A value for each of some nodes; for all others, and for nobody (-1), the last one."""
+    """A value for each of some nodes; for all others, and for nobody (-1), the last one.
 
-    def __init__(self, values: Floats, places: Places | None = None) -> None:
-        self.values, self._places = values, places
+    The *best* of those that may be found is what others are compared with.
+    """
+
+    def __init__(self, values: Floats, places: Places | None = None, best: float = 0.0) -> None:
+        self.values, self._places, self.best = values, places, best
 
     def __call__(self, numbers: Numbers) -> Floats:
         """Return the value of each of *numbers*."""
@@ -133,24 +153,23 @@ class Evidence:
     ) -> None:
         self.corpus, self.query, self.question = corpus, query, question
         self.allowed, self.spans, self.legs, self.pool = allowed.mask, spans, legs, pool
-        self._board = board
-        nothing, unknown = _Nothing(0.0), _Nothing(np.nan)
-        self.similar: Values = unknown  # cosines with the question itself, for hits
+        self.board = board
+        nothing = _Nothing(0.0)
+        self.similar: Values = _Nothing(np.nan)  # cosines with the question itself, for hits
         # Cosines with what sets the question apart, for the ranking: of whole texts, and of their nearest passages.
-        self.whole: Values = unknown
-        self.passage: Values = unknown
-        self._best_whole = self._best_passage = 0.0  # of those that may be found
-        self.nearest: Numbers = np.empty(0, np.int64)  # by meaning
+        self.whole: Values = _Nothing(np.nan)
+        self.passage: Values = _Nothing(np.nan)
+        self.nearest: Numbers = np.empty(0, np.int64)  # by meaning, in no order, some twice
         self.found: Numbers = np.empty(0, np.int64)  # texts that hold words of the question, or related ones
         self.words: Values = nothing
         self.exact_words: Values = nothing
         self.held: Values = nothing
         self.session: Values = nothing
-        self.counts = np.empty((0, 0), np.float32)  # how often each word of the question stands in each of these
+        self.holds = np.empty((0, 0), np.bool_)  # which words of the question stand in which of the texts found
+        self.many: Numbers = np.zeros(1, np.int64)  # and how many in each, and in nobody's
         self._compare: Compare | None = None
         if question is not None:
             self._look_for(question, related)
-        self._may = self.allowed[self.found]
 
     # --- words --------------------------------------------------------------------------------------------------
 
@@ -169,29 +188,45 @@ class Evidence:
             if term != mine
         ]
         texts, often, sizes = index.postings_of([term for _, term, _ in (*own, *near)])
-        self.found = _once(texts, len(corpus))
-        place = self._put(self._board.texts, self.found)
-        rows = np.repeat(np.array([at for at, *_ in (*own, *near)], np.int64), sizes)
-        cells = rows * len(self.found) + place.of(texts)  # of a table (words, texts): how often each stands in each
-        counts = np.zeros(len(weights) * len(self.found), np.float32)
-        mine = int(sizes[: len(own)].sum())
+        place, often = self.board.texts, often.astype(np.float32)
+        self.found = place.put(texts, len(corpus), once=False)
+        n, mine, total = len(self.found), int(sizes[: len(own)].sum()), max(float(weights.sum(dtype=np.float64)), 1e-9)
+        at = place.of(texts)
+        rows = np.repeat(np.array([row for row, *_ in (*own, *near)], np.int64), sizes)
+        cells = rows * n + at  # of a table (words, texts): how often each stands in each
+        counts = np.zeros(len(weights) * n, np.float32)
         counts[cells[:mine]] = often[:mine]
-        table = counts.reshape(len(weights), len(self.found))
-        self.counts = table.copy()
+        table = counts.reshape(len(weights), n)
+        self.holds = table > 0
         lengths = index.lengths()[self.found].astype(np.float32)
-        self.exact_words = Values(_bm25(self.counts, lengths, weights, mean, _LONG), place)
-        self.held = Values(_with_nothing(weights @ (self.counts > 0) / max(float(weights.sum()), 1e-9)), place)
+
+        # The words themselves: what each adds to each text. There are less of these than places in the table.
+        worth, here, some = weights[rows[:mine]], at[:mine], often[:mine]
+        k1, _ = _LONG
+        parts = worth * np.float32(k1 + 1) * (some / (some + _slowness(lengths, mean, _LONG)[here]))
+        self.exact_words = self._valued(np.bincount(here, parts, n + 1))
+        self.held = self._valued(np.bincount(here, worth, n + 1) / total)
+        self.many = np.bincount(here, minlength=n + 1)
         if GRAPH in self.legs:
-            self._look_in_sessions(rows[:mine], corpus.sessions[texts[:mine]], often[:mine], share)
+            self._look_in_sessions(rows[:mine], self._sessions[here], some, share)
 
         # Of a text that holds several words related to one of the question's, the best one counts.
         closeness = np.repeat(np.array([close for *_, close in near], np.float32), sizes[len(own) :])
-        np.maximum.at(counts, cells[mine:], closeness * often[mine:].astype(np.float32))
-        self.words = Values(_bm25(table, lengths, weights, mean, _SHORT), place)
+        np.maximum.at(counts, cells[mine:], closeness * often[mine:])
+        self.words = self._valued(_bm25(table, lengths, weights, mean, _SHORT))
 
-    def _put(self, places: Places, numbers: Numbers) -> Places:
-        places.put(numbers, len(self.corpus))
-        return places
+    @cached_property
+    def _may(self) -> NDArray[np.bool_]:
+        return self.allowed[self.found]
+
+    @cached_property
+    def _sessions(self) -> NDArray[np.int32]:
+        return self.corpus.sessions[self.found]
+
+    def _valued(self, values: NDArray[Any]) -> Values:
+        """Return values of the texts found, and of nobody."""
+        values = values.astype(np.float32, copy=False)
+        return Values(values, self.board.texts, float((values[:-1] * self._may).max(initial=np.float32(0))))
 
     def _look_in_sessions(self, words: Numbers, sessions: Numbers, often: Numbers, share: Floats) -> None:
         """Fill in BM25 of every session as one text, from which word stands how often in a text of which session."""
@@ -201,9 +236,9 @@ class Evidence:
         if not len(sessions):
             return
         said = self.corpus.said()
-        held, mean = self._board.spoken(said)
-        numbers = _once(sessions, len(self.corpus))
-        place = self._put(self._board.sessions, numbers)
+        held, mean = self.board.spoken(said)
+        place = self.board.sessions
+        numbers = place.put(sessions, len(self.corpus), once=False)
         cells = words * len(numbers) + place.of(sessions)
         counts = np.bincount(cells, often, len(share) * len(numbers)).astype(np.float32)
         counts = counts.reshape(len(share), len(numbers))
@@ -217,12 +252,11 @@ class Evidence:
         wanted = np.zeros(len(self.corpus) + 1, np.bool_)
         wanted[sessions] = True
         wanted[-1] = False  # nobody's
-        theirs = self.corpus.sessions[self.found]
+        theirs = self._sessions
         some = np.flatnonzero(wanted[theirs] & (values.values[:-1] > 0))
-        names, at = np.unique(sessions, return_inverse=True)
-        best = np.zeros(len(names), np.float32)
-        np.maximum.at(best, np.searchsorted(names, theirs[some]), self._scale(self._best(values))(values.values[some]))
-        return best[at.ravel()]
+        best = np.zeros(len(wanted), np.float32)
+        np.maximum.at(best, theirs[some], _scale(values.best)(values.values[some]))
+        return best[sessions]
 
     # --- meaning ------------------------------------------------------------------------------------------------
 
@@ -233,9 +267,9 @@ class Evidence:
 
     def know(self, whole: Floats, passage: Floats) -> None:
         """Take the cosines of all nodes, and of nobody at the end, NaN for those without a vector."""
-        self.whole, self.passage = Values(whole), Values(passage)
         at = [np.flatnonzero(self.allowed & ~np.isnan(values[:-1])) for values in (whole, passage)]
         self._note_nearest(*((numbers, values[numbers]) for numbers, values in zip(at, (whole, passage), strict=True)))
+        self.whole, self.passage = Values(whole, None, self.whole.best), Values(passage, None, self.passage.best)
 
     def know_nearest(self, whole: tuple[Numbers, Floats], passage: tuple[Numbers, Floats], compare: Compare) -> None:
         """Take the nearest, their numbers and cosines, and a function that compares further nodes (ascending)."""
@@ -252,20 +286,20 @@ class Evidence:
             for code in codes:
                 some = np.flatnonzero(kinds == code)
                 if len(some):
-                    parts.append(_top(numbers[some], values[some], self.pool))
-        self.nearest = np.unique(np.concatenate(parts))
-        self._best_whole, self._best_passage = (
+                    parts.append(numbers[some[_top(values[some], self.pool)]])
+        self.nearest = np.concatenate(parts)
+        self.whole.best, self.passage.best = (
             float(values.max(initial=np.float32(0))) for _, values in (whole, passage)
         )
 
     def _fill(self, numbers: Numbers) -> None:
         """Compare the nodes with these *numbers* (ascending)."""
         if self._compare is not None:
-            places = self._put(self._board.compared, numbers)
-            nobody = np.full(1, np.nan, np.float32)
+            places, nobody = self.board.compared, np.full(1, np.nan, np.float32)
+            places.put(numbers, len(self.corpus))
             whole, passage = self._compare(numbers)
-            self.whole = Values(np.concatenate([whole, nobody]), places)
-            self.passage = Values(np.concatenate([passage, nobody]), places)
+            self.whole = Values(np.concatenate([whole, nobody]), places, self.whole.best)
+            self.passage = Values(np.concatenate([passage, nobody]), places, self.passage.best)
 
     # --- who is compared ----------------------------------------------------------------------------------------
 
@@ -279,8 +313,10 @@ class Evidence:
         there = np.zeros(len(corpus) + 1, np.bool_)  # the last place is that of -1, nobody
         there[self.nearest] = True
         for scores in (self.words, self.exact_words):
-            some = np.flatnonzero((scores.values[:-1] > 0) & self._may)
-            there[_top(self.found[some], scores.values[some], self.pool)] = True
+            if scores.best > 0:
+                values = scores.values[:-1] * self._may
+                best = _top(values, self.pool)
+                there[self.found[best[values[best] > 0]]] = True
         if self.spans:
             there[np.flatnonzero((self.timely > 0) & self.allowed)[-self.pool :]] = True
         if GRAPH in self.legs:
@@ -334,26 +370,17 @@ class Evidence:
 
     # --- on one scale -------------------------------------------------------------------------------------------
 
-    def _best(self, values: Values) -> float:
-        """Return the best of the texts that hold words, of those that may be found."""
-        return float(values.values[:-1][self._may].max(initial=np.float32(0)))
-
     def scaled(self, values: Values) -> Callable[[Numbers], Floats]:
-        """Return a function from numbers of nodes to `words` or `exact_words` over the best allowed, from 0 to 1.
+        """Return a function from numbers of nodes to *values* over the best of those that may be found, from 0 to 1.
 
         Nobody, -1, has 0.
         """
-        scale = self._scale(self._best(values))
+        scale = _scale(values.best)
         return lambda numbers: scale(values(numbers))
-
-    @staticmethod
-    def _scale(best: float) -> Callable[[Floats], Floats]:
-        factor, zero, one = np.float32(1 / best if best > 0 else 0), np.float32(0), np.float32(1)
-        return lambda values: np.asarray(np.minimum(np.fmax(values, zero) * factor, one), np.float32)
 
     def near(self) -> Callable[[Numbers], Floats]:
         """Return a function that tells how near nodes are: half as wholes, half by the nearest passage, each scaled."""
-        whole, passage = self._scale(self._best_whole), self._scale(max(self._best_whole, self._best_passage))
+        whole, passage = _scale(self.whole.best), _scale(max(self.whole.best, self.passage.best))
 
         def of(numbers: Numbers) -> Floats:
             mine = self.whole(numbers)
@@ -362,14 +389,18 @@ class Evidence:
 
         return of
 
-    def where(self, numbers: Numbers) -> tuple[NDArray[np.bool_], Numbers]:
-        """Tell which of some nodes hold words of the question or related ones, and where they are in `found`."""
-        if not len(self.found):
-            return np.zeros(len(numbers), np.bool_), np.zeros(0, np.int64)
-        places = self._board.texts.of(numbers)
-        return places >= 0, places
-
     # --- for hits -----------------------------------------------------------------------------------------------
+
+    def words_in(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Tell which words of the question stand in which of some texts, (words, texts)."""
+        if not len(self.found):
+            return np.zeros((len(self.holds), len(numbers)), np.bool_)
+        places = self.board.texts.of(numbers)
+        return np.asarray(self.holds[:, places] & (places >= 0))
+
+    def several(self, numbers: Numbers) -> NDArray[np.bool_]:
+        """Tell which of some texts hold more than one word of the question."""
+        return np.asarray(self.many[self.board.texts.of(numbers)] > 1)
 
     def shares(self, numbers: Numbers) -> list[float | None]:
         """Return the share of the question's words that each of some nodes holds, by idf."""
@@ -378,11 +409,21 @@ class Evidence:
         return np.minimum(self.held(numbers).astype(np.float64), 1).round(6).tolist()  # type: ignore[no-any-return]
 
 
-def _bm25(counts: Floats, lengths: Numbers, weights: Floats, mean: float, parameters: tuple[float, float]) -> Floats:
+def _bm25(counts: Floats, lengths: Floats, weights: Floats, mean: float, parameters: tuple[float, float]) -> Floats:
     """Return BM25 of texts of some *lengths*, and of nobody, from how often each word stands in each (words, texts)."""
+    k1, _ = parameters
+    return _with_nothing((weights * np.float32(k1 + 1)) @ (counts / (counts + _slowness(lengths, mean, parameters))))
+
+
+def _slowness(lengths: Floats, mean: float, parameters: tuple[float, float]) -> Floats:
+    """Return how often a word has to stand in texts of some *lengths* to be worth half as much as it can be."""
     k1, b = parameters
-    slow = (k1 * (1 - b) + k1 * b / max(mean, 1e-9) * lengths.astype(np.float32)).astype(np.float32)
-    return _with_nothing((weights * np.float32(k1 + 1)) @ (counts / (counts + slow)))
+    return (k1 * (1 - b) + k1 * b / max(mean, 1e-9) * lengths).astype(np.float32)
+
+
+def _scale(best: float) -> Callable[[Floats], Floats]:
+    factor, zero, one = np.float32(1 / best if best > 0 else 0), np.float32(0), np.float32(1)
+    return lambda values: np.asarray(np.minimum(np.fmax(values, zero) * factor, one), np.float32)
 
 
 def _with_nothing(values: Floats) -> Floats:
@@ -392,15 +433,18 @@ def _with_nothing(values: Floats) -> Floats:
     return longer
 
 
-def _once(some: Numbers, n: int) -> NDArray[np.int64]:
-    """Return all numbers (below *n*, none below 0) among *some*, ascending and once."""
-    there = np.zeros(n, np.bool_)
-    there[some] = True
-    return np.flatnonzero(there)
-
-
-def _top(numbers: Numbers, values: Floats, pool: int) -> Numbers:
-    """Return those of *numbers* with the *pool* greatest values, and all that equal the last of them."""
-    if len(numbers) <= pool:
-        return numbers
-    return np.asarray(numbers[values >= np.partition(values, len(values) - pool)[len(values) - pool]])
+def _top(values: Floats, pool: int) -> Numbers:
+    """Return the places of the *pool* greatest of *values*, and of all that equal the last of them."""
+    if len(values) <= pool:
+        return np.arange(len(values))
+    places = None
+    if len(values) > _LARGE:
+        # What twice as many of a sample reach as need be, enough of all reach, as a rule.
+        sample, rank = values[::_SPARSE], 2 * pool // _SPARSE + _SPARSE
+        if rank < len(sample):
+            some = np.flatnonzero(values >= np.partition(sample, len(sample) - rank)[len(sample) - rank])
+            if len(some) >= pool:
+                places, values = some, values[some]
+    least = np.partition(values, len(values) - pool)[len(values) - pool]
+    best = np.flatnonzero(values >= least)
+    return best if places is None else places[best]

@@ -347,9 +347,7 @@ def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -
     total = float(worth.sum())
     if total <= 0:
         return np.zeros(len(numbers), np.float32)
-    there, at = evidence.where(numbers)
-    several = np.count_nonzero(evidence.counts[:, at], axis=0) > 1
-    places = np.flatnonzero(there & several)
+    places = np.flatnonzero(evidence.several(numbers))
     stream, owners = corpus.words.streams_of(numbers[places])
     asked = np.full(len(corpus.words.written), -1, np.int64)
     asked[[term for term in question.terms if term >= 0]] = [at for at, term in enumerate(question.terms) if term >= 0]
@@ -369,7 +367,7 @@ def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
     named = [
         code
         for code in np.unique(speakers).tolist()
-        if code >= 0 and asked & set(corpus.words.words.of(corpus.names[code]))
+        if code >= 0 and not asked.isdisjoint(evidence.board.words_of(corpus, code))
     ]
     return np.isin(speakers, named).astype(np.float32)
 
