@@ -91,6 +91,8 @@ class Dense:
         # The indexes that hold anything, at a version: those of whole texts, and of passages.
         self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
+        # Of a namespace and a field: which vectors of which index were added up, and their sum.
+        self._sums: dict[tuple[str, str], tuple[VectorIndex, NDArray[np.int64], NDArray[np.float64]]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
         variable = os.environ.get(_VARIABLE)
@@ -503,10 +505,22 @@ class Dense:
             slots = cached.slots if slots is None else slots
             if len(slots):
                 picked = slots[:: -(-len(slots) // _SAMPLE)]
-                mean = cached.index.get(picked).mean(axis=0, dtype=np.float64)
+                mean = self._sum(namespace, field, cached, picked) / len(picked)
                 total = mean * len(slots) + (total if count else 0)
                 count += len(slots)
         return total / max(count, 1), count
+
+    def _sum(self, namespace: str, field: str, cached: FieldIndex, picked: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the sum of the vectors at the slots *picked*: of those that came since the last time and that one."""
+        index, known, found = self._sums.get((namespace, field), (None, picked, np.zeros((1, 0))))
+        if index is not cached.index or not np.array_equal(known, picked[: len(known)]):
+            known, found = picked[:0], np.zeros((1, cached.index.dim))
+        if len(known) < len(picked):
+            # Row by row, as adding up all at once does, so that nothing hangs on when it was asked for.
+            new = cached.index.get(picked[len(known) :])
+            found = np.add.reduce(np.concatenate([found, new]), axis=0, keepdims=True)
+            self._sums[namespace, field] = cached.index, np.array(picked), found
+        return np.asarray(found[0])
 
     def alike(self, after: int, namespace: str, threshold: float, field: str = PROMPT) -> Alike | None:
         """Compare the next vectors of whole texts behind slot *after* with those before; see `FieldIndex.alike`."""

@@ -1236,3 +1236,52 @@ def test_searching_while_others_add(tmp_path):
             thread.join()
         assert errors == []
         assert len(memory.recall("harbour", ALL)) == 31
+
+
+class Counting(Distant):
+    """Counts the vectors that it gives out."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.given, give = 0, self.index.get
+
+        def get(slots):
+            self.given += len(slots)
+            return give(slots)
+
+        self.get = get
+
+
+def test_what_all_texts_have_in_common_is_kept_up_with(tmp_path):
+    """Adding reads what came and no more; the mean is to the last bit that of who begins with everything."""
+    path, dice = tmp_path / "m.db", random.Random(4)
+
+    def mean(memory):
+        memory.recall("harbour")
+        index = memory._dense._indexes["prompt"].index
+        before = index.given
+        centre, count = memory._dense._centre("default", memory._store.version())
+        return centre, count, index.given - before
+
+    with MemoryGraph(path, "builtin", vector_backend=Counting) as memory:
+        texts = {}
+        for number in range(40):
+            texts[f"p{number}"] = " ".join(dice.choices(WORDS, k=4))
+            say(memory, **{f"p{number}": texts[f"p{number}"]})
+            if number == 20:
+                memory.forget("p7")
+                memory.update("p3", text="sea gull")
+                texts["p3"] = "sea gull"
+                del texts["p7"]
+            centre, count, read = mean(memory)
+            assert count == len(texts)
+            assert read == 0  # the search before had read what there was to read
+            expected = memory._dense.embed(list(texts.values())).astype(np.float64).mean(axis=0)
+            assert centre == pytest.approx(expected, abs=1e-6)
+        index = memory._dense._indexes["prompt"].index
+        before = index.given
+        say(memory, last="harbour sea")
+        memory._dense._centre("default", memory._store.version())
+        assert index.given == before + 1
+        with MemoryGraph(path, "builtin", vector_backend=Counting) as other:
+            assert np.array_equal(mean(other)[0], mean(memory)[0])
