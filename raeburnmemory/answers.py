@@ -58,7 +58,7 @@ class Answers(Sequence[Hit]):
         self._nodes, self._ids = read(list(self._rows.values())), corpus.ids
         reasons = _Reasons(ranking, evidence, chosen, corpus)
         scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
-        similar = evidence.similar[numbers].astype(np.float64).round(6).tolist()
+        similar = evidence.similar(numbers).astype(np.float64).round(6).tolist()
         shares = evidence.shares(numbers)
         copies = [[corpus.ids[ranking.numbers[one]] for one in folded.get(place, ())] for place in chosen]
         parts = zip(numbers.tolist(), scores, similar, shares, agents, sessions, exchanges, copies, strict=True)
@@ -148,10 +148,7 @@ class _Reasons:
         self._names = list(dict.fromkeys(one.leg for one in parts_of))
         self._legs = np.array([parts[[one.leg == leg for one in parts_of]].sum(axis=0) for leg in self._names]).round(6)
         self._written = evidence.question.written if evidence.question is not None else []
-        self._held = np.zeros((len(self._written), len(numbers)), np.bool_)
-        if self._written and len(evidence.texts):
-            columns = np.minimum(np.searchsorted(evidence.texts, numbers), len(evidence.texts) - 1)
-            self._held = (evidence.counts[:, columns] > 0) & (evidence.texts[columns] == numbers)
+        self._held = evidence.words_in(numbers)
         parts[np.abs(parts) < _MENTIONED] = 0
         self._support = []  # for each relation how much came over it from which node
         for relation in dict.fromkeys(one.relation for one in parts_of if one.relation is not None):

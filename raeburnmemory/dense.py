@@ -38,6 +38,7 @@ from .errors import (
 from .field_index import FieldIndex
 from .hits import Hit, Hits
 from .index import index_name, open_index
+from .index._arrays import by_rows
 from .lock import Mutex
 from .nodes import PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
@@ -71,6 +72,8 @@ _COMMON = 0.75  # the share of the mean's direction that is taken out of a quest
 _FEW = 20  # texts
 _SHORTEST = 1e-12  # a vector that somebody brings along is longer than that
 _MANY = 1024  # vectors that are normalised at once
+_SCANNED = 12_000_000  # numbers up to which all vectors are compared faster than the nearest are found
+_BLOCK = 512  # vectors that are compared while they are near the processor
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
 
 
@@ -91,6 +94,8 @@ class Dense:
         # The indexes that hold anything, at a version: those of whole texts, and of passages.
         self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
+        # Of a namespace and a field: which vectors of which index were added up, and their sum.
+        self._sums: dict[tuple[str, str], tuple[VectorIndex, NDArray[np.int64], NDArray[np.float64]]] = {}
         self._embedder = embedder  # loaded already, to see whether it can be had
         self.dim_seen: int | None = None  # in the record when it was last read
         self._bound: dict[str, Any] | None = None  # the record that the embedder was compared with
@@ -332,21 +337,42 @@ class Dense:
         with self._lock:
             return sum(len(cached.index) for cached in self._holding(self._store.version(), passages=False))
 
-    def search(self, text: str, k: int, namespace: str, field: str = PROMPT) -> Hits:
-        """Return the *k* nodes of *namespace* whose vectors in *field* are nearest to *text*.
+    def search(
+        self,
+        question: Any,
+        k: int,
+        namespace: str,
+        fields: Sequence[str] = (PROMPT,),
+        among: tuple[int, NDArray[np.int64]] | None = None,
+    ) -> Hits:
+        """Return the *k* nodes of *namespace* whose vectors in *fields* are nearest to *question*, a text or a vector.
+
+        *among* restricts the search to the nodes at some rows (ascending), known at a version of the store.
 
         Raises:
             EmbeddingsMissing: There are such nodes, but no vectors.
+            InvalidInput: The vector is none.
+            DimensionMismatch: It has another length than those of the store.
         """
         if (lost := self.lost()) is not None:
             raise EmbeddingsMissing(lost)
         with self._lock:
-            if not len(self._cached(field).index):
-                return self._nothing(namespace, field)
-            query = self.embed([text])[0]
+            version, rows = (self._store.version(), None) if among is None else among
+            query = None if isinstance(question, str) else self._checked_question(question, version)
+            if not any(len(self._cached(field, version).index) for field in fields):
+                return self._nothing(namespace, fields)
+            if query is None:
+                query = self.embed([question])[0]
             if not query.any():
                 return Hits(skipped={"dense": self.unknown_words("the question")})
-            return Hits(self._found(query, k, namespace, field), legs=["dense"])
+            return Hits(self._found(query, k, namespace, fields, rows, version), legs=["dense"])
+
+    def _checked_question(self, values: Any, version: int) -> NDArray[np.float32]:
+        vector = self.checked_vector(values, "a question")
+        # What the model is, the store has to be asked; what an index holds is known.
+        if not any(one.index.dim == len(vector) for one in self._holding(version, passages=False)):
+            self.check_dim(vector, "a question", self.record())
+        return vector
 
     def lost(self) -> str | None:
         """Say that vectors are gone, and the cure, if they are."""
@@ -361,9 +387,9 @@ class Dense:
         """Say that the model knows no word in *where*."""
         return f"{self.embedder().name!r} knows no word of {where}"
 
-    def _nothing(self, namespace: str, field: str) -> Hits:
+    def _nothing(self, namespace: str, fields: Sequence[str]) -> Hits:
         """Answer for a store without a single vector: because nothing was said, or nothing that the model knows."""
-        nodes = self._store.nodes(Where(namespace, kinds=[field]))
+        nodes = self._store.nodes(Where(namespace, kinds=fields))
         told = (text for node in nodes if (text := indexed_text(node)) is not None)
         some = list(islice(told, 64))
         if not some:
@@ -375,11 +401,20 @@ class Dense:
             )
         return Hits(skipped={"dense": self.unknown_words("what is stored")})
 
-    def _found(self, query: NDArray[np.float32], k: int, namespace: str, field: str) -> list[Hit]:
+    def _found(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        namespace: str,
+        fields: Sequence[str],
+        among: NDArray[np.int64] | None,
+        version: int,
+    ) -> list[Hit]:
         wanted = k
         while True:
+            indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
             rows, scores = _merged(
-                *(self.nearest(query, wanted, namespace, fields=[field], passages=p) for p in (False, True))
+                *(self._nearest_in(one, query, wanted, namespace, among, passages) for one, passages in indexes)
             )
             nodes = self._store.at_rows(rows[:wanted].tolist())
             found = [
@@ -400,14 +435,15 @@ class Dense:
         passages: bool,
         fields: Sequence[str] = EMBEDDED,
         among: NDArray[np.int64] | None = None,
+        version: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
-        With *passages* those of the nearest passage of each long text, else those of whole texts. *among* restricts
-        the search to nodes at those rows.
+        With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
+        restricts the search to nodes at those rows.
         """
         with self._lock:
-            version = self._store.version()
+            version = self._store.version() if version is None else version
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
             return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages) for cached in found))
 
@@ -419,20 +455,25 @@ class Dense:
         *version* is that of the store, here and below: asking for it costs something, so ask once.
 
         With *passages* those of the parts of long texts, else those of whole texts. Vectors of other namespaces may be
-        among them. None if an index cannot do that: then ask for the `nearest`.
+        among them. None if an index cannot do that, or is so large that it takes longer: then ask for the `nearest`.
         """
         with self._lock:
             found = self._holding(version, passages=passages)
-            if not all(cached.scannable for cached in found):
+            whole = [one for some in (False, True) for one in self._holding(version, passages=some)]
+            if not all(one.scannable for one in whole):
+                return None
+            numbers = sum(len(one.index) * one.index.dim for one in whole)
+            if numbers > _SCANNED and any(one.skips for one in whole):
                 return None
             return [cached.scan(query, namespace) for cached in found]
 
     def cosines(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], version: int, *, exact: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the cosines of the nodes at *rows* (ascending): of whole texts, and of their nearest passages.
 
-        NaN stands for those without such a vector.
+        NaN stands for those without such a vector. *exact* ones are the same to the last bit, whoever computes them;
+        others as `scan` has them.
         """
         found = []
         wide = query.astype(np.float64)
@@ -441,10 +482,14 @@ class Dense:
                 values = np.full(len(rows), np.nan, np.float32)
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
                     slots, at = cached.places_of(rows)
-                    if len(slots):
-                        # In float64, as the indexes have it: the same to the last bit, whoever computes it.
-                        exact = np.einsum("ij,j->i", cached.index.get(slots).astype(np.float64), wide)
-                        np.fmax.at(values, at, exact.astype(np.float32) + np.float32(0))
+                    for start in range(0, len(slots), _BLOCK):
+                        some = slice(start, start + _BLOCK)
+                        vectors = cached.index.get(slots[some])
+                        if exact:  # in float64, as the indexes have it
+                            products = np.einsum("ij,j->i", vectors.astype(np.float64), wide).astype(np.float32)
+                        else:
+                            products = by_rows(vectors, query)
+                        np.fmax.at(values, at[some], products + np.float32(0))
                 found.append(values)
         return found[0], found[1]
 
@@ -497,10 +542,22 @@ class Dense:
             slots = cached.slots if slots is None else slots
             if len(slots):
                 picked = slots[:: -(-len(slots) // _SAMPLE)]
-                mean = cached.index.get(picked).mean(axis=0, dtype=np.float64)
+                mean = self._sum(namespace, field, cached, picked) / len(picked)
                 total = mean * len(slots) + (total if count else 0)
                 count += len(slots)
         return total / max(count, 1), count
+
+    def _sum(self, namespace: str, field: str, cached: FieldIndex, picked: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the sum of the vectors at the slots *picked*: of those that came since the last time and that one."""
+        index, known, found = self._sums.get((namespace, field), (None, picked, np.zeros((1, 0))))
+        if index is not cached.index or not np.array_equal(known, picked[: len(known)]):
+            known, found = picked[:0], np.zeros((1, cached.index.dim))
+        if len(known) < len(picked):
+            # Row by row, as adding up all at once does, so that nothing hangs on when it was asked for.
+            new = cached.index.get(picked[len(known) :])
+            found = np.add.reduce(np.concatenate([found, new]), axis=0, keepdims=True)
+            self._sums[namespace, field] = cached.index, np.array(picked), found
+        return np.asarray(found[0])
 
     def alike(self, after: int, namespace: str, threshold: float, field: str = PROMPT) -> Alike | None:
         """Compare the next vectors of whole texts behind slot *after* with those before; see `FieldIndex.alike`."""
@@ -528,6 +585,10 @@ _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 def _merged(*found: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return rows and scores, best first and equals by row; each row once, with its best score."""
     found = tuple(one for one in found if len(one[0])) or (_NOTHING,)
+    if len(found) == 1:
+        rows, scores = found[0]
+        if (scores[1:] < scores[:-1]).all() and len(set(rows.tolist())) == len(rows):  # in order already, as mostly
+            return rows, scores
     rows = np.concatenate([one for one, _ in found])
     scores = np.concatenate([other for _, other in found])
     order = np.lexsort((rows, -scores))

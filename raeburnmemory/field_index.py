@@ -24,6 +24,7 @@ _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
 _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during which the index is not to be had
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
+_TABLE, _SPARSE = 32, 16  # for one row in so many, a table is faster than a search; none for rows that lie far apart
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
 
 
@@ -103,6 +104,7 @@ class FieldIndex:
     def _forget_all(self) -> None:
         self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
         self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
+        self._single = True  # and no row has two of them
 
     def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Note whose vectors are at *slots*, which are greater than all before."""
@@ -115,7 +117,9 @@ class FieldIndex:
             self._rows = np.concatenate([self.rows, np.empty(longer - self._count, np.int64)])
         self._slots[self._count : end], self._rows[self._count : end] = slots, rows
         before = max(self._count - 1, 0)
-        self._rising = self._rising and bool(np.all(self._rows[before : end - 1] <= self._rows[before + 1 : end]))
+        steps = np.diff(self._rows[before:end])
+        self._rising = self._rising and bool(np.all(steps >= 0))
+        self._single = self._single and bool(np.all(steps > 0))
         self._count = end
 
     @property
@@ -165,11 +169,23 @@ class FieldIndex:
         return np.where(known[at] == slots, self.rows[at], -1)
 
     def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of the nodes at *rows*, ascending."""
-        return self.places_of(np.unique(rows))[0]
+        """Return the slots of the nodes at *rows* (ascending), ascending."""
+        known = self.rows
+        if len(rows) * _TABLE < len(known) or not len(rows):
+            return self.places_of(rows)[0]
+        last = max(int(rows[-1]), int(known.max(initial=0)))
+        if last > _SPARSE * len(known):
+            return self.places_of(rows)[0]
+        there = np.zeros(last + 1, np.bool_)
+        there[rows] = True
+        return self.slots[there[known]]
 
     def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""
+        if self._single and self._count:
+            found = np.minimum(np.searchsorted(self.rows, rows), self._count - 1)
+            places = np.flatnonzero(self.rows[found] == rows)
+            return self.slots[found[places]], places
         if self._order is None and not self._rising:
             self._order = np.argsort(self.rows, kind="stable")
         low = np.searchsorted(self.rows, rows, "left", sorter=self._order)
@@ -236,6 +252,11 @@ class FieldIndex:
     def scannable(self) -> bool:
         """Whether `scan` can be asked."""
         return hasattr(self.index, "scan")
+
+    @property
+    def skips(self) -> bool:
+        """Whether a search does without comparing most vectors whole."""
+        return bool(getattr(self.index, "mode", "float32") != "float32")
 
     def scan(self, query: NDArray[np.float32], namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and the scores of their vectors, of all of *namespace* and perhaps of others."""

@@ -567,14 +567,36 @@ class MemoryGraph:
         near = self._recall.near(Wanted(**search))
         return build_context(hits, budget, tokenizer, near=near, neighbours=neighbours, order=order)
 
-    def similar(self, text: str, k: int = 5) -> Hits:
+    def similar(
+        self,
+        text: Any,
+        k: int = 5,
+        *,
+        kinds: str | Sequence[str] | None = PROMPT,
+        session: str | Sequence[str] | None = None,
+        agent: str | Sequence[str] | None = None,
+        speaker: str | Sequence[str] | None = None,
+        since: Any = None,
+        until: Any = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Hits:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
+        *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
+        `"response"`, `"fact"` and `"fragment"`, one or several, or None for all. The other filters are those of
+        `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+
         Raises:
-            EmbeddingsMissing: The memory holds prompts but no vectors; `reindex` makes them.
+            EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
+            InvalidInput: An argument cannot be understood.
+            DimensionMismatch: The vector has another length than those of the store.
         """
         checked_count(k, "the number of hits")
-        return self._dense.search(checked_text(text, "a question"), k, self.namespace)
+        wanted = Wanted(
+            kinds=kinds, session=session, agent=agent, speaker=speaker, since=since, until=until, where=where
+        )
+        given = isinstance(text, (list, tuple)) or hasattr(text, "__array__")
+        return self._recall.similar(text if given else checked_text(text, "a question"), k, wanted)
 
     def get_similar_prompts(self, text: str, top_k: int = 5) -> list[str]:
         """Return the ids of the stored prompts closest in meaning to *text*, nearest first.

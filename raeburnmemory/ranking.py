@@ -226,10 +226,9 @@ def observe(evidence: Evidence) -> Observations:
     return Observations(
         numbers,
         np.where(lone, KINDS.index("lone"), np.where(named, KINDS.index("people"), KINDS.index("chat"))),
-        {name: observed[name] for name, (leg, *_) in OBSERVED.items() if leg in evidence.legs and name in observed},
+        {name: observed[name] for name in OBSERVED if name in observed},
         _newer(corpus, numbers) if GRAPH in evidence.legs else np.full(len(numbers), -1),
-        # A time at which nothing was said tells nothing apart.
-        bool((evidence.timely() * evidence.allowed).any()),
+        evidence.timed,  # a time at which nothing was said tells nothing apart
     )
 
 
@@ -282,65 +281,60 @@ def _shares(of_kind: Sequence[Mapping[str, float]], *, timed: bool) -> dict[str,
 
 
 def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats]:
-    """Return every observation of the candidates, from 0 to 1."""
-    corpus = evidence.corpus
-    flags, lengths = corpus.flags, corpus.words.lengths()
-    meaning, words, exact_words = (
-        evidence.near(),
-        evidence.scaled(evidence.words),
-        evidence.scaled(evidence.exact_words),
-    )
+    """Return every observation of the candidates that a leg of the search asks for, from 0 to 1."""
+    corpus, legs, observed = evidence.corpus, evidence.legs, {}
+    mine = corpus.flags[numbers]
+    if DENSE in legs:
+        observed["meaning"] = evidence.near()(numbers)
+    if LEXICAL in legs:
+        observed["words"] = evidence.scaled(evidence.words)(numbers)
+        observed["exact_words"] = evidence.scaled(evidence.exact_words)(numbers)
+        if evidence.question is not None:
+            observed["pairs"] = _pairs(evidence, evidence.question, numbers)
+            observed["name"] = _named(evidence, numbers)
+    if GRAPH in legs:
+        observed |= _around(evidence, numbers, mine)
+    if TIME in legs and evidence.spans:
+        observed["time"] = evidence.timely[numbers]
+    if FORM in legs:
+        observed["question"] = ((mine & ASKS) != 0).astype(np.float32)
+        lengths = corpus.words.lengths()[numbers]
+        observed["length"] = np.minimum(np.log1p(lengths) / np.log1p(_LENGTH), 1).astype(np.float32)
+        observed["first"] = ((corpus.sessions[numbers] >= 0) & (corpus.previous[numbers] < 0)).astype(np.float32)
+        if _ASKS_WHEN.search(evidence.query):
+            observed["date"] = ((mine & DATED) != 0).astype(np.float32)
+        if _ASKS_HELP.search(evidence.query) and not _ASKS_BACK.search(evidence.query):
+            observed["standing"] = ((mine & STANDING) != 0).astype(np.float32)
+    return observed
+
+
+def _around(evidence: Evidence, numbers: NDArray[np.int64], mine: NDArray[np.int32]) -> dict[str, Floats]:
+    """Return what is observed of what stands around the candidates, whose flags are *mine*."""
+    corpus, meaning = evidence.corpus, evidence.near()
+    words, exact_words = evidence.scaled(evidence.words), evidence.scaled(evidence.exact_words)
     previous, sessions = corpus.previous[numbers], corpus.sessions[numbers]
     before = np.where(previous >= 0, corpus.previous[previous], -1)
-    mine = flags[numbers]
     answer = np.where(mine & ANSWER, -1, corpus.answer[numbers])
     people = (mine & NAMED) != 0
     # What a session's best words are depends on whose session it is, as the words themselves do.
     best = np.zeros(len(numbers), np.float32)
-    for some, scaled, values in (
-        (~people, exact_words, evidence.exact_words),
-        (people, words, evidence.words),
-    ):
+    for some, values in ((~people, evidence.exact_words), (people, evidence.words)):
         if some.any():
-            best[some] = _best_of(corpus, scaled, values)[sessions[some]]
-    zero, most = np.float32(0), max(float(evidence.session.max(initial=0)), 1e-9)
+            best[some] = evidence.best_of_sessions(values, sessions[some])
+    most = max(float(evidence.session.values.max(initial=0)), 1e-9)
     observed = {
-        "meaning": meaning(numbers),
-        "words": words(numbers),
-        "exact_words": exact_words(numbers),
-        "asked": words(previous) * ((flags[previous] & ASKS) != 0),
+        "asked": words(previous) * ((corpus.flags[previous] & ASKS) != 0),
         "previous_meaning": meaning(previous),
         "before": words(before),
         "next_meaning": meaning(corpus.following[numbers]),
         "session_words": best,
-        "session": np.where(sessions >= 0, evidence.session[sessions], zero) / most,
+        "session": evidence.session(sessions) / most,
         "answer_meaning": meaning(answer),
         "answer_words": exact_words(answer),
-        "question": ((mine & ASKS) != 0).astype(np.float32),
-        "length": np.minimum(np.log1p(lengths[numbers]) / np.log1p(_LENGTH), 1).astype(np.float32),
-        "first": ((sessions >= 0) & (previous < 0)).astype(np.float32),
     }
-    if evidence.question is not None:
-        observed["pairs"] = _pairs(evidence, evidence.question, numbers)
-        observed["name"] = _named(evidence, numbers)
-    if _ASKS_WHEN.search(evidence.query):
-        observed["date"] = ((mine & DATED) != 0).astype(np.float32)
-    if _ASKS_HELP.search(evidence.query) and not _ASKS_BACK.search(evidence.query):
-        observed["standing"] = ((mine & STANDING) != 0).astype(np.float32)
-    if evidence.spans:
-        observed["time"] = evidence.timely()[numbers]
     if corpus.linked:
         observed["linked"] = _linked(corpus, numbers, lambda some: np.maximum(meaning(some), words(some)))
     return observed
-
-
-def _best_of(corpus: Corpus, scaled: Callable[[Numbers], Floats], values: Floats) -> Floats:
-    """Return, at the number of each session, the best of the *scaled* values of what was said there; of nobody 0."""
-    found = np.zeros(len(values) + 1, np.float32)  # the last is nobody's
-    some = np.flatnonzero(values)
-    np.maximum.at(found, corpus.sessions[some], scaled(some))
-    found[-1] = 0
-    return found
 
 
 def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -> Floats:
@@ -353,9 +347,7 @@ def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -
     total = float(worth.sum())
     if total <= 0:
         return np.zeros(len(numbers), np.float32)
-    several = np.zeros(len(corpus), np.bool_)
-    several[evidence.texts[np.count_nonzero(evidence.counts, axis=0) > 1]] = True
-    places = np.flatnonzero(several[numbers])
+    places = np.flatnonzero(evidence.several(numbers))
     stream, owners = corpus.words.streams_of(numbers[places])
     asked = np.full(len(corpus.words.written), -1, np.int64)
     asked[[term for term in question.terms if term >= 0]] = [at for at, term in enumerate(question.terms) if term >= 0]
@@ -375,7 +367,7 @@ def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
     named = [
         code
         for code in np.unique(speakers).tolist()
-        if code >= 0 and asked & set(corpus.words.words.of(corpus.names[code]))
+        if code >= 0 and not asked.isdisjoint(evidence.board.words_of(corpus, code))
     ]
     return np.isin(speakers, named).astype(np.float32)
 
@@ -456,9 +448,9 @@ class Ranking:
             return
         keep = np.ones(len(self.numbers), np.bool_)
         if similarity is not None:
-            keep &= np.nan_to_num(evidence.similar[self.numbers], nan=-1.0) >= similarity
+            keep &= np.nan_to_num(evidence.similar(self.numbers), nan=-1.0) >= similarity
         if coverage is not None:
-            keep &= evidence.held[self.numbers] >= coverage
+            keep &= evidence.held(self.numbers) >= coverage
         self.numbers, self.scores, self.parts = self.numbers[keep], self.scores[keep], self.parts[:, keep]
 
 

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .answers import Answers, around, named
-from .corpus import TEXT, Corpus, seconds
+from .corpus import Corpus, seconds
 from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, MissingDependency
-from .evidence import DENSE, LEGS, LEXICAL, TIME, Evidence
+from .evidence import DENSE, LEGS, LEXICAL, TIME, Board, Evidence, Listed
 from .filters import condition
 from .hits import Hit, Hits
 from .lock import Mutex
-from .nodes import PROMPT, RESPONSE
 from .passages import EMBEDDED
 from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
 from .saved_words import SavedWords
+from .wanted import Selection, Wanted
 from .when import spans_in
 
 if TYPE_CHECKING:
@@ -37,34 +37,15 @@ if TYPE_CHECKING:
     from .dense import Dense
     from .ranking import Observations, Ranking, Weights
     from .store import Store
+    from .wanted import Allowed
 
 __all__ = ["Recall", "Wanted"]
 
 _POOL = 200  # candidates by meaning, for each kind of text, and by words; more hardly change who comes first
 _DAY = 86_400.0
 _AGES = 1_000_000_000  # days; longer than anything lasted
+_SELECTIVE = 16  # where no more than one in so many may be found, they are compared alone
 _SAME = 0.9  # resemblance from which two texts are near-copies
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which nodes may be found, and how; see `MemoryGraph.recall` for what each means."""
-
-    kinds: str | Sequence[str] | None = None
-    session: str | Sequence[str] | None = None
-    agent: str | Sequence[str] | None = None
-    speaker: str | Sequence[str] | None = None
-    since: Any = None
-    until: Any = None
-    where: Mapping[str, Any] | None = None
-    legs: str | Sequence[str] | None = None
-    min_similarity: float | None = None
-    min_coverage: float | None = None
-    recency: float = 0.0
-    half_life: float = 30.0
-    diversity: float = 0.0
-    fold: bool = False
-    now: Any = None
 
 
 class Recall:
@@ -77,7 +58,9 @@ class Recall:
         self._lock = Mutex()
         self._corpus = Corpus(store, namespace, language)
         self._saved = SavedWords(store, namespace)
+        self._selection = Selection(self._corpus, store)
         self._related: RelatedWords | None = None
+        self._board = Board()
 
     def __call__(self, query: str, k: int, wanted: Wanted, weights: Weights) -> Hits:
         """Return the *k* best hits for *query* among the nodes *wanted*."""
@@ -102,7 +85,7 @@ class Recall:
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
         with self._lock:
             self._catch_up()
-            allowed, pool = self._allowed(wanted), max(_POOL, k)
+            allowed, pool = self._selection.allowed(wanted), max(_POOL, k)
             picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
             while True:
                 evidence = self._evidence(query, pool, vector, allowed, legs, skipped, now)
@@ -122,6 +105,21 @@ class Recall:
         ran = [leg for leg in LEGS if leg in legs and leg not in skipped and (leg != TIME or evidence.spans)]
         return Hits(hits, skipped, ran)
 
+    def similar(self, question: Any, k: int, wanted: Wanted) -> Hits:
+        """Return the *k* texts of the kinds *wanted* that are nearest to *question*, a text or a vector."""
+        fields = checked_ids(wanted.kinds, "a kind of node") if wanted.kinds is not None else list(EMBEDDED)
+        for field in fields:
+            if field not in EMBEDDED:
+                raise InvalidInput(
+                    f"Nothing of the kind {field!r} has a vector. Choose some of: {', '.join(EMBEDDED)}; or use recall."
+                )
+        others, among = replace(wanted, kinds=None), None
+        if others != Wanted():
+            with self._lock:
+                self._catch_up()
+                among = self._corpus.version, self._corpus.rows[self._selection.numbers(others)]
+        return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among)
+
     def observe(self, query: str, wanted: Wanted) -> tuple[list[str], Observations]:
         """Return the ids of the candidates for *query* among the nodes *wanted*, and what is observed of each."""
         legs, now = _checked_legs(wanted.legs), _moment(wanted)
@@ -129,7 +127,9 @@ class Recall:
         vector = self._vector(checked_text(query, "a question"), skipped) if DENSE in legs else None
         with self._lock:
             self._catch_up()
-            observed = observe(self._evidence(query, _POOL, vector, self._allowed(wanted), legs, skipped, now))
+            observed = observe(
+                self._evidence(query, _POOL, vector, self._selection.allowed(wanted), legs, skipped, now)
+            )
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class Recall:
             with self._lock:
                 corpus = self._corpus
                 if corpus.version != version:
-                    allowed, version = self._allowed(others), corpus.version
+                    allowed, version = self._selection.allowed(others).mask, corpus.version
                 number = corpus.number(hit.id)
                 if number < 0:  # forgotten since the search
                     return []
@@ -198,54 +198,6 @@ class Recall:
             if (node := found[number]) is not None
         ]
 
-    # --- who may be found ---------------------------------------------------------------------------------------
-
-    def _allowed(self, wanted: Wanted) -> NDArray[np.bool_]:
-        corpus = self._corpus
-        allowed = corpus.alive(time.time())  # what expired is gone, whenever the question is asked from
-        if wanted.kinds is not None:
-            codes = [corpus.code(kind) for kind in checked_ids(wanted.kinds, "a kind of node")]
-            allowed &= np.isin(corpus.kinds, codes)
-        if wanted.session is not None:
-            numbers = [corpus.number(one) for one in checked_ids(wanted.session, "a session's id")]
-            allowed &= np.isin(corpus.sessions, [number for number in numbers if number >= 0])
-        if wanted.agent is not None:
-            numbers = [corpus.number(one) for one in checked_ids(wanted.agent, "an agent's id")]
-            given = np.isin(corpus.agents, [number for number in numbers if number >= 0])
-            prompts = corpus.asked[given]  # what an agent was asked belongs to what it said
-            given[prompts[prompts >= 0]] = True
-            allowed &= given
-        if wanted.speaker is not None:
-            allowed &= self._spoken_by(checked_ids(wanted.speaker, "a speaker"))
-        for bound, below in ((wanted.since, False), (wanted.until, True)):
-            if bound is not None:
-                limit = seconds(utc(bound))
-                allowed &= corpus.times < limit if below else corpus.times >= limit
-        if wanted.where is not None:
-            allowed &= self._fulfil(wanted.where, allowed)
-        return allowed
-
-    def _spoken_by(self, speakers: list[str]) -> NDArray[np.bool_]:
-        """Tell who was said by one of *speakers*: a name, the id of an agent, or a role, `user` or `assistant`."""
-        corpus = self._corpus
-        found = np.isin(corpus.speakers, [code for name in speakers if (code := corpus.code(name.casefold())) >= 0])
-        found |= np.isin(corpus.agents, [number for name in speakers if (number := corpus.number(name)) >= 0])
-        for role, kind in (("user", PROMPT), ("assistant", RESPONSE)):
-            if role in speakers:
-                found |= corpus.kinds == corpus.code(kind)
-        return found
-
-    def _fulfil(self, where: Mapping[str, Any], among: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        test = condition(where)
-        found = np.zeros(len(among), np.bool_)
-        numbers = np.flatnonzero(among)
-        for start in range(0, len(numbers), 1000):
-            some = numbers[start : start + 1000]
-            nodes = self._store.at_rows(self._corpus.rows[some].tolist())
-            for number, row in zip(some.tolist(), self._corpus.rows[some].tolist(), strict=True):
-                found[number] = row in nodes and test(nodes[row].attributes)
-        return found
-
     # --- what the legs say --------------------------------------------------------------------------------------
 
     def _vector(self, query: str, skipped: dict[str, str]) -> NDArray[np.float32] | None:
@@ -271,7 +223,7 @@ class Recall:
         query: str,
         pool: int,
         vector: NDArray[np.float32] | None,
-        allowed: NDArray[np.bool_],
+        allowed: Allowed,
         legs: frozenset[str],
         skipped: dict[str, str],
         now: float,
@@ -290,55 +242,66 @@ class Recall:
             spans = spans_in(query, now, now if math.isnan(first) else first)
         if self._related is None or self._related.index is not corpus.words:
             self._related = RelatedWords(corpus.words)  # the corpus was read anew
-        evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool)
+        evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool, self._board)
         if vector is not None:
-            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), skipped)
+            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), allowed, skipped)
         return evidence
 
-    def _look(self, evidence: Evidence, vector: NDArray[np.float32], skipped: dict[str, str]) -> None:
+    def _look(self, evidence: Evidence, vector: NDArray[np.float32], allowed: Allowed, skipped: dict[str, str]) -> None:
         """Fill in the cosines: of all texts, or of the nearest and of those that the ranking is going to compare."""
-        corpus, allowed, mine, version = self._corpus, evidence.allowed, self._namespace, self._corpus.version
-        scanned = True
-        for passages, cosines in ((False, evidence.whole), (True, evidence.passage)):
-            found = self._dense.scan(vector, mine, version, passages=passages)
-            if found is None:
-                scanned = False
-                among = None if allowed[(corpus.flags & TEXT) != 0].all() else corpus.rows[allowed]
-                found = [self._dense.nearest(vector, evidence.pool, mine, passages=passages, among=among)]
-            for rows, scores in found:
-                self._note(cosines, rows, scores, several=passages)
-        evidence.find_nearest()
-        if not scanned:
-            others = evidence.to_compare()
-            evidence.whole[others], evidence.passage[others] = self._dense.cosines(vector, corpus.rows[others], version)
-        known = np.isfinite(evidence.cosines)
-        if not (allowed & ~known).any():
-            return
-        there, having = (
-            np.bincount(corpus.kinds[some], minlength=len(corpus.names)) for some in (allowed, allowed & known)
-        )
-        lacking = [kind for kind in EMBEDDED if (code := corpus.code(kind)) >= 0 and there[code] and not having[code]]
+        corpus, version = self._corpus, self._corpus.version
+        scanned = None
+        if allowed.numbers is None or len(allowed.numbers) * _SELECTIVE > len(corpus):
+            scanned = [self._scanned(vector, passages=passages) for passages in (False, True)]
+        if scanned is not None and scanned[0] is not None and scanned[1] is not None:
+            evidence.know(scanned[0], scanned[1])
+        else:
+            among = None if allowed.numbers is None else corpus.rows[allowed.numbers]
+            whole, passage = (
+                self._numbered(
+                    *self._dense.nearest(
+                        vector, evidence.pool, self._namespace, version=version, passages=passages, among=among
+                    )
+                )
+                for passages in (False, True)
+            )
+            evidence.know_nearest(
+                whole, passage, lambda numbers: self._dense.cosines(vector, corpus.rows[numbers], version, exact=False)
+            )
+        having = np.bincount(corpus.kinds[evidence.nearest], minlength=len(corpus.names))
+        codes = {kind: corpus.code(kind) for kind in EMBEDDED}
+        lacking = [kind for kind, code in codes.items() if code >= 0 and allowed.kinds[code] and not having[code]]
         if lacking and len(lacking) < len(EMBEDDED):
             skipped.update({f"{DENSE} ({kind})": f"no {kind} has a vector; reindex makes them" for kind in lacking})
 
-    def _note(
-        self, cosines: NDArray[np.float32], rows: NDArray[np.int64], scores: NDArray[np.float32], *, several: bool
-    ) -> None:
-        """Write scores to where the nodes at *rows* have theirs, the best where a node has *several*."""
+    def _scanned(self, vector: NDArray[np.float32], *, passages: bool) -> NDArray[np.float32] | None:
+        """Return the cosine of every node and of nobody, NaN without a vector; None where searching is faster."""
+        found = self._dense.scan(vector, self._namespace, self._corpus.version, passages=passages)
+        if found is None:
+            return None
+        cosines = np.full(len(self._corpus) + 1, np.nan, np.float32)
+        for some in found:
+            numbers, scores = self._numbered(*some)
+            if passages:
+                np.fmax.at(cosines, numbers, scores)  # of several, the best
+            else:
+                cosines[numbers] = scores
+        return cosines
+
+    def _numbered(
+        self, rows: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the numbers of nodes at *rows*, with their scores, of those that are known."""
         numbers = self._corpus.numbers(rows)
         known = numbers >= 0  # not of another namespace, nor newer than the corpus
-        if not known.all():
-            numbers, scores = numbers[known], scores[known]
-        if several:
-            np.fmax.at(cosines, numbers, scores)
-        else:
-            cosines[numbers] = scores
+        return (numbers, scores) if known.all() else (numbers[known], scores[known])
 
     def _compare(self, evidence: Evidence, vector: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
         """Note the cosines of some nodes with the question itself."""
         numbers = np.sort(numbers)
         corpus = self._corpus
-        evidence.similar[numbers] = np.fmax(*self._dense.cosines(vector, corpus.rows[numbers], corpus.version))
+        cosines = np.fmax(*self._dense.cosines(vector, corpus.rows[numbers], corpus.version))
+        evidence.similar = Listed(numbers, cosines)
 
     # --- the best of them ---------------------------------------------------------------------------------------
 

@@ -33,32 +33,90 @@ _COLUMNS = 8  # BLAS needs less time for so many columns, or a multiple, than fo
 _ALONE = 1 << 18  # multiplications up to which OpenBLAS starts no threads
 _AT_ONCE = 64  # words of a question, which may be a book
 _REMEMBERED = 20_000  # words of questions
-_PARTS = ("begins", "lengths", "rests")
+_PARTS = ("begins", "lengths", "rests", "seconds", "left")
+_MANY = 128  # likely words of a word from which it pays to find out first which of them can be among the best
+_TRIED = 32  # of these, words that are compared whole to begin with
+_SECOND = 48  # numbers of the rests by which others are left out
+_DOUBT = 1e-5  # more than rounding adds to a cosine
 
 
 class _Vectors:
-    """Vectors of words, cut in two: the first numbers, of length 1, with the lengths that these had, and the rest."""
+    """Vectors of words, cut in two: the first numbers, of length 1, with the lengths that these had, and the rests.
 
-    def __init__(self, begins: Floats, lengths: Floats, rests: Floats) -> None:
-        self._arrays = (begins, lengths, rests)
-        self._count = len(lengths)
+    The beginnings of the rests are there once more, near each other, and so are the lengths of the rests, and of these
+    without their beginnings.
+    """
+
+    def __init__(self, arrays: Sequence[Floats]) -> None:
+        self._arrays = tuple(arrays)
+        self._count = len(self._arrays[1])
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def arrays(self) -> tuple[Floats, Floats, Floats]:
-        """The three; not to be changed."""
-        begins, lengths, rests = self._arrays
-        return begins[: self._count], lengths[: self._count], rests[: self._count]
+    def arrays(self) -> tuple[Floats, ...]:
+        """Begins, lengths, rests, seconds and what is left; not to be changed."""
+        return tuple(array[: self._count] for array in self._arrays)
 
     def add(self, begins: Floats, lengths: Floats, rests: Floats) -> None:
         """Copy some behind the others."""
         begun, self._count = self._count, self._count + len(lengths)
-        held = [grown(old, begun, len(lengths)) for old in self._arrays]
-        for room, new in zip(held, (begins, lengths, rests), strict=True):
-            room[begun : self._count] = new
-        self._arrays = (held[0], held[1], held[2])
+        self._arrays = tuple(grown(old, begun, len(lengths)) for old in self._arrays)
+        new = (begins, lengths, rests, rests[:, :_SECOND], _left(rests))
+        for room, values in zip(self._arrays, new, strict=True):
+            room[begun : self._count] = values
+
+    def related(
+        self, start: int, columns: Floats, lengths: Floats, rests: Floats
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Compare those from *start* on with the words asked for, whose beginnings are the *columns*.
+
+        Return which may be related to which word, and their cosines.
+        """
+        own, own_lengths, own_rests, _, _ = self.arrays
+        promise = _products(own[start:], columns)
+        likely = promise >= _PROMISING
+        if np.count_nonzero(likely) > _MANY * len(lengths):
+            near, asked, cosines = self._possible(promise, start, lengths, rests)
+        else:
+            near, asked = np.divmod(np.flatnonzero(likely), columns.shape[1])
+            cosines = promise[near, asked]
+            near += start
+            cosines *= own_lengths[near]
+            cosines *= lengths[asked]
+        cosines += np.einsum("ij,ij->i", own_rests.take(near, axis=0), rests.take(asked, axis=0))
+        return near, asked, cosines
+
+    def _possible(
+        self, promise: Floats, start: int, lengths: Floats, rests: Floats
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Return which words can be among the best of which word asked for, and what is known of their cosines.
+
+        What the first numbers promise is known. The rests add no more than the product of their lengths (Cauchy and
+        Schwarz), and a few whole cosines say what has to be reached.
+        """
+        _, own_lengths, own_rests, own_seconds, own_left = self.arrays
+        left, found = _left(rests), []
+        for word, promised in enumerate(np.ascontiguousarray(promise.T[: len(rests)])):
+            rest, least = rests[word], LEAST
+            near = np.flatnonzero(promised >= _PROMISING)
+            begun = promised[near]
+            near += start
+            begun *= own_lengths[near]
+            begun *= lengths[word]
+            if len(near) > _MANY:
+                tried = np.argpartition(begun, len(begun) - _TRIED)[len(begun) - _TRIED :]
+                whole = np.partition(begun[tried] + own_rests[near[tried]] @ rest, _TRIED - MOST - 1)
+                least = max(LEAST, float(whole[_TRIED - MOST - 1])) - _DOUBT
+                keep = np.flatnonzero(begun + own_left[near, 0] * left[word, 0] >= least)
+                near, begun = near[keep], begun[keep]
+                some = own_seconds.take(near, axis=0) @ rest[:_SECOND]
+                keep = np.flatnonzero(begun + some + own_left[near, 1] * left[word, 1] >= least)
+                near, begun = near[keep], begun[keep]
+            found.append((near, np.full(len(near), word), begun))
+        near, asked, begun = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return near, asked, begun
 
 
 class RelatedWords:
@@ -72,14 +130,16 @@ class RelatedWords:
         """Begin with what `to_parts` gave for the same index; these arrays are not changed."""
         self.index = index
         self._embedder = BuiltinEmbedder()
-        widths = (_FIRST, self._embedder.dim - _FIRST)
-        none = np.empty(0, np.float32)
+        widths = (_FIRST, None, self._embedder.dim - _FIRST, _SECOND, 2)
+        none = dict.fromkeys((f"related.{name}" for name in _PARTS), np.empty(0, np.float32))
         self._saved, self._new = (
-            _Vectors(begins.reshape(-1, widths[0]), lengths, rests.reshape(-1, widths[1]))
-            for begins, lengths, rests in (
-                (none, none, none) if parts is None else [parts[f"related.{name}"] for name in _PARTS],
-                (none, none, none),
+            _Vectors(
+                [
+                    given[f"related.{name}"] if width is None else given[f"related.{name}"].reshape(-1, width)
+                    for name, width in zip(_PARTS, widths, strict=True)
+                ]
             )
+            for given in (none if parts is None else parts, none)
         )
         self._n = len(self._saved)
         self._known: dict[str, tuple[int, list[tuple[int, float]]]] = {}
@@ -128,13 +188,7 @@ class RelatedWords:
             start = max(since - first, 0)
             if start >= len(vectors):
                 continue
-            own, lengths_there, rests_there = vectors.arrays
-            promise = _products(own[start:], padded).ravel()
-            likely = np.flatnonzero(promise >= _PROMISING)
-            near, asked = np.divmod(likely, columns)
-            near += start
-            cosines = promise[likely] * lengths_there[near] * lengths[asked]
-            cosines += np.einsum("ij,ij->i", rests_there[near], rests[asked])
+            near, asked, cosines = vectors.related(start, padded, lengths, rests)
             parts.append((near + first, asked, cosines))
         near, asked, cosines = (np.concatenate(some) for some in zip(*parts, strict=True))
         related = np.flatnonzero(cosines >= LEAST)
@@ -154,6 +208,12 @@ class RelatedWords:
                 found = sorted([*before, *found], key=lambda pair: (-pair[1], pair[0]))[: MOST + 1]
             self._known[word] = (self._n, found)
             start = end
+
+
+def _left(rests: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the lengths of *rests*, and of these without their beginnings."""
+    parts = np.stack([np.linalg.norm(some, axis=1) for some in (rests, rests[:, _SECOND:])], axis=1)
+    return np.asarray(parts, np.float32)
 
 
 def _products(table: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:

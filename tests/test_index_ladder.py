@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raeburnmemory.index import _ladder, open_index
+from raeburnmemory.errors import StoreCorrupt
+from raeburnmemory.index import _columns, _ladder, _rows, open_index
 from raeburnmemory.index._ladder import Ladder
 from raeburnmemory.testing import INDEX_CHECKS
 from raeburnmemory.testing.index import compare_search, unit_rows
@@ -297,6 +298,63 @@ def test_one_query_wakes_no_threads():
     before = faiss.omp_get_max_threads()
     index.search(unit_rows(1, 8, 6)[0], 3)
     assert faiss.omp_get_max_threads() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there, files are read whole")
+def test_rows_that_are_read_often_are_copied_to_where_they_can_be_looked_at(tmp_path, monkeypatch):
+    """Then the file is not read any more; hits, and what changes afterwards, are the same."""
+    monkeypatch.setattr(_columns, "_LARGE", 1 << 12)
+    monkeypatch.setattr(_rows, "_COPIED", (1 << 12, 1 << 20))
+    rows, path = clustered(np.random.default_rng(3), 3000, 16), str(tmp_path / "rows.index")
+    first = Plain(16)
+    first.scratch = str(tmp_path)
+    first.add(np.arange(3000), rows)
+    first.save(path, {})
+    index, other = Plain(16), Plain(16)
+    index.scratch = str(tmp_path)  # the other has no place for a copy
+    for one in (index, other):
+        assert one.load(path, {}) is not None
+    rng = np.random.default_rng(4)
+    picked = [np.sort(rng.choice(3000, 400, replace=False)) for _ in range(9)]
+    for some in picked:
+        for one in (index, other):
+            assert np.array_equal(one.get(some), rows[some])
+    with open(path, "r+b") as file:  # all of it but the header
+        file.seek(1 << 12)
+        file.write(bytes(os.path.getsize(path) - (1 << 12)))
+    assert np.array_equal(index.get(picked[0]), rows[picked[0]])
+    with pytest.raises(StoreCorrupt):
+        other.get(picked[0])
+    fresh = clustered(rng, 50, 16)
+    index.add(np.arange(3000, 3050), fresh)
+    index.remove(np.arange(0, 3000, 5))
+    left = np.array([slot for slot in range(3050) if slot % 5 or slot >= 3000])
+    everything = np.concatenate([rows, fresh])
+    assert np.array_equal(index.get(left), everything[left])
+    for question in everything[::500]:
+        slots, scores = index.search(question, 7)
+        cosines = everything[left].astype(np.float64) @ question.astype(np.float64)
+        assert scores == pytest.approx(np.sort(cosines)[::-1][:7], abs=1e-6)
+        assert scores == pytest.approx(everything[slots] @ question, abs=1e-6)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there, files are read whole")
+def test_rows_are_not_copied_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(_rows, "_COPIED", (1 << 12, 1 << 20))  # but a column of that size stays in memory
+    rows, path = clustered(np.random.default_rng(3), 1000, 16), str(tmp_path / "rows.index")
+    first = Plain(16)
+    first.add(np.arange(1000), rows)
+    first.save(path, {})
+    index = Plain(16)
+    index.scratch = str(tmp_path)
+    assert index.load(path, {}) is not None
+    some = np.arange(0, 1000, 3)
+    for _ in range(9):
+        assert np.array_equal(index.get(some), rows[some])
+    assert index._table.anonymous == 0
+    os.truncate(path, 1 << 10)
+    with pytest.raises(StoreCorrupt):
+        index.get(some)
 
 
 def test_the_limits_are_in_order():

@@ -41,6 +41,7 @@ FLOORS = {
     "related": 3.0,
     "evidence": 3.2,  # looks into the corpus
     "ranking": 3.3,  # weighs the evidence
+    "wanted": 3.15,  # chooses from the corpus
     "answers": 3.35,  # shows what the ranking puts first
     "recall": 3.4,
     "tokens": 3.1,  # checks what it is given as records does
@@ -93,6 +94,7 @@ THIRD_PARTY = {
     "evidence": {"numpy"},
     "ranking": {"numpy"},
     "recall": {"numpy"},
+    "wanted": {"numpy"},
     "evaluate": {"numpy"},
     "doctor/content": {"numpy"},
     "doctor/model": {"numpy"},

@@ -101,7 +101,10 @@ METHODS = {
     "reembed": "(self, model, progress=None)",
     "reindex": "(self, progress=None)",
     "retract": "(self, fact_id, at=None, *, allow_unembedded=False)",
-    "similar": "(self, text, k=5)",
+    "similar": (
+        "(self, text, k=5, *, kinds='prompt', session=None, agent=None, speaker=None, since=None, until=None, "
+        "where=None)"
+    ),
     "single_valued": "(self, predicate=None, *, withdraw=False, allow_unembedded=False)",
     "stats": "(self)",
     "storage_backend": "property",

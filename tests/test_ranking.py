@@ -540,3 +540,26 @@ def test_in_a_large_vocabulary_hardly_any_related_word_is_overlooked():
             [w * (1 - LEAST) + LEAST for _, w in near], abs=1e-5
         )
     assert 0.98 * expected <= found <= 1.0001 * expected
+
+
+def test_the_best_of_thousands_of_words_that_are_alike():
+    """Words made of the same few pieces are related to hundreds of others: most are left out without comparing."""
+    index, embedder = LexicalIndex("none"), BuiltinEmbedder()
+    syllables = ["".join(pair) for pair in itertools.product("bdgklmnprt", "aiou")]
+    words = ["".join(three) for three in itertools.product(syllables[:20], syllables[10:30], syllables[::4])]
+    index.put(0, " ".join(words[::2]))
+    related, asked = RelatedWords(index), [*words[1::397], "harbour", "dog"]
+    related.of(asked[:3])
+    index.put(1, " ".join(words[1::2]) + " harbour dog puppy")  # of which three words are asked for again
+    vectors = embedder.embed(index.written)
+    beginnings = vectors[:, :64] / np.linalg.norm(vectors[:, :64], axis=1, keepdims=True)
+    many = 0
+    for word, near in zip(asked, related.of(asked), strict=True):
+        mine = embedder.embed([word])[0]
+        likely = beginnings @ (mine[:64] / np.linalg.norm(mine[:64])) >= 0.4
+        cosines = np.where(likely, vectors @ mine, -1)
+        best = np.sort(cosines)[::-1][: MOST + 1]
+        many += np.count_nonzero(cosines >= LEAST) > 200
+        assert cosines[[term for term, _ in near]] == pytest.approx(best[best >= LEAST], abs=1e-5)
+        assert [weight for _, weight in near] == sorted((weight for _, weight in near), reverse=True)
+    assert many > len(asked) / 2

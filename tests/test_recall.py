@@ -21,10 +21,10 @@ from outside import Fake, fake, run
 
 from raeburnmemory import MemoryGraph
 from raeburnmemory._optional import installed
-from raeburnmemory.errors import InvalidInput, MemoryGraphError, MissingDependency
+from raeburnmemory.errors import DimensionMismatch, InvalidInput, MemoryGraphError, MissingDependency
 from raeburnmemory.index import open_index
 from raeburnmemory.nodes import Batch, Node
-from raeburnmemory.passages import spans
+from raeburnmemory.passages import indexed_text, spans
 
 LEGS = ("dense", "lexical", "graph", "time", "form")
 ALL = 10_000
@@ -448,6 +448,59 @@ def test_filters_hold_before_the_best_are_taken(alike, wanted, words, k):
         assert memory.recall(query, k, **options) == hits[:k]
         same(hits, everything[0])
     assert all(set(hits[0].why.words) <= set(words) for hits in everything if hits)
+
+
+@given(wanted=filters, words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), k=st.integers(0, 12))
+def test_filters_hold_before_the_nearest_are_taken(alike, wanted, words, k):
+    query, kinds = " ".join(words), as_list(wanted["kinds"] or ["prompt", "response"])
+    embeddable = sorted({*kinds} & {"prompt", "response", "fact"}) or ["prompt"]
+    vectors = alike[0]._dense.embed([query, *(indexed_text(alike[0].get(node_id)) for node_id in TOLD)])
+    asked, *others = vectors.astype(np.float64)
+    cosines = {node_id: float(vector @ asked) for node_id, vector in zip(TOLD, others, strict=True)}
+    allowed = {i for i, spec in TOLD.items() if may_be_found(spec, {**wanted, "kinds": embeddable})}
+    options = {**wanted, "kinds": embeddable, "where": wanted["where"] and wanted["where"][0]}
+    for memory in alike:
+        for question in (query, vectors[0], (vectors[0] * 7).tolist()):
+            hits = memory.similar(question, ALL, **options)
+            assert set(hits.ids) == allowed
+            assert [hit.score for hit in hits] == pytest.approx([cosines[hit.id] for hit in hits], abs=1e-6)
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            assert memory.similar(question, k, **options) == hits[:k]
+            assert all(hit.similarity == hit.score for hit in hits)
+
+
+def test_similar_compares_prompts_unless_told_otherwise(alike):
+    for memory in alike:
+        by_kind = {kind: memory.similar("harbour", ALL, kinds=kind).ids for kind in ("prompt", "response")}
+        assert memory.similar("harbour", ALL).ids == by_kind["prompt"]
+        assert by_kind["response"]
+        every = memory.similar("harbour", ALL, kinds=None)
+        assert sorted(every.ids) == sorted(by_kind["prompt"] + by_kind["response"])
+        assert [hit.score for hit in every] == sorted((hit.score for hit in every), reverse=True)
+        assert memory.similar("harbour", ALL, kinds=["fact"]).ids == []
+        assert memory.similar("harbour", ALL, session="nowhere").ids == []
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "error", "message"),
+    [
+        ("x", {"kinds": "session"}, InvalidInput, "'session'"),
+        ("x", {"kinds": ["prompt", "tool"]}, InvalidInput, "'tool'"),
+        ("x", {"since": "yesterday-ish"}, InvalidInput, "yesterday-ish"),
+        ("x", {"where": {"stars": {"gte": []}}}, InvalidInput, "gte"),
+        ("x", {"session": 3}, InvalidInput, "3"),
+        ([0.0] * 256, {}, InvalidInput, "all zero"),
+        ([1.0, float("nan")], {}, InvalidInput, "finite"),
+        ([[1.0, 2.0]], {}, InvalidInput, r"\(1, 2\)"),
+        (["words"], {}, InvalidInput, "numbers"),
+        ([1.0, 2.0], {}, DimensionMismatch, "2 numbers"),
+        (np.ones(3), {"session": "s1"}, DimensionMismatch, "3 numbers"),
+    ],
+)
+def test_what_similar_cannot_understand(alike, question, options, error, message):
+    for memory in alike:
+        with pytest.raises(error, match=message):
+            memory.similar(question, 3, **options)
 
 
 def test_one_filter_at_a_time(alike):
@@ -1183,3 +1236,52 @@ def test_searching_while_others_add(tmp_path):
             thread.join()
         assert errors == []
         assert len(memory.recall("harbour", ALL)) == 31
+
+
+class Counting(Distant):
+    """Counts the vectors that it gives out."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.given, give = 0, self.index.get
+
+        def get(slots):
+            self.given += len(slots)
+            return give(slots)
+
+        self.get = get
+
+
+def test_what_all_texts_have_in_common_is_kept_up_with(tmp_path):
+    """Adding reads what came and no more; the mean is to the last bit that of who begins with everything."""
+    path, dice = tmp_path / "m.db", random.Random(4)
+
+    def mean(memory):
+        memory.recall("harbour")
+        index = memory._dense._indexes["prompt"].index
+        before = index.given
+        centre, count = memory._dense._centre("default", memory._store.version())
+        return centre, count, index.given - before
+
+    with MemoryGraph(path, "builtin", vector_backend=Counting) as memory:
+        texts = {}
+        for number in range(40):
+            texts[f"p{number}"] = " ".join(dice.choices(WORDS, k=4))
+            say(memory, **{f"p{number}": texts[f"p{number}"]})
+            if number == 20:
+                memory.forget("p7")
+                memory.update("p3", text="sea gull")
+                texts["p3"] = "sea gull"
+                del texts["p7"]
+            centre, count, read = mean(memory)
+            assert count == len(texts)
+            assert read == 0  # the search before had read what there was to read
+            expected = memory._dense.embed(list(texts.values())).astype(np.float64).mean(axis=0)
+            assert centre == pytest.approx(expected, abs=1e-6)
+        index = memory._dense._indexes["prompt"].index
+        before = index.given
+        say(memory, last="harbour sea")
+        memory._dense._centre("default", memory._store.version())
+        assert index.given == before + 1
+        with MemoryGraph(path, "builtin", vector_backend=Counting) as other:
+            assert np.array_equal(mean(other)[0], mean(memory)[0])

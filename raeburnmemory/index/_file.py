@@ -136,13 +136,15 @@ class Saved:
         return found[:, :-1].view("<f4")[:, : self.dim].astype(np.float32, copy=False)
 
     def _records(self, target: NDArray[np.uint64], numbers: NDArray[np.int64], at: int) -> None:
-        size, span, fill = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1, self._fill
+        size, span = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1
         data = _as_bytes(target)
         if span == len(numbers):
             self._fill(data, at + int(numbers[0]) * size)
         elif span > _NEAR * len(numbers):
-            for place, number in enumerate(numbers.tolist()):
-                fill(data[place * size : (place + 1) * size], at + number * size)
+            begins = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) > 1)  # rows in a row are read at once
+            places, firsts = (begins * size).tolist(), (numbers[begins] * size + at).tolist()
+            for place, end, first in zip(places, [*places[1:], len(data)], firsts, strict=True):
+                self._fill(data[place:end], first)
         else:
             step = max(_CHUNK // size, 1)
             for start in range(int(numbers[0]), int(numbers[-1]) + 1, step):
@@ -157,6 +159,8 @@ class Saved:
         try:
             while left:
                 done = _read_at(self._file.number, [data], at)
+                if done == left:
+                    return
                 left -= done
                 if left:
                     if not done:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ._file import Saved
 
 _BLOCK = 4096  # rows read, compared or written at a time
+# Bytes of a file that is read often, from and up to which it is copied to where it can be looked at.
+_COPIED = (1 << 24, 1 << 28)
 
 
 class Rows:
@@ -29,6 +31,11 @@ class Rows:
         self.base = base
         self._numbers: NDArray[np.int64] | None = None  # which rows of base are left, if some were dropped
         self.based = base.count if base is not None else 0
+        self._scratch = scratch
+        # Reading a row costs more than copying it: once as many were read as there are, all are copied.
+        self._copy: Column | None = None
+        least, most = _COPIED
+        self._patience = self.based if scratch is not None and least <= self.based * dim * 4 <= most else -1
 
     def __len__(self) -> int:
         return self.based + len(self._own)
@@ -46,7 +53,7 @@ class Rows:
     @property
     def anonymous(self) -> int:
         """The bytes that are held in memory and in no file."""
-        return self._own.anonymous
+        return self._own.anonymous + (self._copy.anonymous if self._copy is not None else 0)
 
     def append(self, rows: NDArray[np.float32]) -> None:
         """Copy *rows* behind the others."""
@@ -65,14 +72,33 @@ class Rows:
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows at *positions* (ascending)."""
         if self.base is None:
-            found: NDArray[np.float32] = self._own.rows[positions]
+            found: NDArray[np.float32] = self._own.rows.take(positions, axis=0)
             return found
         split = int(np.searchsorted(positions, self.based))
         numbers = positions[:split] if self._numbers is None else self._numbers[positions[:split]]
-        read = self.base.rows(numbers)
+        read = self._read(numbers)
         return (
             read if split == len(positions) else np.concatenate([read, self._own.rows[positions[split:] - self.based]])
         )
+
+    def _read(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows of base with these numbers."""
+        assert self.base is not None
+        if len(numbers) < _BLOCK:  # whole blocks are read by those who come once
+            if self._copy is None and self._patience >= 0:
+                self._patience -= len(numbers)
+                if self._patience < 0:
+                    self._copy = self._copied(self.base)
+            if self._copy is not None:
+                found: NDArray[np.float32] = self._copy.rows.take(numbers, axis=0)
+                return found
+        return self.base.rows(numbers)
+
+    def _copied(self, base: Saved) -> Column | None:
+        copy = Column(base.dim, np.float32, self._scratch)
+        for start in range(0, base.count, _BLOCK):
+            copy.append(base.rows(np.arange(start, min(start + _BLOCK, base.count))))
+        return None if copy.anonymous else copy  # memory is not what this is worth, if there is no room for a file
 
     def blocks(self, start: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all rows from position *start* on, and where each block begins."""

@@ -85,15 +85,15 @@ class System(Base):
         return text
 
     def vector(self, vector: NDArray[np.float32], k: int) -> Hits:
-        return _pairs(self._memory.similar(self._question(vector), k))
+        return _pairs(self._memory.similar(vector, k))
 
     def session(self, vector: NDArray[np.float32], session: str, k: int) -> Hits:
-        return _pairs(self._memory.recall(self._question(vector), k, session=session, legs="dense"))
+        return _pairs(self._memory.similar(vector, k, session=session))
 
     def time(self, vector: NDArray[np.float32], since: int, until: int, k: int) -> Hits:
         times = (datetime.fromtimestamp(at, timezone.utc) for at in (since, until))
         first, last = times
-        return _pairs(self._memory.recall(self._question(vector), k, since=first, until=last, legs="dense"))
+        return _pairs(self._memory.similar(vector, k, since=first, until=last))
 
     def text(self, words: Sequence[str], k: int) -> Hits:
         return _pairs(self._memory.recall(" ".join(words), k, legs="lexical"))
