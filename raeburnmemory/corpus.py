@@ -67,7 +67,7 @@ _ABOUT_MEMORY = """
 across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
 say session suggest summarise summarize summary talk tell throughout various walk
 """
-_RULES = 2  # to be raised whenever anything here, or a word, is made in another way
+_RULES = 3  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 512  # nodes
 _FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
@@ -171,8 +171,16 @@ class Corpus:
         }
 
     def begin(self, parts: Mapping[str, Any], version: int) -> None:
-        """Begin with what was saved at *version*; the columns among *parts* are changed from now on."""
-        self._clear(parts)
+        """Begin with what was saved at *version*; the columns among *parts* are changed from now on.
+
+        Raises:
+            KeyError, ValueError: They are not what `to_parts` gives; nothing was changed.
+        """
+        try:
+            self._clear(parts)
+        except (KeyError, ValueError):
+            self._clear()
+            raise
         self.version = version
 
     # --- names and numbers --------------------------------------------------------------------------------------

@@ -52,9 +52,14 @@ class SavedWords:
         version, mark = stamp.get("version"), stamp.get("mark")
         if not isinstance(version, int) or not mark or mark != self._store.mark(version):
             return None
-        corpus.begin(parts, version)
-        self._version = version
-        return RelatedWords(corpus.words, parts)
+        try:
+            related = RelatedWords(corpus.words, parts)
+            corpus.begin(parts, version)
+        except (KeyError, ValueError) as exc:
+            log.warning("The cache %r is not used and will be made anew: it lacks a part (%s).", self._path, exc)
+            return None
+        related.index, self._version = corpus.words, version
+        return related
 
     def worth_saving(self, corpus: Corpus) -> bool:
         """Tell whether so much came since it was saved, or nobody could tell what came since."""

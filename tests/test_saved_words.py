@@ -246,6 +246,15 @@ def test_a_header_that_claims_too_much(tmp_path, caplog):
         assert message in examine_parts(made({**good, **change}))
 
 
+@pytest.mark.parametrize("part", ["flags", "ids.hashes", "words.ends", "related.begins", "related.rests"])
+def test_a_whole_file_that_lacks_a_part_is_not_used(path, part, caplog):
+    hits, _ = found(path)
+    stamp, parts = examine_parts(str(saved(path)))
+    write_parts(str(saved(path)), stamp, {name: values for name, values in parts.items() if name != part})
+    assert found(path) == (hits, True)
+    assert f"{path.name}.words.index" in caplog.text
+
+
 @pytest.mark.parametrize("change", ["store", "mark", "version", "rules"])
 def test_words_of_another_past_are_not_used(path, change, monkeypatch):
     hits, _ = found(path)
