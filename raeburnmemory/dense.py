@@ -7,9 +7,11 @@ the same if that sentence gets the same vector, however they are named and whate
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import math
 import os
+import zlib
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -600,7 +602,13 @@ def _merged(*found: tuple[NDArray[np.int64], NDArray[np.float32]]) -> tuple[NDAr
 def describe(embedder: Embedder, *, named: bool) -> dict[str, Any]:
     """Return what a store records about *embedder*; *named* says that its name is enough to open it again."""
     probe = checked_embed(embedder, [PROBE])[0]
-    return {"name": embedder.name, "dim": len(probe), "probe": pack(probe), "named": named}
+    record = {"name": embedder.name, "dim": len(probe), "probe": pack(probe), "named": named}
+    return {**record, "crc": record_crc(record)}
+
+
+def record_crc(record: Mapping[str, Any]) -> int:
+    """Return the checksum of what `describe` says: one damaged letter would make it that of another model."""
+    return zlib.crc32(json.dumps([record[name] for name in ("name", "dim", "probe", "named")]).encode())
 
 
 def pack(values: NDArray[np.float32]) -> str:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import sys
@@ -1079,3 +1080,25 @@ def test_a_memory_whose_folder_was_deleted_ends_without_a_traceback(tmp_path, na
     assert process.returncode == 0
     assert "Traceback" not in err
     assert err.count("A memory that nobody closed could not be closed") == (name == "g.db"), err
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("attributes", None), ("attributes", 7), ("attributes", b"{}"), ("id", 7), ("kind", b"x"), ("text", 3.5)],
+)
+def test_values_of_a_kind_that_was_never_written(tmp_path, column, value):
+    """A damaged type in the header of a record makes SQLite give a number, a blob or nothing in the place of a text."""
+    path = tmp_path / "g.db"
+    with open_memory(path) as memory:
+        memory.add_interaction({"id": "p", "text": "a red apple"}, {"id": "r", "text": "a green pear"})
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema=ON")
+        (text,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'nodes'").fetchone()
+        loose = re.sub(r"(id|kind|text|attributes) TEXT( NOT NULL)?", r"\1", text)
+        db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'nodes'", (loose,))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE nodes SET {column} = ? WHERE rowid = 1", (value,))
+    with open_memory(path, read_only=True) as memory:
+        for call in (lambda: list(memory.nodes()), lambda: list(memory.similar("apple", 2))):
+            with pytest.raises(StoreCorrupt, match=r"g\.db.*damaged"):
+                call()

@@ -426,6 +426,9 @@ SQLITE_DAMAGE = {
         {"vector-dim"}, "all"),
     "a record that is no JSON": (
         lambda p: sql(p, "UPDATE meta SET value = '{' WHERE key = 'embedder'"), {"rows"}, "all"),
+    "a record of the model with a wrong sign": (
+        lambda p: sql(p, ("UPDATE meta SET value = ? WHERE key = 'embedder'", (json.dumps(spoiled_probe(p)),))),
+        {"embedder-record"}, "all"),
     "no id": (lambda p: sql(p, "DELETE FROM meta WHERE key = 'store'"), {"store-id"}, "all"),
     "changes missing from the log": (lambda p: sql(p, "DELETE FROM log WHERE version = 7"), {"log"}, "all"),
     "an index missing": (lambda p: sql(p, "DROP INDEX edges_target"), {"indexes"}, "all"),
@@ -458,6 +461,16 @@ SQLITE_DAMAGE = {
         lambda p: beside(p, ".tmp-999999999").write_bytes(b"?"), {"leftover"}, "all"),
     "a file that everybody may write": (lambda p: p.chmod(0o646), {"mode"}, "all"),
 }  # fmt: skip
+
+
+def spoiled_probe(path):
+    """Return the record of the model, with the sign of one number of its probe turned."""
+    with closing(sqlite3.connect(path)) as db:
+        record = json.loads(db.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()[0])
+    probe = np.frombuffer(base64.b64decode(record["probe"]), "<f4").copy()
+    at = int(np.argmax(np.abs(probe)))
+    probe[at] = -probe[at]
+    return {**record, "probe": base64.b64encode(probe.tobytes()).decode()}
 
 
 def save_words(path, *, cut=0, bit=None, **changes):

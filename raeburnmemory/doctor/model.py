@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dense import describe
+from ..dense import describe, record_crc
 from ..embed import BUILTIN, PROBE, checked_embed, open_embedder, same_model
 from ..nodes import PROMPT, RESPONSE
 from ..passages import indexed_text
@@ -33,6 +33,7 @@ def width_of(record: Any) -> int | None:
         probe = np.frombuffer(base64.b64decode(record["probe"], validate=True), "<f4")
         whole = isinstance(record["name"], str) and isinstance(record["named"], bool)
         whole = whole and record["dim"] == len(probe) and bool(np.isfinite(probe).all())
+        whole = whole and record.get("crc", record_crc(record)) == record_crc(record)  # older ones have none
     except (KeyError, TypeError, ValueError):
         return None
     return len(probe) if whole else None

@@ -36,7 +36,7 @@ from .group_commit import Section
 from .journal import boot
 from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
-from .sqlite_reading import Reading
+from .sqlite_reading import DamagedRowError, Reading
 from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class SqliteStore(Reading):
         """Return our error for one of SQLite, or of what is read from it; *exc* itself if it is another one."""
         if isinstance(exc, sqlite3.Error):
             return translated(exc, self._path)
-        if isinstance(exc, (json.JSONDecodeError, UnicodeDecodeError, KeyError)):
+        if isinstance(exc, (json.JSONDecodeError, DamagedRowError, UnicodeDecodeError, KeyError)):
             return StoreCorrupt(f"{self._path!r} is damaged: {exc!r}. Nothing was changed. Put back a copy of it.")
         if isinstance(exc, UnicodeEncodeError):
             return InvalidInput(f"{exc.object[:40]!r} holds half of a surrogate pair, which SQLite cannot store.")

@@ -34,6 +34,10 @@ _NODE = "row, namespace, id, kind, text, attributes, expires_at"
 _EDGE = "row, namespace, source, target, relation, data"
 
 
+class DamagedRowError(ValueError):
+    """A value of a kind that was never written: of a damaged record, SQLite gives anything."""
+
+
 class Reading:
     """The reading half of the `Store` contract; see there."""
 
@@ -393,6 +397,8 @@ def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> Iterator[t
 
 def _node(row: tuple[Any, ...]) -> Node:
     number, namespace, node_id, kind, text, attributes, expires_at = row
+    if not (type(node_id) is type(kind) is str and (text is None or type(text) is str)):
+        raise DamagedRowError(f"row {number} of the nodes has an id, a kind or a text that is none")
     return Node(node_id, kind, text, _object(attributes), namespace, expires_at, number)
 
 
@@ -401,5 +407,9 @@ def _link(row: tuple[Any, ...]) -> Link:
     return Link(source, target, relation, _object(data), namespace, number)
 
 
-def _object(text: str) -> Any:
-    return {} if text == "{}" else json.loads(text)  # most edges carry nothing
+def _object(text: Any) -> Any:
+    if text == "{}":  # most edges carry nothing
+        return {}
+    if not isinstance(text, str):
+        raise DamagedRowError(f"{text!r:.40} stands where JSON should")
+    return json.loads(text)
