@@ -189,9 +189,10 @@ class Evidence:
         ]
         texts, often, sizes = index.postings_of([term for _, term, _ in (*own, *near)])
         place, often = self.board.texts, often.astype(np.float32)
+        texts = texts.astype(np.int64)  # as numpy looks things up; else it converts them every time
         self.found = place.put(texts, len(corpus), once=False)
         n, mine, total = len(self.found), int(sizes[: len(own)].sum()), max(float(weights.sum(dtype=np.float64)), 1e-9)
-        at = place.of(texts)
+        at = place.of(texts).astype(np.int64)
         rows = np.repeat(np.array([row for row, *_ in (*own, *near)], np.int64), sizes)
         cells = rows * n + at  # of a table (words, texts): how often each stands in each
         counts = np.zeros(len(weights) * n, np.float32)
@@ -220,8 +221,8 @@ class Evidence:
         return self.allowed[self.found]
 
     @cached_property
-    def _sessions(self) -> NDArray[np.int32]:
-        return self.corpus.sessions[self.found]
+    def _sessions(self) -> NDArray[np.int64]:
+        return self.corpus.sessions[self.found].astype(np.int64)
 
     def _valued(self, values: NDArray[Any]) -> Values:
         """Return values of the texts found, and of nobody."""

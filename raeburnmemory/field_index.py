@@ -170,15 +170,19 @@ class FieldIndex:
 
     def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slots of the nodes at *rows* (ascending), ascending."""
-        known = self.rows
+        known, slots = self.rows, self.slots
+        if len(rows) and self._rising:  # nothing but what lies between the first and the last of them
+            low, high = np.searchsorted(known, (int(rows[0]), int(rows[-1]) + 1))
+            known, slots = known[low:high], slots[low:high]
         if len(rows) * _TABLE < len(known) or not len(rows):
             return self.places_of(rows)[0]
-        last = max(int(rows[-1]), int(known.max(initial=0)))
-        if last > _SPARSE * len(known):
+        first = min(int(rows[0]), int(known.min(initial=rows[0])))
+        last = max(int(rows[-1]), int(known.max(initial=rows[-1])))
+        if last - first > _SPARSE * len(known):
             return self.places_of(rows)[0]
-        there = np.zeros(last + 1, np.bool_)
-        there[rows] = True
-        return self.slots[there[known]]
+        there = np.zeros(last - first + 1, np.bool_)
+        there[rows - first] = True
+        return slots[there[known - first]]
 
     def places_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the nodes at *rows* (ascending), and for each slot the place of its row in *rows*."""

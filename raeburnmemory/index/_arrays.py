@@ -170,9 +170,15 @@ def slack_for(dim: int, scale: float) -> float:
 
 def scores(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores that count: inner products in float64, summed row by row, rounded to float32."""
-    exact, found = query.astype(np.float64), np.empty(len(positions), np.float32)
+    found = np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _BLOCK):
-        block = rows.take(positions[start : start + _BLOCK]).astype(np.float64)
-        found[start : start + _BLOCK] = np.einsum("ij,j->i", block, exact)  # @ sums as the number of rows suits it
-    found += np.float32(0)  # -0.0 becomes 0.0
+        found[start : start + _BLOCK] = scores_of(rows.take(positions[start : start + _BLOCK]), query)
     return found
+
+
+def scores_of(rows: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores that count, of some *rows*."""
+    products = np.einsum(
+        "ij,j->i", rows.astype(np.float64), query.astype(np.float64)
+    )  # @ sums as their number suits it
+    return np.asarray(products.astype(np.float32) + np.float32(0))  # -0.0 becomes 0.0

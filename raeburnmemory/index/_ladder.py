@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import scores, slack_for
+from ._arrays import scores, scores_of, slack_for
 from ._codes import Scale, rounded, signs, signs_width
 from ._columns import Column
 from ._file import DamagedError
@@ -43,6 +43,7 @@ _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving row
 _SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
 _GATHERED = 16_384  # rows copied at a time
 _ODD = (64, 100)  # rows that stand out: so many, and one in so many, before a new scale is looked for
+_KEPT = 2048  # rows that stand out up to which they are kept in memory
 _GROWN = 1.1  # by how much an index has to have grown for that
 _QUERIES = 100  # of the check
 _DEPTH = 10
@@ -69,6 +70,7 @@ class Ladder(FlatIndex):
         self._scale: Scale | None = None
         self._fitted = 0  # rows there were when the scale was chosen
         self._odd: NDArray[np.int64] = np.empty(0, np.int64)  # positions of rows that stand out, ascending
+        self._odd_rows: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None  # these, once somebody asked
         self._width = _WIDTH  # candidates that the next proof probably needs
         # Rows there were at the last check, the share it found, with how many candidates.
         self._checked: tuple[int, float, int] | None = None
@@ -121,14 +123,17 @@ class Ladder(FlatIndex):
         codes = self._encoded()
         assert self._scale is not None
         asked = rounded(query, self._scale)
-        odd = self._living(self._odd if within is None else np.intersect1d(self._odd, within, assume_unique=True))
+        odd = self._odd
+        if within is not None:
+            odd = odd[within[np.minimum(np.searchsorted(within, odd), len(within) - 1)] == odd]
+        odd = self._living(odd)
         wanted, floor = max(2 * k, self._width) + len(self._dead), None
         while wanted * 2 < (self._count if within is None else len(within)):
             products, at = self._highest(codes, asked, wanted, within)
             last, living = float(products[-1]), self._alive(at)
             if floor is None:
-                sure = np.union1d(at[living][:k], odd)
-                best = scores(self._table, query, sure)
+                first = np.setdiff1d(np.sort(at[living][:k]), odd, assume_unique=True)
+                sure, best = np.append(first, odd), np.append(scores(self._table, query, first), self._told(query, odd))
                 kth = float(np.partition(best, len(best) - k)[len(best) - k])
                 floor = (kth - slack - asked.common - asked.doubt) / asked.worth
             if last < floor:  # so nothing that is not among them reaches it
@@ -140,6 +145,15 @@ class Ladder(FlatIndex):
                 return found[order], best[order]
             wanted *= 4
         return super()._near(query, k, within, slack)
+
+    def _told(self, query: NDArray[np.float32], odd: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of those rows among the odd ones: every query asks for them, so they are kept."""
+        if len(self._odd) > _KEPT:
+            return scores(self._table, query, odd)
+        if self._odd_rows is None or self._odd_rows[0] is not self._odd:
+            self._odd_rows = self._odd, self._table.take(self._odd)
+        rows = self._odd_rows[1]
+        return scores_of(rows if len(odd) == len(self._odd) else rows[np.searchsorted(self._odd, odd)], query)
 
     def _alive(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         if not len(self._dead):
@@ -195,7 +209,8 @@ class Ladder(FlatIndex):
         assert self._scale is not None
         codes, errors, lengths = self._scale.encode(rows)
         odd = np.flatnonzero((errors > self._scale.limit) | (lengths > self._scale.length))
-        self._odd = np.concatenate([self._odd, len(self._codes) + odd])
+        if len(odd):
+            self._odd = np.concatenate([self._odd, len(self._codes) + odd])
         self._codes.append(codes)
 
     # --- signs --------------------------------------------------------------------------------------------------
