@@ -22,6 +22,7 @@ from outside import Fake, fake, run
 from raeburnmemory import MemoryGraph
 from raeburnmemory._optional import installed
 from raeburnmemory.errors import DimensionMismatch, InvalidInput, MemoryGraphError, MissingDependency
+from raeburnmemory.filters import condition
 from raeburnmemory.index import open_index
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.passages import indexed_text, spans
@@ -467,6 +468,42 @@ def test_filters_hold_before_the_nearest_are_taken(alike, wanted, words, k):
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             assert memory.similar(question, k, **options) == hits[:k]
             assert all(hit.similarity == hit.score for hit in hits)
+
+
+@pytest.mark.parametrize("index", ["exact", "faiss"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_nearest_of_few_and_of_many(index, replaced):
+    """Whether some or nearly all may be found, in a row or scattered, and whatever was replaced and forgotten."""
+    if index == "faiss" and not installed("faiss"):
+        pytest.skip("the faiss index needs faiss-cpu")
+    dice = random.Random(7)
+    with MemoryGraph(":memory:", "builtin", vector_backend=index) as memory:
+        ids = [f"p{number}" for number in range(200)]
+        for number, node_id in enumerate(ids):
+            words = " ".join(dice.choices(WORDS, k=3))
+            memory.add_interaction({"id": node_id, "text": words}, metadata={"at": number, "dice": dice.random()})
+        if replaced:
+            for node_id in dice.sample(ids, 30):
+                memory.update(node_id, text=" ".join(dice.choices(WORDS, k=4)))
+            gone = dice.sample(ids, 20)
+            memory.forget(gone)
+            ids = [node_id for node_id in ids if node_id not in gone]
+        nodes = [memory.get(node_id) for node_id in ids]
+        asked, *vectors = memory._dense.embed(["harbour sea", *(node.text for node in nodes)]).astype(np.float64)
+        cosines = {node.id: float(vector @ asked) for node, vector in zip(nodes, vectors, strict=True)}
+        for where in (
+            {"at": {"gte": 50, "lt": 53}},
+            {"at": {"gte": 50, "lt": 150}},
+            {"at": 199},
+            {"dice": {"lt": 0.02}},
+            {"dice": {"lt": 0.5}},
+            {"dice": {"lt": 2}},
+        ):
+            wanted = {node.id for node in nodes if condition(where)(node.attributes)}
+            hits = memory.similar("harbour sea", ALL, where=where)
+            assert set(hits.ids) == wanted
+            assert [hit.score for hit in hits] == pytest.approx(sorted((cosines[i] for i in wanted), reverse=True))
+            assert memory.similar("harbour sea", 3, where=where) == hits[:3]
 
 
 def test_similar_compares_prompts_unless_told_otherwise(alike):
