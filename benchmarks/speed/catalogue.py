@@ -30,6 +30,20 @@ _OURS = ("numpy", "faiss-cpu")
 SYSTEMS: dict[str, Known] = {
     "ours-sqlite": Known("ours", "this memory in SQLite", FULL, options={"file": "memory.db"}, shown=_OURS),
     "ours-json": Known("ours", "this memory in JSON files", FULL, options={"file": "memory.json"}, shown=_OURS),
+    "ours-sqlite-process": Known(
+        "ours",
+        'this memory in SQLite with durability="process"',
+        PROCESS,
+        options={"file": "memory.db", "durability": "process"},
+        shown=_OURS,
+    ),
+    "ours-json-process": Known(
+        "ours",
+        'this memory in JSON files with durability="process"',
+        PROCESS,
+        options={"file": "memory.json", "durability": "process"},
+        shown=_OURS,
+    ),
     "sqlite-vec": Known(
         "sqlite_vec",
         "sqlite-vec and FTS5 in one SQLite file, synchronous=FULL, vectors compared one by one",

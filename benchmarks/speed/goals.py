@@ -46,6 +46,8 @@ class Judged:
 GOALS = [
     Goal("add", 100_000, "ours-sqlite", 1.5, 2, ("sqlite-vec",)),
     Goal("add", 100_000, "ours-json", 2, 3, ("sqlite-vec",)),
+    Goal("add", 100_000, "ours-sqlite-process", 0.6, 1, ("qdrant-edge",)),
+    Goal("add", 100_000, "ours-json-process", 1, 2, ("qdrant-edge",)),
     Goal("add", MILLION, "ours-sqlite", 1.3, 1.1, growth=True),
     Goal("add", 100_000, "ours-json", 1.3, 1.1, growth=True),
     Goal("bulk", 100_000, "ours-sqlite", 0.8, 1.2, ("lancedb", "sqlite-vec")),
