@@ -629,20 +629,12 @@ def test_an_edit_that_does_not_fit_the_journal(tmp_path, journalled):
     assert contents(tmp_path / "s") == before
 
 
-def test_a_flipped_bit_in_the_graph_is_an_error_of_ours_or_an_edit(graph):
+def test_a_flipped_bit_in_the_graph_is_an_error_of_ours(graph):
     raw = graph.read_bytes()
-    opened = 0
     for _, flipped in flips(raw, 300):
         graph.write_bytes(flipped)
-        try:
-            with open_memory(graph, read_only=True) as memory:
-                memory.export(False)
-                with_answer = memory.similar("a red apple falls", 9)
-                assert {hit.id for hit in with_answer} <= set(TEXTS)
-                opened += 1
-        except (StoreError, EmbeddingsMissing) as exc:
-            assert "g.json" in str(exc)
-    assert 0 < opened < 300
+        with pytest.raises(StoreError, match=r"g\.json"):
+            open_memory(graph, read_only=True)
 
 
 # --- moved and copied -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from outside import contents, end, finish, run, start
 
 from raeburnmemory import MemoryGraph, doctor
-from raeburnmemory.errors import InvalidInput, LockTimeout, StoreCorrupt
+from raeburnmemory.errors import InvalidInput, LockTimeout, StoreCorrupt, StoreError
 
 STORES = ["g.json", "g.db"]
 
@@ -463,3 +464,38 @@ def test_a_memory_that_is_held_is_waited_for_and_then_named(tmp_path, name):
     finally:
         end(holder)
     assert doctor.restore(backup, path).nodes == 60
+
+
+def test_a_folder_that_cannot_be_read_just_now_stops_a_restore(tmp_path, monkeypatch):
+    """At any of the times that it is looked into: files that nobody sees would stay behind."""
+    path, backup = tmp_path / "g.json", tmp_path / "backup.json"
+    fill(path, 3)
+    doctor.backup(path, backup)
+    with open_memory(path) as memory:
+        memory.add_interaction({"id": "later", "text": "a pear, said later"})
+    listed, when = os.listdir, 0
+
+    def refusing(folder="."):
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    while True:
+        when += 1
+        left = when
+        try:
+            doctor.restore(backup, path)
+        except StoreError as exc:
+            assert str(tmp_path) in str(exc)
+        done = left > 0
+        left = 0
+        with open_memory(path, read_only=True) as memory:
+            assert {"p0", "p1", "p2"} <= {node.id for node in memory.nodes()}
+            assert memory.similar("apple 1", 1).ids
+        assert not doctor.verify(path).codes("error")
+        if done:
+            break
+    assert when > 3

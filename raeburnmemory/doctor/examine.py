@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..embed import BUILTIN, open_embedder
 from ..errors import MemoryGraphError
-from ..store._files import SWITCHING, alive
+from ..store._files import SWITCHING, alive, write_failed
 from .content import Content, check_content
 from .generation import parts_of
 from .index_files import check_indexes
@@ -41,6 +41,7 @@ def verify(path: Any, *, embedding_model: Any = None) -> Report:
         StoreMissing: Nothing is there.
         NotAStore: What is there is no memory.
         StoreTooNew: A newer version of this library wrote it.
+        StoreWriteFailed: The system refused to read a file.
     """
     return examine(find(path), embedding_model)
 
@@ -49,7 +50,12 @@ def examine(place: Place, embedding_model: Any = None) -> Report:
     """Do what `verify` does, for a place that is known."""
     for _ in range(_TRIES):
         before = [stamps(name) for name in (place.name, place.name + ".journal")]
-        report = _once(place, embedding_model)
+        try:
+            report = _once(place, embedding_model)
+        except MemoryGraphError:
+            raise  # some of ours are OSErrors, too
+        except OSError as exc:  # that a file cannot be read now does not say that it is damaged
+            raise write_failed("read", str(exc.filename or place.name), exc) from exc
         if report.sound or before == [stamps(name) for name in (place.name, place.name + ".journal")]:
             break
         time.sleep(0.05)  # somebody wrote meanwhile: what was read may have been of two moments

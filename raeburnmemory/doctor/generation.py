@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import sqlite3
 import uuid
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MemoryGraphError, StoreWriteFailed
 from ..nodes import DEFAULT_NAMESPACE
-from ..store._files import sync_folder, write_failed
+from ..store._files import beginning, sync_folder, write_failed
 from ..store.journal import Journal
 from ..store.snapshot import Snapshot
 from ..store.sqlite_schema import connect, fields, translated
@@ -37,9 +36,10 @@ def beside(path: str) -> Iterator[str]:
     try:
         yield stem
     finally:
-        for name in glob.glob(glob.escape(stem) + "*"):
-            with contextlib.suppress(OSError):
-                os.unlink(name)
+        with contextlib.suppress(OSError):
+            for name in beginning(stem):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
 
 
 @contextlib.contextmanager

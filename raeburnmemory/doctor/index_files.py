@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from ..index._parts_file import MAGIC, examine_parts
 from ..index.lexical import LexicalIndex
 from ..passages import indexed_text
 from ..saved_words import saved_as
+from ..store._files import beginning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +32,8 @@ _FATE = "It is not used, and made anew"
 
 def index_files(path: str) -> dict[str, str]:
     """Return the saved indexes beside the store at *path*, by their fields."""
-    found = glob.glob(glob.escape(path) + ".*.index")
-    fields = {name[len(path) + 1 : -len(".index")]: name for name in sorted(found)}
+    found = [name for name in beginning(f"{path}.") if name.endswith(".index")]
+    fields = {name[len(path) + 1 : -len(".index")]: name for name in found}
     return {field: name for field, name in fields.items() if not re.match("(tmp|damaged|before-restore)-", field)}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidInput, StoreError
 from ..nodes import DEFAULT_NAMESPACE, Batch, Link, Node
+from ..store._files import beginning
 from ..store.journal import decode_batch
 from ..store.json import JsonStore
 from ..store.state import NEXT, State
@@ -118,7 +118,7 @@ def _bytes(path: str) -> bytes | None:
 
 def _twin(path: str, digest: str) -> str | None:
     """Find a copy of the graph among the files beside it, such as one that was set aside."""
-    for name in sorted(glob.glob(glob.escape(path) + ".*")):
+    for name in beginning(f"{path}."):
         raw = _bytes(name) if re.search(r"\.(tmp|damaged|before-restore)-", name) else None
         if raw is not None and hashlib.sha256(raw).hexdigest() == digest:
             return name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import re
@@ -24,6 +23,7 @@ __all__ = [
     "SupersededError",
     "alive",
     "at_once",
+    "beginning",
     "copy_file",
     "database_is_free",
     "discard",
@@ -217,11 +217,28 @@ def sync_folder(folder: str) -> None:
         os.close(fd)
 
 
+def beginning(stem: str) -> list[str]:
+    """Return the paths of all that begin with *stem*, sorted.
+
+    `glob` finds nothing where a folder may not be read just now, and what nobody sees is lost.
+
+    Raises:
+        OSError: The folder is there and cannot be read.
+    """
+    folder, name = os.path.split(stem)
+    try:
+        found = os.listdir(folder or os.curdir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(os.path.join(folder, other) for other in found if other.startswith(name))
+
+
 def now(path: str, *names: str) -> str:
     """Return the time in UTC as it stands in names of files, one that none of *path*'s set-aside files has yet."""
     stamp = when = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     number = 1
-    while any(glob.glob(f"{glob.escape(path)}*.{name}-{stamp}*") for name in names):
+    there = beginning(path)
+    while any(f".{name}-{stamp}" in other[len(path) :] for name in names for other in there):
         number += 1
         stamp = f"{when}-{number}"
     return stamp

@@ -12,7 +12,6 @@ the one it replaces. Whichever matches is what a crash in between left.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import itertools
 import json
@@ -29,7 +28,7 @@ from .._optional import installed
 from ..errors import StoreCorrupt, StoreTooNew
 from ..flat_vectors import read_faiss_flat, read_npy, write_faiss_flat, write_npy
 from ..nodes import PROMPT
-from ._files import at_once, open_regular, write_failed
+from ._files import at_once, beginning, open_regular, write_failed
 from .nodelink import mended
 from .state import VectorSet
 
@@ -346,7 +345,7 @@ class VectorFiles:
         None that belong to a memory with a longer name: `graph.json.b.faiss` is of `graph.json.b`, if that is there.
         """
         found = []
-        for name in sorted(glob.glob(glob.escape(self.path) + ".*")):
+        for name in beginning(f"{self.path}."):
             field = _NAMED.fullmatch(name[len(self.path) :])
             if field is not None and not (field[1] and os.path.lexists(self.path + field[1])):
                 found.append(name)
