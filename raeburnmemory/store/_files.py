@@ -223,13 +223,15 @@ def beginning(stem: str) -> list[str]:
     `glob` finds nothing where a folder may not be read just now, and what nobody sees is lost.
 
     Raises:
-        OSError: The folder is there and cannot be read.
+        StoreWriteFailed: The folder is there and cannot be read.
     """
     folder, name = os.path.split(stem)
     try:
         found = os.listdir(folder or os.curdir)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as exc:
+        raise write_failed("read", folder or os.curdir, exc) from exc
     return sorted(os.path.join(folder, other) for other in found if other.startswith(name))
 
 
