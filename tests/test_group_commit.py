@@ -16,7 +16,10 @@ from raeburnmemory.errors import InvalidInput, StoreWriteFailed
 from raeburnmemory.nodes import Batch, Link, Node, Where
 from raeburnmemory.store import group_commit
 
-pytestmark = pytest.mark.parametrize("backend", STORE_FILES)
+
+@pytest.fixture(params=STORE_FILES)
+def backend(request):
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -124,10 +127,9 @@ def test_a_write_that_the_disk_refuses_fails_for_all_that_shared_it(backend, pla
     assert ids(store) == ids(other) == ids(opener()) == ["before", "after"]
 
 
-def test_a_sync_that_fails_fails_for_all_that_shared_it_and_is_not_tried_again(backend, place, monkeypatch):
-    if backend != "json":
-        pytest.skip("SQLite syncs by itself: test_syscalls lets that fail")
-    opener = place(backend)
+def test_a_sync_that_fails_fails_for_all_that_shared_it_and_is_not_tried_again(place, monkeypatch):
+    """Of a JSON memory; SQLite syncs by itself, and test_syscalls lets that fail."""
+    opener = place("json")
     store, other = opener(), opener()
     store.write(Batch(nodes=[node("before")]))
     journal = Path(store._journal_path)
