@@ -21,6 +21,7 @@ from ._terminal import (
     time_or_seconds,
 )
 from .errors import InvalidInput
+from .nodes import PROMPT
 
 __all__ = ["register"]
 
@@ -125,6 +126,13 @@ def similar(
     ctx: typer.Context,
     text: Annotated[str, option("What to look for.")],
     top_k: Annotated[int, option("How many to show at most.", "--top-k", "-k", min=0)] = 5,
+    kind: Annotated[list[str] | None, option("Texts of this kind instead of prompts; may be repeated.")] = None,
+    session: Sessions = None,
+    agent: Agents = None,
+    speaker: Speakers = None,
+    since: Since = None,
+    until: Until = None,
+    where: Attributes = None,
     as_json: Json = False,
 ) -> None:
     """Find the prompts nearest in meaning to a text.
@@ -135,14 +143,20 @@ def similar(
 
       raeburnmemory --db graph.json similar --text "Hello"
       raeburnmemory similar --text "password reset" -k 10 --json
+      raeburnmemory similar --text "refunds" --kind response --since 2026-01-01
     """
+    filters = _filters(session, agent, speaker, since, until, where)
     with existing(ctx, read_only=True) as memory:
-        hits = memory.similar(text, top_k)
+        hits = memory.similar(text, top_k, kinds=kind or PROMPT, **filters)
     _warn(hits.skipped)
     if as_json:
         print_json({"hits": [hit.to_dict() for hit in hits], "skipped": hits.skipped})
     elif not hits and not hits.skipped and top_k:
-        tell("Note", f"There are no prompts in {memory.db_path!r} yet.")
+        asked = kind or any(value is not None for value in filters.values())
+        tell(
+            "Note",
+            f"Nothing in {memory.db_path!r} fits." if asked else f"There are no prompts in {memory.db_path!r} yet.",
+        )
     else:
         print_hits(hits)
 

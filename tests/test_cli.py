@@ -301,6 +301,21 @@ def test_similar(graph):
     assert len(good("--db", graph, "similar", "--text", question, "-k", "1").splitlines()) == 1
     assert good("--db", graph, "similar", "--text", question, "--top-k", "0") == ""
 
+    def ids(*options):
+        return [
+            hit["id"]
+            for hit in json.loads(good("--db", graph, "similar", "--text", question, *options, "--json"))["hits"]
+        ]
+
+    with MemoryGraph(graph, "builtin", read_only=True) as memory:
+        responses = {node.id for node in memory.nodes("response")}
+    assert set(ids("--kind", "response")) == responses
+    assert set(ids("--kind", "response", "--kind", "prompt")) == {"p1", "p2", *responses}
+    assert ids("--where", "stars=5") == ["p1"]
+    done = run("--db", graph, "similar", "--text", question, "--until", "2024-04-30")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "Nothing in" in done.stderr
+
 
 def test_long_texts_are_shortened_to_the_width(monkeypatch):
     good("--db", "a.json", "add", "--prompt-id", "p", "--prompt-text", "word " * 100)
@@ -784,7 +799,7 @@ def test_a_lock_held_by_another(graph):
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_what_interrupts_a_command(graph, monkeypatch, error, code, says):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(MemoryGraph, "similar", fail)
@@ -796,7 +811,7 @@ def test_what_interrupts_a_command(graph, monkeypatch, error, code, says):
 
 
 def test_a_programming_error_is_not_hidden(graph, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(MemoryGraph, "similar", fail)
