@@ -15,6 +15,7 @@ from outside import contents, end, finish, run, start
 
 from raeburnmemory import MemoryGraph, doctor
 from raeburnmemory.errors import InvalidInput, LockTimeout, StoreCorrupt, StoreError
+from raeburnmemory.store.json import JsonStore
 
 STORES = ["g.json", "g.db"]
 
@@ -214,6 +215,24 @@ def test_backups_and_verifications_while_others_write(tmp_path, name):
             memory.add_interaction("The copy is a memory of its own")
         assert len(open_memory(path, read_only=True)) > 0
     assert doctor.verify(path).sound
+
+
+def test_verify_takes_nodes_and_vectors_of_one_moment(tmp_path, monkeypatch):
+    path = fill(tmp_path / "g.json")
+    lost, written = JsonStore.vectors_lost, []
+
+    def somebody_writes(store):
+        found = lost(store)
+        with monkeypatch.context() as undisturbed, open_memory(path) as other:
+            undisturbed.setattr(JsonStore, "vectors_lost", lost)
+            other.add_interaction({"id": f"w{len(written)}", "text": "An orange quince"})
+        written.append(store)
+        return found
+
+    monkeypatch.setattr(JsonStore, "vectors_lost", somebody_writes)
+    report = doctor.verify(path)
+    assert report.sound, str(report)
+    assert len(written) == 1  # at the first look
 
 
 NEIGHBOUR = """

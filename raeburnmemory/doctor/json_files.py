@@ -57,11 +57,14 @@ def check_files(path: Path, report: Report) -> Content | None:
     name = str(path)
     try:
         with contextlib.closing(JsonStore(path, read_only=True)) as store:
-            state, lost, foreign = state_of(store), store.vectors_lost(), store._foreign  # noqa: SLF001
-            report.version, owner = state.version, store.id
+            lost, owner = store.vectors_lost(), store.id
+            # The store is asked nothing from here on: it would first read what others have added, and its vectors
+            # would be of another moment than its nodes.
+            state, journal, foreign = state_of(store), store._journal, store._foreign  # noqa: SLF001
+            report.version = state.version
             content = content_of(state)
-            first = 0 if store._journal is None else store._journal.base  # noqa: SLF001
-            content.marks = {version: store.mark(version) for version in range(first, state.version + 1)}
+            if journal is not None and not foreign:
+                content.marks = {version: journal.mark(version) for version in range(journal.base, state.version + 1)}
     except StoreTooNew:
         raise
     except (MemoryGraphError, OSError, RecursionError) as exc:
