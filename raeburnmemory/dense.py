@@ -438,16 +438,18 @@ class Dense:
         fields: Sequence[str] = EMBEDDED,
         among: NDArray[np.int64] | None = None,
         version: int | None = None,
+        rough: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
         With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
-        restricts the search to nodes at those rows.
+        restricts the search to nodes at those rows. *rough* ones are most of these, with cosines to three digits,
+        where an index has them for less.
         """
         with self._lock:
             version = self._store.version() if version is None else version
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
-            return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages) for cached in found))
+            return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages, rough) for cached in found))
 
     def scan(
         self, query: NDArray[np.float32], namespace: str, version: int, *, passages: bool
@@ -503,13 +505,15 @@ class Dense:
         namespace: str,
         among: NDArray[np.int64] | None,
         passages: bool,
+        rough: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not len(cached.index):
             return _NOTHING
+        search = cached.rough if rough else cached.index.search
         allowed = cached.slots_of(namespace) if among is None else cached.slots_at(among)
         wanted = k
         while allowed is None or len(allowed):
-            slots, scores = cached.index.search(query, wanted, allowed)
+            slots, scores = search(query, wanted, allowed)
             rows = cached.rows_of(slots)
             if not passages or len(slots) < wanted or len(np.unique(rows)) >= k:
                 return rows[rows >= 0], scores[rows >= 0]

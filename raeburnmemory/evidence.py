@@ -269,14 +269,20 @@ class Evidence:
     def know(self, whole: Floats, passage: Floats) -> None:
         """Take the cosines of all nodes, and of nobody at the end, NaN for those without a vector."""
         at = [np.flatnonzero(self.allowed & ~np.isnan(values[:-1])) for values in (whole, passage)]
-        self._note_nearest(*((numbers, values[numbers]) for numbers, values in zip(at, (whole, passage), strict=True)))
-        self.whole, self.passage = Values(whole, None, self.whole.best), Values(passage, None, self.passage.best)
+        allowed = [(numbers, values[numbers]) for numbers, values in zip(at, (whole, passage), strict=True)]
+        self._note_nearest(*allowed)
+        self.whole, self.passage = (
+            Values(values, None, float(some.max(initial=np.float32(0))))
+            for values, (_, some) in zip((whole, passage), allowed, strict=True)
+        )
 
     def know_nearest(self, whole: tuple[Numbers, Floats], passage: tuple[Numbers, Floats], compare: Compare) -> None:
-        """Take the nearest, their numbers and cosines, and a function that compares further nodes (ascending)."""
+        """Take most of the nearest, their numbers and rough cosines, and a function that compares nodes (ascending)."""
         self._note_nearest(whole, passage)
         self._compare = compare
         self._fill(self.to_compare())
+        for values in (self.whole, self.passage):
+            values.best = float(np.fmax.reduce(values(self.candidates()), initial=np.float32(0)))
 
     def _note_nearest(self, whole: tuple[Numbers, Floats], passage: tuple[Numbers, Floats]) -> None:
         """Note the nearest texts of each kind, as wholes and by their passages."""
@@ -289,9 +295,6 @@ class Evidence:
                 if len(some):
                     parts.append(numbers[some[_top(values[some], self.pool)]])
         self.nearest = np.concatenate(parts)
-        self.whole.best, self.passage.best = (
-            float(values.max(initial=np.float32(0))) for _, values in (whole, passage)
-        )
 
     def _fill(self, numbers: Numbers) -> None:
         """Compare the nodes with these *numbers* (ascending)."""

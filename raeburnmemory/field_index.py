@@ -35,6 +35,15 @@ class _Scanned(Protocol):
         """Return all slots and their scores in float32; equal rows score equally."""
 
 
+class _Search(Protocol):
+    """A search, called with a vector, a number of hits and the slots to which it is restricted."""
+
+    def __call__(
+        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return slots and scores, best first."""
+
+
 class _Paired(Protocol):
     """An index that can tell all pairs above a threshold at once; of others one asks for more and more hits."""
 
@@ -261,6 +270,11 @@ class FieldIndex:
     def skips(self) -> bool:
         """Whether a search does without comparing most vectors whole."""
         return bool(getattr(self.index, "mode", "float32") != "float32")
+
+    @property
+    def rough(self) -> _Search:
+        """The search for most of the nearest, where the index has one, else for all of them."""
+        return getattr(self.index, "rough", self.index.search)
 
     def scan(self, query: NDArray[np.float32], namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and the scores of their vectors, of all of *namespace* and perhaps of others."""

@@ -260,7 +260,13 @@ class Recall:
             whole, passage = (
                 self._numbered(
                     *self._dense.nearest(
-                        vector, evidence.pool, self._namespace, version=version, passages=passages, among=among
+                        vector,
+                        evidence.pool,
+                        self._namespace,
+                        version=version,
+                        passages=passages,
+                        among=among,
+                        rough=True,
                     )
                 )
                 for passages in (False, True)

@@ -261,7 +261,7 @@ def test_signs_are_kept_in_the_file(tmp_path):
     index._checked = 200, 1.0, 40
     index.save(str(tmp_path / "cache"), STAMP)
     saved = _file._open(tmp_path / "cache")
-    assert set(saved.segments[0].columns) == {"slots", "signs", "rows"}
+    assert set(saved.segments[0].columns) == {"slots", "signs", "codes", "rows"}
     centre = np.mean(rows.astype(np.float64), axis=0)
     wanted = np.packbits(rows > centre.astype(np.float32), axis=1)
     assert np.array_equal(np.concatenate(list(saved.column("signs")))[:, :1], wanted)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raeburnmemory.errors import StoreCorrupt
+from raeburnmemory.errors import DimensionMismatch, InvalidInput, StoreCorrupt
 from raeburnmemory.index import _columns, _ladder, _rows, open_index
 from raeburnmemory.index._ladder import Ladder
 from raeburnmemory.testing import INDEX_CHECKS
@@ -33,8 +33,8 @@ class Plain(Ladder):
         order = at[np.argsort(-products[at], kind="stable")][:k]
         return products[order].astype(np.float32), order
 
-    def _closest(self, table, query, k):
-        return np.argsort(np.unpackbits(table ^ query, axis=1).sum(axis=1), kind="stable")[:k]
+    def _differences(self, table, query):
+        return np.unpackbits(table ^ query, axis=1).sum(axis=1)
 
 
 def by_faiss(dim, **limits):
@@ -152,6 +152,54 @@ def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
     late = np.arange(2000, 5900)
     found = [np.isin(nearest(rows, q, 10, late)[0], index.search(q, 10, late)[0]).mean() for q in queries]
     assert np.mean(found) >= 0.99
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_rough_search_finds_most_of_the_nearest(ladder, shape, tmp_path):
+    rows, queries = data(shape, 4000, 64, 30)
+
+    def make():
+        return ladder(64, few=50, bits=NEVER, candidates=300)
+
+    index = make()
+    index.add(np.arange(4000), rows)
+    gone = np.arange(7, 4000, 80)
+    index.remove(gone)
+    left = np.setdiff1d(np.arange(4000), gone)
+    for again in (False, True):
+        for among in (left, left[1000:3000], left[::3], left[:900][::2], left[:40]):
+            found, first = [], []
+            for query in queries:
+                slots, values = index.rough(query, 30, None if among is left else among)
+                _, close = nearest(rows, query, 30, among)
+                reached = rows[slots] @ query + 0.01  # of near-copies, any
+                found.append((reached >= close[-1]).mean())
+                first.append(reached.max() >= close[0])
+                assert len(slots) == len(set(slots.tolist())) == 30
+                assert np.isin(slots, among).all()
+                assert np.all(np.diff(values) <= 0)
+                assert np.abs(values - rows[slots] @ query).max() < 0.02
+            assert np.mean(found) >= 0.9
+            assert np.mean(first) >= 0.99
+        if not again:
+            index = saved_and_loaded(index, make, tmp_path / "cache")
+    assert index.mode == "int8"
+    assert (index._signs is not None) == (index._checked[1] >= 0.993)
+
+
+def test_a_rough_search_of_few_is_a_search(ladder):
+    rows = unit_rows(300, 16, 1)
+    index = ladder(16, few=200)
+    for count, k in ((100, 5), (300, 60)):  # few rows; and many for as many hits
+        index.add(np.arange(len(index), count), rows[len(index) : count])
+        for one, other in zip(index.rough(rows[3], k), index.search(rows[3], k), strict=True):
+            assert one.tobytes() == other.tobytes()
+    for one, other in zip(index.rough(np.zeros(16), 5), index.search(np.zeros(16), 5), strict=True):
+        assert one.tobytes() == other.tobytes()
+    with pytest.raises(DimensionMismatch, match="8 numbers"):
+        index.rough(np.ones(8, np.float32), 5)
+    with pytest.raises(InvalidInput, match="ascend"):
+        index.rough(rows[0], 5, np.array([5, 3]))
 
 
 def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder):

@@ -111,6 +111,7 @@ THIRD_PARTY = {
     "index/_parts_file": {"numpy"},
     "index/_flat": {"numpy"},
     "index/_ladder": {"numpy"},
+    "index/_self_check": {"numpy"},
     "index/_rows": {"numpy"},
     "index/faiss": {"faiss", "numpy"},
     "store/_copies": {"numpy"},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1024  # rows gathered, moved or scored again at a time: some megabytes, near the processor
 _TILE = 4096  # rows compared with as many others at a time, or fewer
+_LARGE, _SAMPLED = 8192, 16  # values of which a sample, one in so many, tells which are worth sorting
 _GATHER = 5  # gathering a row costs this many times scanning one in place (384 numbers a row)
 
 
@@ -156,6 +157,20 @@ def by_rows(table: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[n
     if not len(table) or not hasattr(np, "vecdot"):  # numpy 1 has none
         return np.asarray(np.einsum("ij,j->i", table, query), np.float32)
     return np.asarray(np.vecdot(table, query), np.float32)
+
+
+def fewest(values: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Return where the *k* (at least 1) least of *values* are, and all that equal the last of them, ascending."""
+    if k >= len(values):
+        return np.arange(len(values))
+    sample, rank = values[::_SAMPLED], 2 * k // _SAMPLED + _SAMPLED
+    if len(values) > _LARGE and rank < len(sample):
+        # What twice as many of a sample reach as need be, enough of all reach, as a rule.
+        some = np.flatnonzero(values <= np.partition(sample, rank)[rank])
+        if len(some) >= k:
+            few = values[some]
+            return np.asarray(some[few <= np.partition(few, k - 1)[k - 1]])
+    return np.flatnonzero(values <= np.partition(values, k - 1)[k - 1])
 
 
 def slack_for(dim: int, scale: float) -> float:

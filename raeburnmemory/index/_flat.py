@@ -224,7 +224,7 @@ class FlatIndex:
             raise DimensionMismatch(f"This vector has {len(query)} numbers, this index holds vectors of {self.dim}.")
         length = longest(query[np.newaxis])
         if allowed is not None:
-            allowed = _ascending(allowed)
+            allowed = ascending_slots(allowed)
         self._settle()
         return self._mending(lambda: self._search(query, length, k, allowed))
 
@@ -277,7 +277,7 @@ class FlatIndex:
         queries = self._rows_given(vectors)
         slack = slack_for(self.dim, longest(queries) * self._longest)
         if allowed is not None:
-            allowed = _ascending(allowed)
+            allowed = ascending_slots(allowed)
         self._settle()
         return self._mending(lambda: self._above(queries, threshold, allowed, slack))
 
@@ -441,7 +441,7 @@ class FlatIndex:
         """Take what else *saved* holds, all or nothing."""
 
 
-def _ascending(allowed: NDArray[np.int64]) -> NDArray[np.int64]:
+def ascending_slots(allowed: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return *allowed* slots, checked."""
     allowed = integers(allowed, "allowed slots")
     if not ascending(allowed):

@@ -5,9 +5,11 @@ Filter first. Then, by how many rows are left:
 - few: every row in float32;
 - more: 8 bits a number, a quarter of the memory to go through, and a proof (see `_codes`) that no row that was left
   out can be among the nearest. The hits are those of float32, to the last bit;
-- very many: one bit a number proposes a thousand candidates, which are compared exactly, if a check on this very
-  data has found that this finds what is to be found. Data of one topic, or vectors that mean nothing, fail it, and
-  stay with 8 bits.
+- very many: one bit a number proposes candidates, 8 bits choose the best of these, which are compared exactly, if a
+  check on this very data has found that this finds what is to be found. Data of one topic, or vectors that mean
+  nothing, fail it, and stay with the proof.
+
+Who only wants most of the nearest (`rough`) gets them by signs, if the check allows it, from the second step on.
 
 The limits are where each step began to win on two cores of 2026, at 384 numbers a row; see the page on benchmarks.
 """
@@ -20,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import scores, scores_of, slack_for
+from ._arrays import fewest, floats, scores, scores_of
 from ._codes import Scale, rounded, signs, signs_width
 from ._columns import Column
 from ._file import DamagedError
-from ._flat import FlatIndex
+from ._flat import FlatIndex, ascending_slots
+from ._self_check import ENOUGH, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,18 +40,15 @@ if TYPE_CHECKING:
 FEW = 8192  # rows that are compared in float32 where they are in place
 FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
-CANDIDATES = 1000  # rows that signs propose at least, for up to CANDIDATES / _PER_HIT hits
-_PER_HIT = 4
+CANDIDATES = 1000  # rows that signs propose at least
+_PER_HIT = 4  # and for each hit
+_PER_ROUGH = 20  # and for each of those that are many: the last of them are harder to tell by signs
 _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving rows out does not pay
 _SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
 _GATHERED = 16_384  # rows copied at a time
 _ODD = (64, 100)  # rows that stand out: so many, and one in so many, before a new scale is looked for
 _KEPT = 2048  # rows that stand out up to which they are kept in memory
 _GROWN = 1.1  # by how much an index has to have grown for that
-_QUERIES = 100  # of the check
-_DEPTH = 10
-_ENOUGH = 0.993  # 0.99, and what a check of 1,000 neighbours may be wrong by
-_TRIED = (1, 2, 4)  # times the candidates, until they find enough
 _GROWTH = 1.5  # by which an index has to grow before it is checked again
 _WIDTH = 64  # candidates that a proof takes at least
 _WIDEST_PROOF = 4096  # and that it begins with at most
@@ -87,8 +87,8 @@ class Ladder(FlatIndex):
         """
 
     @abstractmethod
-    def _closest(self, table: NDArray[np.uint8], query: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-        """Return where the *k* rows of *table* are that differ from *query* (1, width) in the fewest bits."""
+    def _differences(self, table: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
+        """Return in how many bits each row of *table* differs from *query* (1, width)."""
 
     # --- which step ---------------------------------------------------------------------------------------------
 
@@ -110,22 +110,68 @@ class Ladder(FlatIndex):
         if available <= self._few or k * _RARE > available:
             return super()._near(query, k, within, slack)
         if self._count >= self._many and self._trusted():
-            found = self._by_signs(query, k, within)
-            return found, scores(self._table, query, found)
+            within = self._by_signs(query, _PER_HIT * k, within)
         return self._by_codes(query, k, within, slack)
 
+    def rough(
+        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return what `search` does, or less for less: most of the *k* nearest, and their scores to three digits.
+
+        Raises:
+            DimensionMismatch, InvalidInput, StoreCorrupt: As `search`.
+        """
+        self._settle()
+        query = floats(vector)
+        if self.mode == "float32" or k * _RARE > len(self) or query.shape != (self.dim,) or not query.any():
+            return self.search(vector, k, allowed)
+        return self._mending(lambda: self._rough(query, k, allowed))
+
+    def _rough(
+        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        within = None if allowed is None else self._positions(ascending_slots(allowed))
+        if within is not None and len(within) <= max(self._few, k * _RARE):
+            return self.search(query, k, allowed)
+        among = self._by_signs(query, _PER_ROUGH * k, within) if self._trusted() else within
+        found, values = self._promising(query, k, among)
+        order = np.argsort(-values, kind="stable")[:k]
+        return self._slots[found[order]], values[order]
+
     # --- 8 bits -------------------------------------------------------------------------------------------------
+
+    def _promising(
+        self, query: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return, ascending, the positions (*among* some, ascending) of the *k* best by their codes, and their scores.
+
+        Those that stand out are there as well. The scores are those of the codes.
+        """
+        codes, odd = self._encoded(), self._odd
+        assert self._scale is not None
+        asked = rounded(query, self._scale)
+        if among is None:
+            k += len(self._dead)
+        else:
+            k, odd = min(k, len(among)), _both(among, odd)
+        products, at = self._highest(codes, asked, k, among)
+        living = self._alive(at)
+        found, values = at[living], products[living] * np.float32(asked.worth) + np.float32(asked.common)
+        rest = np.setdiff1d(self._living(odd), found, assume_unique=True)
+        found, values = np.append(found, rest), np.append(values, self._told(query, rest))
+        order = np.argsort(found)
+        return found[order], values[order]
 
     def _by_codes(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return, ascending, positions that hold the k nearest for certain, and their scores."""
+        """Return, ascending, positions that hold the k nearest (of *within*) for certain, and their scores."""
         codes = self._encoded()
         assert self._scale is not None
         asked = rounded(query, self._scale)
         odd = self._odd
         if within is not None:
-            odd = odd[within[np.minimum(np.searchsorted(within, odd), len(within) - 1)] == odd]
+            odd = _both(within, odd)
         odd = self._living(odd)
         wanted, floor = max(2 * k, self._width) + len(self._dead), None
         while wanted * 2 < (self._count if within is None else len(within)):
@@ -174,7 +220,7 @@ class Ladder(FlatIndex):
             return products, at + first
         parts = []
         for block in _blocks(within):
-            products, at = self._best(codes[block], asked.whole, wanted, None)
+            products, at = self._best(codes.take(block, axis=0), asked.whole, wanted, None)
             parts.append((products, block[at]))
         products, at = (np.concatenate(each) for each in zip(*parts, strict=True))
         order = np.argsort(-products, kind="stable")[:wanted]
@@ -216,21 +262,18 @@ class Ladder(FlatIndex):
     # --- signs --------------------------------------------------------------------------------------------------
 
     def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Return, ascending, the positions of the most promising candidates."""
+        """Return, ascending, the positions of *k* candidates, or of as many as the check found necessary."""
         assert self._checked is not None
-        table = self._signed()
-        asked = self._asked(query)
-        wanted = max(self._checked[2], _PER_HIT * k) + len(self._dead)
-        if within is None:
-            found = self._closest(table, asked, min(wanted, len(table)))
-        else:
+        table, first = self._signed(), 0
+        wanted = max(self._checked[2], k) + len(self._dead)
+        if within is not None:
             first, last = int(within[0]), int(within[-1])
-            wanted = min(wanted, len(within))
             if last - first == len(within) - 1:
-                found = first + self._closest(table[first : last + 1], asked, wanted)
+                table, within = table[first : last + 1], None
             else:
-                found = within[self._closest(table[within], asked, wanted)]
-        return self._living(np.sort(found))
+                table = table.take(within, axis=0)
+        found = fewest(self._differences(table, self._asked(query)), wanted)
+        return self._living(first + found if within is None else within[found])
 
     def _asked(self, query: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the signs of *query*, for `_signed` rows."""
@@ -254,54 +297,16 @@ class Ladder(FlatIndex):
         if self._checked is None or self._count > _GROWTH * self._checked[0]:
             self._signs = None  # made anew: what rows have in common has changed with them
             self._checked = (self._count, *self._check())
-            if self._checked[1] >= _ENOUGH:
-                self._codes = None  # not needed any more
-            else:
+            if self._checked[1] < ENOUGH:
                 self._signs = None
-        return self._checked[1] >= _ENOUGH
+        return self._checked[1] >= ENOUGH
 
     def _check(self) -> tuple[float, int]:
-        """Return the share of the nearest that signs find, and with how many candidates.
-
-        Those of stored rows are looked for, and of places between two of them.
-
-        A question lies further from what answers it than one answer from another, and is harder to tell by signs.
-        """
-        rng = np.random.default_rng(self._count)
-        picked = np.sort(self._living(rng.integers(0, self._count, 2 * _QUERIES)))
-        rows = self._table.take(np.unique(picked))
-        half = min(_QUERIES // 2, len(rows))
-        pairs = rows[rng.permutation(len(rows))[:half]] + rows[rng.permutation(len(rows))[:half]]
-        queries = np.concatenate([rows[rng.permutation(len(rows))[:half]], pairs])
-        queries = queries[np.einsum("ij,ij->i", queries, queries) > 0]
-        depth = _DEPTH + 1  # a stored row finds itself, which is no art
-        wanted = self._tenth_best(queries, depth)
-        levels = [times * self._candidates for times in _TRIED]
-        found, total, table = np.zeros(len(levels)), 0, self._signed()
-        for query, least in zip(queries, wanted, strict=True):
-            slack = slack_for(self.dim, float(np.linalg.norm(query)) * self._longest)
-            at = self._closest(table, self._asked(query), min(levels[-1] + len(self._dead), len(table)))
-            at = at[self._alive(at)]
-            order = np.argsort(at)
-            ranks = order[scores(self._table, query, at[order]) >= least - slack]
-            found += [max(min(int(np.count_nonzero(ranks < level)), depth) - 1, 0) for level in levels]
-            total += depth - 1
-        for share, level in zip((found / max(total, 1)).tolist(), levels, strict=True):
-            if share >= _ENOUGH or level == levels[-1]:
-                break
-        return share, level
-
-    def _tenth_best(self, queries: NDArray[np.float32], depth: int) -> NDArray[np.float32]:
-        """Return the score of the row that is nearest but depth - 1, for each of *queries*."""
-        best = np.full((len(queries), depth), -np.inf, np.float32)
-        for start, block in self._table.blocks():
-            products = queries @ block.T
-            low, high = np.searchsorted(self._dead, (start, start + len(block)))
-            products[:, self._dead[low:high] - start] = -np.inf
-            for at in np.flatnonzero((products > best[:, :1]).any(axis=1)):
-                some = np.concatenate([best[at], products[at][products[at] > best[at, 0]]])
-                best[at] = np.sort(some)[-depth:]
-        return best[:, 0]
+        """Return the share of the nearest that signs find, and with how many candidates."""
+        table = self._signed()
+        return checked(
+            self._table, self._dead, lambda query: self._differences(table, self._asked(query)), self._candidates
+        )
 
     # --- removals and the file ----------------------------------------------------------------------------------
 
@@ -320,33 +325,37 @@ class Ladder(FlatIndex):
     def _findings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if self._checked is not None:
-            found["checked"] = self._checked
+            found["check"] = self._checked
         if self.dim > _WIDEST:
             return found
         mode = self.mode
-        if mode == "bits" and len(self._signed()):
+        if self._signs_too(mode) and len(self._signed()):
             assert self._centre is not None
             found["centre"] = _packed(self._centre)
-        elif mode == "int8" and len(self._encoded()):
+        if mode != "float32" and len(self._encoded()):
             assert self._scale is not None
             centre, *numbers = self._scale
             found["scale"] = [_packed(centre), *numbers]
             found["fitted"], found["odd"] = self._fitted, _packed(self._odd.astype("<i4"))
         return found
 
+    def _signs_too(self, mode: str) -> bool:
+        """Tell whether signs are to be saved: where they are used, and where somebody has used them."""
+        return mode == "bits" or (mode == "int8" and self._signs is not None)
+
     def _columns(self, start: int) -> dict[str, Iterable[NDArray[Any]]]:
         columns, mode = super()._columns(start), self.mode
-        if mode == "bits" and self.dim <= _WIDEST:
+        if self._signs_too(mode) and self.dim <= _WIDEST:
             columns["signs"] = _pieces(self._signed()[start:])
-        elif mode == "int8" and self.dim <= _WIDEST:
+        if mode != "float32" and self.dim <= _WIDEST:
             columns["codes"] = _pieces(self._encoded()[start:])
         return columns
 
     def _adopt(self, saved: Saved) -> None:
         found = saved.found
         try:
-            if "checked" in found:
-                count, share, candidates = found["checked"]
+            if "check" in found:
+                count, share, candidates = found["check"]
                 self._checked = int(count), float(share), int(candidates)
             if saved.has("signs") and "centre" in found:
                 self._centre = _unpacked(found["centre"], np.float32, self.dim)
@@ -364,6 +373,12 @@ class Ladder(FlatIndex):
         for piece in saved.column(name):
             column.append(piece)
         return column
+
+
+def _both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of *others* that are among *some* (ascending, not none)."""
+    found: NDArray[np.int64] = others[some[np.minimum(np.searchsorted(some, others), len(some) - 1)] == others]
+    return found
 
 
 def _packed(values: NDArray[Any]) -> str:

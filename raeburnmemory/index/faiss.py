@@ -50,10 +50,11 @@ class FaissIndex(Ladder):
         order = np.argsort(-products, kind="stable")[:k]
         return products[order], at[order]
 
-    def _closest(self, table: NDArray[np.uint8], query: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-        with _one_thread():
-            found: NDArray[np.int64] = _faiss.knn_hamming(query, np.ascontiguousarray(table), k, variant="mc")[1][0]
-        return found[found >= 0]
+    def _differences(self, table: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArray[np.int32]:
+        table, query = np.ascontiguousarray(table), np.ascontiguousarray(query)
+        found = np.empty(len(table), np.int32)
+        _faiss.hammings(*map(_faiss.swig_ptr, (query, table)), 1, len(table), table.shape[1], _faiss.swig_ptr(found))
+        return found
 
 
 @contextmanager
