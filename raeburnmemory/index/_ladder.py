@@ -42,6 +42,7 @@ FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
 CANDIDATES = 1000  # rows that signs propose at least
 _PER_HIT = 4  # and for each hit
+_ROUGH_OF = 100  # where a rough search is enough, one row in so many is proposed
 _PER_ROUGH = 20  # and for each of those that are many: the last of them are harder to tell by signs
 _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving rows out does not pay
 _SPREAD = 4  # allowed rows are copied to be compared if all rows are at least so many times as many
@@ -53,6 +54,7 @@ _GROWTH = 1.5  # by which an index has to grow before it is checked again
 _WIDTH = 64  # candidates that a proof takes at least
 _WIDEST_PROOF = 4096  # and that it begins with at most
 _SAMPLE = 20_000  # rows that a scale is fitted to
+_CHECKED = 32_768  # rows that a check compares where hits do not depend on its outcome
 _WIDEST = 8192  # numbers a row; of longer ones, codes and signs are made anew after loading
 
 
@@ -110,7 +112,8 @@ class Ladder(FlatIndex):
         if available <= self._few or k * _RARE > available:
             return super()._near(query, k, within, slack)
         if self._count >= self._many and self._trusted():
-            within = self._by_signs(query, _PER_HIT * k, within)
+            assert self._checked is not None
+            within = self._by_signs(query, max(self._checked[2], _PER_HIT * k), within)
         return self._by_codes(query, k, within, slack)
 
     def rough(
@@ -133,7 +136,9 @@ class Ladder(FlatIndex):
         within = None if allowed is None else self._positions(ascending_slots(allowed))
         if within is not None and len(within) <= max(self._few, k * _RARE):
             return self.search(query, k, allowed)
-        among = self._by_signs(query, _PER_ROUGH * k, within) if self._trusted() else within
+        among = within
+        if self._trusted():
+            among = self._by_signs(query, max(self._count // _ROUGH_OF, _PER_ROUGH * k), within)
         found, values = self._promising(query, k, among)
         order = np.argsort(-values, kind="stable")[:k]
         return self._slots[found[order]], values[order]
@@ -262,10 +267,8 @@ class Ladder(FlatIndex):
     # --- signs --------------------------------------------------------------------------------------------------
 
     def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Return, ascending, the positions of *k* candidates, or of as many as the check found necessary."""
-        assert self._checked is not None
-        table, first = self._signed(), 0
-        wanted = max(self._checked[2], k) + len(self._dead)
+        """Return, ascending, the positions (of *within*) of *k* candidates or some more."""
+        table, first, wanted = self._signed(), 0, k + len(self._dead)
         if within is not None:
             first, last = int(within[0]), int(within[-1])
             if last - first == len(within) - 1:
@@ -303,10 +306,12 @@ class Ladder(FlatIndex):
 
     def _check(self) -> tuple[float, int]:
         """Return the share of the nearest that signs find, and with how many candidates."""
-        table = self._signed()
-        return checked(
-            self._table, self._dead, lambda query: self._differences(table, self._asked(query)), self._candidates
-        )
+        table, step = self._signed(), 1 if self._count >= self._many else -(-self._count // _CHECKED)
+
+        def differences(query: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
+            return self._differences(table, self._asked(query))
+
+        return checked(self._table, self._dead, differences, self._candidates, step)
 
     # --- removals and the file ----------------------------------------------------------------------------------
 
