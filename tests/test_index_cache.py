@@ -26,8 +26,8 @@ DIM, COUNT = 6, 90
 STAMP = {"s": 1}
 
 
-def make(few=5, bits=10**9):
-    return Plain(DIM, few=few, bits=bits, candidates=40)
+def make(few=5, patience=0, bits=10**9):
+    return Plain(DIM, few=few, patience=0, bits=bits, candidates=40)
 
 
 def filled(count=COUNT, seed=1):
@@ -363,7 +363,7 @@ def test_a_forked_process_and_its_parent_do_not_write_over_each_other(tmp_path, 
 @needs_files
 def test_an_index_in_files_is_the_same_index(tmp_path, small_files):
     rows = unit_rows(700, 16, 5)
-    index = Plain(16, few=20, bits=10**9)
+    index = Plain(16, few=20, patience=0, bits=10**9)
     index.scratch = str(tmp_path)
     exact = open_index("exact", 16)
     for one in (index, exact):
@@ -392,7 +392,7 @@ class Filed(Plain):
     """An index whose rows stay in the cache file, whatever their number."""
 
     def __init__(self, dim):
-        super().__init__(dim, few=20, bits=10**9)
+        super().__init__(dim, few=20, patience=0, bits=10**9)
 
 
 def answers(path, **options):

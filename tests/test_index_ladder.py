@@ -104,18 +104,18 @@ CHECKS = [check for check in INDEX_CHECKS if check.__name__ != "check_index_dama
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_index_"))
 def test_contract(ladder, check):
-    check(lambda dim: ladder(dim, few=5, bits=NEVER))
+    check(lambda dim: ladder(dim, few=5, patience=0, bits=NEVER))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_path):
     rows, queries = data(shape)
     n = len(rows)
-    index, exact = ladder(48, few=50, bits=NEVER), open_index("exact", 48)
+    index, exact = ladder(48, few=50, patience=0, bits=NEVER), open_index("exact", 48)
     for one in (index, exact):
         one.add(np.arange(n), rows)
     assert index.mode == "int8"
-    index = saved_and_loaded(index, lambda: ladder(48, few=50, bits=NEVER), tmp_path / "cache")
+    index = saved_and_loaded(index, lambda: ladder(48, few=50, patience=0, bits=NEVER), tmp_path / "cache")
     assert index._codes is not None
     gone = np.array([3, 4, 700, 1500, 2999])
     for one in (index, exact):
@@ -138,7 +138,7 @@ def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_p
 @pytest.mark.parametrize("shape", SHAPES)
 def test_signs_are_used_where_they_find_what_is_to_be_found(ladder, shape):
     rows, queries = data(shape, 6000, 64, 60)
-    index = ladder(64, few=50, bits=3000, candidates=300)
+    index = ladder(64, few=50, patience=0, bits=3000, candidates=300)
     index.add(np.arange(6000), rows)
     found = [
         np.isin(nearest(rows, q, 10, np.arange(6000))[0], index.search(q, 10)[0]).mean()
@@ -159,7 +159,7 @@ def test_a_rough_search_finds_most_of_the_nearest(ladder, shape, tmp_path):
     rows, queries = data(shape, 4000, 64, 30)
 
     def make():
-        return ladder(64, few=50, bits=NEVER, candidates=300)
+        return ladder(64, few=50, patience=0, bits=NEVER, candidates=300)
 
     index = make()
     index.add(np.arange(4000), rows)
@@ -189,7 +189,7 @@ def test_a_rough_search_finds_most_of_the_nearest(ladder, shape, tmp_path):
 
 def test_a_rough_search_of_few_is_a_search(ladder):
     rows = unit_rows(300, 16, 1)
-    index = ladder(16, few=200)
+    index = ladder(16, few=200, patience=0)
     for count, k in ((100, 5), (300, 60)):  # few rows; and many for as many hits
         index.add(np.arange(len(index), count), rows[len(index) : count])
         for one, other in zip(index.rough(rows[3], k), index.search(rows[3], k), strict=True):
@@ -206,7 +206,7 @@ def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder)
     modes = {}
     for shape in ("clustered", "random", "one topic"):
         rows, _ = data(shape, 4000, 256)
-        index = ladder(256, few=50, bits=3000, candidates=200)
+        index = ladder(256, few=50, patience=0, bits=3000, candidates=200)
         index.add(np.arange(4000), rows)
         modes[shape] = index.mode
     assert modes == {"clustered": "bits", "random": "int8", "one topic": "int8"}
@@ -217,7 +217,7 @@ def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_
     monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or (1.0, 100))
 
     def make():
-        return ladder(16, few=50, bits=200, candidates=100)
+        return ladder(16, few=50, patience=0, bits=200, candidates=100)
 
     rows = unit_rows(1000, 16, 1)
     index = make()
@@ -237,9 +237,30 @@ def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_
     assert checks == [250, 380]
 
 
+@pytest.mark.parametrize("search", ["search", "rough"])
+def test_short_forms_are_made_for_those_who_ask_more_than_a_few_times(ladder, search, tmp_path):
+    rows, queries = data("clustered", 2000, 32, 8)
+
+    def make():
+        return ladder(32, few=50, bits=NEVER, patience=5)
+
+    index, exact = make(), open_index("exact", 32)
+    for one in (index, exact):
+        one.add(np.arange(2000), rows)
+    for number, query in enumerate(queries):
+        slots, scores = getattr(index, search)(query, 10)
+        if number < 5 or search == "search":
+            wanted, values = exact.search(query, 10)
+            assert slots.tolist() == wanted.tolist()
+            assert scores.tobytes() == values.tobytes()
+        assert (index._codes is not None) == (number >= 5)
+    saved = saved_and_loaded(index, make, tmp_path / "cache")
+    assert saved._codes is not None
+
+
 def test_which_step_is_taken(ladder):
     rows = unit_rows(400, 8, 2)
-    index = ladder(8, few=100, bits=300, candidates=50)
+    index = ladder(8, few=100, patience=0, bits=300, candidates=50)
     seen = []
     for slot in range(400):
         index.add(np.array([slot]), rows[slot : slot + 1])
@@ -253,7 +274,7 @@ def test_rows_that_stand_out_are_not_lost(ladder):
     """The scale is chosen before they come; their numbers are cut off, and they are compared all the same."""
     rng = np.random.default_rng(3)
     rows = unit(rng.standard_normal((2000, 32)) + 1)
-    index = ladder(32, few=50, bits=NEVER)
+    index = ladder(32, few=50, patience=0, bits=NEVER)
     index.add(np.arange(2000), rows)
     index.search(rows[0], 3)
     fitted = index._scale
@@ -278,7 +299,7 @@ def test_sums_that_float32_does_not_hold(ladder):
     base = np.sign(rng.standard_normal(4096))
     flips = np.where(rng.random((300, 4096)) < np.linspace(0, 0.02, 300)[:, np.newaxis], -1, 1)
     rows = unit(base * flips * (1 + rng.standard_normal((300, 4096)) / 200))
-    index = ladder(4096, few=20, bits=NEVER)
+    index = ladder(4096, few=20, patience=0, bits=NEVER)
     index.add(np.arange(300), rows)
     for query in (rows[0], rows[150], unit(base[np.newaxis])[0]):
         compare_search(index, dict(enumerate(rows)), query, 12)
@@ -291,7 +312,7 @@ def test_any_history(history, tmp_path_factory):
     dim = history.draw(st.integers(1, 3), label="dim")
 
     def make():
-        return Plain(dim, few=2, bits=NEVER)
+        return Plain(dim, few=2, patience=0, bits=NEVER)
 
     path = str(tmp_path_factory.getbasetemp() / "history")
     number = st.integers(-2, 2)
@@ -332,7 +353,7 @@ def test_a_faiss_that_cannot_look_at_our_codes_copies_them(monkeypatch):
     monkeypatch.setattr(module, "_can_look", False)
     monkeypatch.setattr(module, "_BLOCK", 70)
     rows, queries = data("clustered", 1000, 24)
-    index = by_faiss(24, few=20, bits=NEVER)
+    index = by_faiss(24, few=20, patience=0, bits=NEVER)
     index.add(np.arange(1000), rows)
     for query in queries:
         compare_search(index, dict(enumerate(rows)), query, 10)
@@ -341,7 +362,7 @@ def test_a_faiss_that_cannot_look_at_our_codes_copies_them(monkeypatch):
 
 def test_one_query_wakes_no_threads():
     faiss = pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
-    index = by_faiss(8, few=5, bits=NEVER)
+    index = by_faiss(8, few=5, patience=0, bits=NEVER)
     index.add(np.arange(200), unit_rows(200, 8, 5))
     before = faiss.omp_get_max_threads()
     index.search(unit_rows(1, 8, 6)[0], 3)

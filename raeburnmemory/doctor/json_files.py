@@ -41,8 +41,8 @@ def content_of(state: State) -> Content:
     """Return the content of a state."""
     return Content(
         {node.row: node for node in state.nodes.values()},
-        list(state.links.values()),
-        [(state.nodes[key].row, old) for key, several in state.past.items() for old in several],
+        list(state.links.by_key.values()),
+        [(state.nodes.row(key), old) for key, several in state.past.items() for old in several],
         state.meta,
         lambda: ((name, vectors.dim, vectors.alive()) for name, vectors in sorted(state.sets.items())),
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import InvalidInput, StoreError
 from ..nodes import DEFAULT_NAMESPACE, Batch, Link, Node
 from ..store._files import beginning
+from ..store._waiting import Links
 from ..store.journal import decode_batch
 from ..store.json import JsonStore
 from ..store.state import NEXT, State
@@ -222,7 +223,7 @@ def _state(document: Document) -> State:
     state = State(
         document.version,
         max([_number(ours.get("next_row")), *(row + 1 for row in rows)]),
-        max([_number(ours.get("next_link_row")), *(row + 1 for row in link_rows)]),
+        links=Links(max([_number(ours.get("next_link_row")), *(row + 1 for row in link_rows)])),
     )
     state.meta = dict(ours["meta"]) if isinstance(ours.get("meta"), dict) else {}
     if document.graph:
@@ -235,7 +236,7 @@ def _state(document: Document) -> State:
         state.nodes[node.namespace, node.id] = node
         state.rows[node.row] = (node.namespace, node.id)
     for link in sorted(document.links, key=lambda link: link.row):
-        state.insert(link)
+        state.links.insert(link)
     for key, old in document.history:
         state.past.setdefault(key, []).append(old)
     return state

@@ -239,7 +239,7 @@ def _rescue_rows(place: Place, report: Report) -> Any:
 def _say_rebuilt(place: Place, state: State, report: Report) -> None:
     vectors = sum(len(found) for found in state.sets.values())
     report.done.append(
-        f"write {place.name!r} anew from what can be read: {len(state.nodes)} nodes, {len(state.links)} edges, "
+        f"write {place.name!r} anew from what can be read: {len(state.nodes)} nodes, {len(state.links.by_key)} edges, "
         f"{vectors} vectors"
     )
 

@@ -41,6 +41,7 @@ FEW = 8192  # rows that are compared in float32 where they are in place
 FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
 CANDIDATES = 1000  # rows that signs propose at least
+PATIENCE = 32  # searches among rows in place before these get short forms
 _PER_HIT = 4  # and for each hit
 _ROUGH_OF = 100  # where a rough search is enough, one row in so many is proposed
 _PER_ROUGH = 20  # and for each of those that are many: the last of them are harder to tell by signs
@@ -62,10 +63,18 @@ class Ladder(FlatIndex):
     """An index that leaves out what cannot be near. A subclass says how codes and signs are compared."""
 
     def __init__(
-        self, dim: int, *, few: int = FEW, filed: int = FILED, bits: int = BITS, candidates: int = CANDIDATES
+        self,
+        dim: int,
+        *,
+        few: int = FEW,
+        filed: int = FILED,
+        bits: int = BITS,
+        candidates: int = CANDIDATES,
+        patience: int = PATIENCE,
     ) -> None:
         super().__init__(dim)
         self._in_place, self._in_file, self._many, self._candidates = few, min(few, filed), bits, candidates
+        self._patience, self._compared_whole = patience, 0
         self._signs: Column | None = None
         self._codes: Column | None = None
         self._centre: NDArray[np.float32] | None = None  # which the signs are without
@@ -109,7 +118,8 @@ class Ladder(FlatIndex):
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         available = self._count - len(self._dead) if within is None else len(within)
-        if available <= self._few or k * _RARE > available:
+        if available <= self._few or k * _RARE > available or not self._worth_it():
+            self._compared_whole += available > self._few
             return super()._near(query, k, within, slack)
         if self._count >= self._many and self._trusted():
             assert self._checked is not None
@@ -134,7 +144,7 @@ class Ladder(FlatIndex):
         self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         within = None if allowed is None else self._positions(ascending_slots(allowed))
-        if within is not None and len(within) <= max(self._few, k * _RARE):
+        if (within is not None and len(within) <= max(self._few, k * _RARE)) or not self._worth_it():
             return self.search(query, k, allowed)
         among = within
         if self._trusted():
@@ -142,6 +152,10 @@ class Ladder(FlatIndex):
         found, values = self._promising(query, k, among)
         order = np.argsort(-values, kind="stable")[:k]
         return self._slots[found[order]], values[order]
+
+    def _worth_it(self) -> bool:
+        """Tell whether short forms are there, or worth making: that takes as long as some whole comparisons."""
+        return self._codes is not None or self._table.table is None or self._compared_whole >= self._patience
 
     # --- 8 bits -------------------------------------------------------------------------------------------------
 

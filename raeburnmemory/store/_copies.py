@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from typing import BinaryIO
 
-    from .state import NodeKey
+    from ._waiting import NodeKey
 
 __all__ = ["Copies", "asked", "remove_rows"]
 

@@ -182,7 +182,7 @@ class JsonStore(MemoryStore):
             journal = Journal.open(self._journal_path, read_only=self.read_only)
             try:
                 with no_collections():
-                    graph = GraphFile.read(self._path)
+                    graph = GraphFile.read(self._path, None if journal is None else journal.digest)
                     if self._same_file(journal):
                         self._take(assembled(graph, journal, self._vectors), graph)
                         self._journal, journal = journal, None

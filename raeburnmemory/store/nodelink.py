@@ -20,7 +20,16 @@ from ..nodes import DEFAULT_NAMESPACE, Link, Node
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["NAMESPACES", "mended", "node_link_data", "parse_json", "read_node", "read_node_link", "write_node_link"]
+__all__ = [
+    "NAMESPACES",
+    "links_of",
+    "mended",
+    "node_link_data",
+    "parse_json",
+    "read_node",
+    "read_node_link",
+    "write_node_link",
+]
 
 NAMESPACES = "raeburnmemory_namespaces"
 _EXPIRES = "raeburnmemory_expires_at"  # an attribute of the few nodes that do
@@ -227,20 +236,28 @@ def _read_edge(entry: Any, namespace: str, path: str, ids: set[str], rows: Itera
     """Append the links of one entry of `"edges"` to *found*."""
     if not isinstance(entry, dict) or "source" not in entry or "target" not in entry:
         raise _damaged(path, f"{_excerpt(entry)} is no edge with a source and a target")
-    data = dict(entry)
-    source, target = str(data.pop("source")), str(data.pop("target"))
+    source, target = str(entry["source"]), str(entry["target"])
     if source not in ids or target not in ids:
         missing = target if source in ids else source
         raise _damaged(path, f"the edge {_excerpt(entry)} leads to {missing!r}, which is no node")
+    found += links_of(entry, namespace, path, rows)
+
+
+def links_of(entry: dict[str, Any], namespace: str, path: str, rows: Iterator[int]) -> list[Link]:
+    """Return the links of one entry of `"edges"`, which has a source and a target."""
+    data = dict(entry)
+    source, target = str(data.pop("source")), str(data.pop("target"))
     relation, several = data.pop("relation", "related_to"), data.pop("relations", None)
     if several is None:
         several = {relation: data}
     if not isinstance(several, dict):
         raise _damaged(path, f"the edge {_excerpt(entry)} has relations that are no object")
+    found = []
     for name, value in several.items():
         if not isinstance(name, str) or not isinstance(value, dict):
             raise _damaged(path, f"the edge {_excerpt(entry)} has a relation that is no object under a name")
         found.append(Link(source, target, name, value, namespace, next(rows, -1)))
+    return found
 
 
 def _damaged(path: str, what: str) -> StoreCorrupt:

@@ -12,6 +12,7 @@ from .._collector import no_collections
 from ..errors import StoreCorrupt, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
 from ._files import at_once, open_regular, write_failed
+from ._waiting import Links, Sections, sections
 from .nodelink import NAMESPACES, mended, node_to_json, parse_json, read_node, read_node_link, write_node_link
 from .state import State, VectorSet
 from .vector_files import FieldSnapshot, from_ranges, to_ranges
@@ -19,7 +20,7 @@ from .vector_files import FieldSnapshot, from_ranges, to_ranges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .state import NodeKey
+    from ._waiting import NodeKey
 
 __all__ = ["FORMAT", "GraphFile", "Snapshot", "displaced"]
 
@@ -44,8 +45,8 @@ class GraphFile:
     state: State
 
     @classmethod
-    def read(cls, path: str) -> GraphFile:
-        """Read the file at *path*.
+    def read(cls, path: str, written: str | None = None) -> GraphFile:
+        """Read the file at *path*. *written* is the SHA-256 of what was written there last, if that is known.
 
         Raises:
             FileNotFoundError: It does not exist.
@@ -55,11 +56,13 @@ class GraphFile:
             raw = file.read()
             stamp = file_stamp(os.fstat(file.fileno()))
         with no_collections():
-            return cls._parse(path, raw, stamp)
+            return cls._parse(path, raw, stamp, written)
 
     @classmethod
-    def _parse(cls, path: str, raw: bytes, stamp: tuple[int, int, int]) -> GraphFile:
-        data = parse_json(raw, path)
+    def _parse(cls, path: str, raw: bytes, stamp: tuple[int, int, int], written: str | None) -> GraphFile:
+        digest = hashlib.sha256(raw).hexdigest()
+        waiting = sections(raw) if digest == written else None
+        data = parse_json(raw if waiting is None else waiting.rest, path)
         graph = data.get("graph")
         graph = dict(graph) if isinstance(graph, dict) else {}
         ours = graph.pop(_OURS, None)
@@ -70,7 +73,6 @@ class GraphFile:
                     f"was changed. Run repair, or put back a copy, or delete it to read the rest as a plain graph."
                 )
             data, graph = mended(data), mended(graph)
-        digest = hashlib.sha256(raw).hexdigest()
         try:
             if ours is not None:
                 if ours["format"] > FORMAT:
@@ -80,7 +82,7 @@ class GraphFile:
                     )
                 if not all(type(ours[name]) is int and ours[name] >= 0 for name in _NUMBERS):
                     raise ValueError(f"one of {', '.join(_NUMBERS)} is no number")
-            state = _state(data, ours, path)
+            state = _state(data, ours, path, waiting)
             # What other programs keep in the file is theirs: it is written back.
             if graph:
                 state.meta["graph"] = graph
@@ -112,28 +114,41 @@ def file_stamp(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _state(data: dict[str, Any], ours: dict[str, Any] | None, path: str) -> State:
-    """Return the state of a parsed file; without an entry of ours rows are given in the order of the file."""
+def _state(data: dict[str, Any], ours: dict[str, Any] | None, path: str, waiting: Sections | None) -> State:
+    """Return the state of a parsed file; without an entry of ours rows are given in the order of the file.
+
+    Nodes and edges that are *waiting* are not in *data*.
+    """
+    nodes: list[Node] = []
+    links: list[Link] = []
     if ours is None:
         nodes, links = read_node_link(data, path)
-        state = State(next_row=len(nodes), next_link_row=len(links))
+        state = State(next_row=len(nodes), links=Links(len(links)))
     else:
         rows, link_rows = from_ranges(ours["rows"]), from_ranges(ours["link_rows"])
-        nodes, links = read_node_link(data, path, rows, link_rows)
-        if min(map(_row, [*nodes, *links]), default=0) < 0 or [*itertools.islice(itertools.chain(rows, link_rows), 1)]:
-            raise ValueError("its rows are not as many as its nodes and edges")
-        state = State(ours["version"], ours["next_row"], ours["next_link_row"])
+        if waiting is None:
+            nodes, links = read_node_link(data, path, rows, link_rows)
+            left = itertools.islice(itertools.chain(rows, link_rows), 1)
+            if min(map(_row, [*nodes, *links]), default=0) < 0 or [*left]:
+                raise ValueError("its rows are not as many as its nodes and edges")
+        state = State(ours["version"], ours["next_row"], links=Links(ours["next_link_row"]))
         state.meta, state.next_slots = dict(ours["meta"]), dict(ours["next_slots"])
+        if waiting is not None:
+            own = [*itertools.islice(rows, len(waiting.ids))]
+            keys = [(DEFAULT_NAMESPACE, name) for name in waiting.ids]
+            state.rows.update(zip(own, keys, strict=True))
+            state.nodes.wait(keys, own, waiting.nodes)
+            state.links.wait(DEFAULT_NAMESPACE, waiting.edges, link_rows)
     for node in sorted(nodes, key=_row):
         key = (node.namespace, node.id)
         state.nodes[key] = node
         state.rows[node.row] = key
     for link in sorted(links, key=_row):
-        state.insert(link)
+        state.links.insert(link)
     for entry in data.get(_HISTORY, []):
         key = (entry["namespace"], entry["node"]["id"])
         if key in state.nodes:
-            old = read_node(entry["node"], entry["namespace"], path, state.nodes[key].row)
+            old = read_node(entry["node"], entry["namespace"], path, state.nodes.row(key))
             state.past.setdefault(key, []).append(old)
     return state
 
@@ -164,9 +179,9 @@ class Snapshot:
             store,
             state.version,
             state.next_row,
-            state.next_link_row,
+            state.links.next_row,
             list(state.nodes.values()),
-            list(state.links.values()),
+            list(state.links.by_key.values()),
             {key: list(old) for key, old in state.past.items()},
             dict(state.meta),
             {**state.next_slots, **{name: vectors.next_slot for name, vectors in state.sets.items()}},

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DimensionMismatch, InvalidInput
 from ..nodes import Changes, Link, Node, copied
 from . import VectorBlock, VectorChanges
+from ._waiting import LinkKey, Links, NodeKey, Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,13 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["NEXT", "State", "VectorSet"]
 
-NodeKey = tuple[str, str]  # (namespace, id)
-LinkKey = tuple[str, str, str, str]  # (namespace, source, target, relation)
 NodeOrLink = TypeVar("NodeOrLink", Node, Link)
 
 NEXT = ".next"  # a field with this ending holds the vectors of the model that the store is moving to
 _REMEMBERED = 4096  # versions that changes() can still tell apart
-_BLOCK = 8192  # vectors per block
+_BLOCK = 1 << 17  # vectors per block, which is a view
+_FEW = 64  # nodes whose vectors are looked for one by one
 
 
 class VectorSet:
@@ -49,7 +49,8 @@ class VectorSet:
         self._rows = np.empty(0, np.int64)  # of the node; -1 once the vector is dropped
         self._versions = np.empty(0, np.int64)
         self._spans = np.empty((0, 3), np.int64)  # part, start, end
-        self._at: dict[int, list[int]] = {}  # node row -> positions
+        self._at: dict[int, list[int]] | None = None  # node row -> positions, once that was asked for often
+        self._asked = 0
         self.dropped: list[tuple[int, int]] = []  # (version, slot)
         self.reset_at = -1  # before this version, slots mean something else
 
@@ -58,7 +59,19 @@ class VectorSet:
 
     def count(self, rows: Iterable[int]) -> int:
         """Return how many vectors the nodes at *rows* have."""
-        return sum(len(self._at.get(row, ())) for row in rows)
+        return sum(len(self._positions(row)) for row in rows)
+
+    def _positions(self, row: int) -> Sequence[int]:
+        """Return where the vectors of the node at *row* are. Few are looked for, for many a dict is worth it."""
+        if self._at is None:
+            self._asked += 1
+            if self._asked <= _FEW:
+                return np.flatnonzero(self._rows[: self._n] == row).tolist()  # type: ignore[no-any-return]
+            self._at = {}
+            for position, owner in enumerate(self._rows[: self._n].tolist()):
+                if owner >= 0:
+                    self._at.setdefault(owner, []).append(position)
+        return self._at.get(row, ())
 
     def append(
         self,
@@ -72,15 +85,17 @@ class VectorSet:
         if values.shape[1] != self.dim:
             raise self._other_length(values.shape[1])
         end = self._n + len(slots)
-        if end > len(self._slots):
-            self._make_room(end)
-        at = slice(self._n, end)
-        self._values[at], self._slots[at], self._rows[at] = values, slots, rows
-        self._spans[at], self._versions[at] = spans, version
-        for position, row in enumerate(rows.tolist(), self._n):
-            if row >= 0:
-                self._at.setdefault(row, []).append(position)
-                self._alive += 1
+        if self._n:
+            if end > len(self._slots):
+                self._make_room(end)
+            at = slice(self._n, end)
+            self._values[at], self._slots[at], self._rows[at] = values, slots, rows
+            self._spans[at], self._versions[at] = spans, version
+        else:  # the first are taken as they are, which may be most of a large memory; rows change in place
+            self._values, self._slots, self._rows, self._spans = values, slots, rows.copy(), spans
+            self._versions = np.full(end, version)
+        self._at = None
+        self._alive += int(np.count_nonzero(rows >= 0))
         self._n = end
         if len(slots):
             self.next_slot = int(slots[-1]) + 1
@@ -98,7 +113,8 @@ class VectorSet:
         self._spans[at] = vector.part, vector.start, vector.end
         self._versions[at] = version
         if row >= 0:
-            self._at.setdefault(row, []).append(at)
+            if self._at is not None:
+                self._at.setdefault(row, []).append(at)
             self._alive += 1
         self._n = at + 1
         self.next_slot += 1
@@ -119,7 +135,9 @@ class VectorSet:
 
     def drop(self, row: int, version: int) -> int:
         """Drop the vectors of the node at *row*; return how many there were."""
-        positions = self._at.pop(row, ())
+        positions = self._positions(row)
+        if self._at is not None:
+            self._at.pop(row, None)
         for position in positions:
             self._rows[position] = -1
             self.dropped.append((version, int(self._slots[position])))
@@ -168,13 +186,10 @@ class State:
 
     version: int = 0
     next_row: int = 0
-    next_link_row: int = 0
     known_since: int = 0  # changes() answers from here on
     known_vectors_since: int = -1  # likewise for vectors: they were read from files at this version
-    nodes: dict[NodeKey, Node] = field(default_factory=dict)
-    links: dict[LinkKey, Link] = field(default_factory=dict)
-    leaving: dict[NodeKey, dict[LinkKey, None]] = field(default_factory=dict)
-    entering: dict[NodeKey, dict[LinkKey, None]] = field(default_factory=dict)
+    nodes: Nodes = field(default_factory=Nodes)
+    links: Links = field(default_factory=Links)
     rows: dict[int, NodeKey] = field(default_factory=dict)
     past: dict[NodeKey, list[Node]] = field(default_factory=dict)
     sets: dict[str, VectorSet] = field(default_factory=dict)
@@ -220,11 +235,11 @@ class State:
     def apply(self, batch: Batch, version: int) -> None:
         """Apply a batch that `check` let pass and make it version *version*."""
         removed_nodes = [key for key in dict.fromkeys(batch.removed_nodes) if key in self.nodes]
-        removed_links = [key for key in dict.fromkeys(batch.removed_links) if key in self.links]
+        removed_links = [key for key in dict.fromkeys(batch.removed_links) if key in self.links.by_key]
         for node_key in removed_nodes:
-            removed_links += [*self.leaving.get(node_key, ()), *self.entering.get(node_key, ())]
+            removed_links += [*self.links.leaving.get(node_key, ()), *self.links.entering.get(node_key, ())]
         for link_key in removed_links:
-            self._unlink(link_key)
+            self.links.remove(link_key)
         for node_key in removed_nodes:
             node = self.nodes.pop(node_key)
             del self.rows[node.row]
@@ -236,7 +251,7 @@ class State:
             self._add_vector(vector, version)
         if batch.staged:
             self._settle(batch.staged, version)
-        links = [self._link(link) for link in batch.links]
+        links = [self.links.put(link) for link in batch.links]
         for name, value in batch.meta.items():
             if value is None:
                 self.meta.pop(name, None)
@@ -301,33 +316,6 @@ class State:
             node.id, node.kind, node.text, copied(node.attributes), node.namespace, node.expires_at, row
         )
 
-    def _link(self, link: Link) -> LinkKey:
-        old = self.links.get((link.namespace, link.source, link.target, link.relation))
-        if old is None:
-            row, self.next_link_row = self.next_link_row, self.next_link_row + 1
-        else:
-            row = old.row
-        new = Link(link.source, link.target, link.relation, copied(link.data), link.namespace, row)
-        return self.insert(new)
-
-    def insert(self, link: Link) -> LinkKey:
-        """Put a link with its row in its place."""
-        key = (link.namespace, link.source, link.target, link.relation)
-        if key not in self.links:
-            self.leaving.setdefault(key[:2], {})[key] = None
-            self.entering.setdefault((link.namespace, link.target), {})[key] = None
-        self.links[key] = link
-        return key
-
-    def _unlink(self, key: LinkKey) -> None:
-        if self.links.pop(key, None) is None:
-            return
-        for side, end in ((self.leaving, key[1]), (self.entering, key[2])):
-            around = side[key[0], end]
-            del around[key]
-            if not around:
-                del side[key[0], end]
-
     def _add_vector(self, vector: Vector, version: int) -> None:
         vectors = self.sets.get(vector.field)
         if vectors is None or (vectors.dim != len(vector.values) and not len(vectors)):
@@ -366,10 +354,12 @@ class State:
             links.update(dict.fromkeys(entry[2]))
             gone_nodes.update(dict.fromkeys(entry[3]))
             gone_links.update(dict.fromkeys(entry[4]))
+        by_key = self.links.by_key if links else {}
+        links = {key: None for key in links if key in by_key}
         return Changes(
             self.version,
             nodes=[own(n) for n in sorted((self.nodes[key] for key in nodes if key in self.nodes), key=_by_row)],
-            links=[own(e) for e in sorted((self.links[key] for key in links if key in self.links), key=_by_row)],
+            links=[own(by_key[key]) for key in sorted(links, key=lambda key: by_key[key].row)],
             removed_nodes=list(gone_nodes),
             removed_links=list(gone_links),
         )
@@ -404,9 +394,10 @@ class State:
         """Return edges by ascending row; see `Store.links`."""
         found: Iterable[Link]
         if ids is None:
-            found = (link for key, link in self.links.items() if namespace in {None, key[0]})
+            found = (link for key, link in self.links.by_key.items() if namespace in {None, key[0]})
             return sorted((link for link in found if relation in {None, link.relation}), key=_by_row)
-        sides = {"out": [self.leaving], "in": [self.entering], "both": [self.leaving, self.entering]}
+        leaving, entering = self.links.leaving, self.links.entering
+        sides = {"out": [leaving], "in": [entering], "both": [leaving, entering]}
         keys: dict[LinkKey, None] = {}
         for space in self._spaces(namespace):
             for node_id in ids:
@@ -414,7 +405,7 @@ class State:
                     # Around a node, too, the order of insertion is the order of rows.
                     around = (key for key in reversed(side.get((space, node_id), {})) if relation in {None, key[3]})
                     keys.update(dict.fromkeys(itertools.islice(around, newest)))
-        return sorted((self.links[key] for key in keys), key=_by_row)
+        return sorted((self.links.by_key[key] for key in keys), key=_by_row)
 
     def count(self, namespace: str) -> int:
         """Return how many nodes a namespace holds."""
@@ -423,14 +414,14 @@ class State:
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
         nodes = [n for n in self.nodes.values() if namespace in {None, n.namespace}]
-        every = len(nodes) == len(self.nodes)
+        every, links = len(nodes) == len(self.nodes), self.links.by_key
         vectors = {
             name: len(found) if every else found.count(n.row for n in nodes)
             for name, found in sorted(self.sets.items())
         }
         return {
             "kinds": dict(sorted(Counter(n.kind for n in nodes).items())),
-            "relations": dict(sorted(Counter(key[3] for key in self.links if namespace in {None, key[0]}).items())),
+            "relations": dict(sorted(Counter(key[3] for key in links if namespace in {None, key[0]}).items())),
             "vectors": {name: n for name, n in vectors.items() if n},
         }
 
