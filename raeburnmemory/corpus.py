@@ -10,13 +10,16 @@ import math
 import re
 from bisect import bisect_left, insort
 from datetime import datetime
+from functools import reduce
 from itertools import islice
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .index._arrays import grown
 from .index._names import Names
+from .index._words import LONG
 from .index.lexical import LexicalIndex
 from .nodes import (
     AGENT,
@@ -34,7 +37,6 @@ from .records import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
@@ -45,6 +47,7 @@ __all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus", "ma
 
 # What is known of a node without reading it again, one bit each.
 TEXT, NAMED, ANSWER, ASKS, DATED, STANDING = (1 << bit for bit in range(6))
+_DATE, _NEAR, _ALWAYS = (1 << bit for bit in range(3))  # and what of a chunk of text
 _PASSED_ON = 1 << 6  # its session is that of what it answers
 
 _COLUMNS: dict[str, tuple[type[np.generic], float]] = {
@@ -68,7 +71,8 @@ across ask aspects bring chat conversation different discuss discussion list men
 say session suggest summarise summarize summary talk tell throughout various walk
 """
 _RULES = 3  # to be raised whenever anything here, or a word, is made in another way
-_AT_ONCE = 512  # nodes
+_AT_ONCE = 2048  # nodes
+_CACHED = 1 << 17  # pieces of text that are remembered
 _FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
@@ -81,7 +85,7 @@ friday saturday sunday yesterday tomorrow today tonight ago last since recently 
 seven eight nine ten
 """
 _DATES = frozenset(_DATE_WORDS.split())
-_NEAR = frozenset(["this", "next"])
+_NEAR_WORDS = frozenset(["this", "next"])
 _NEAR_DATE = re.compile(
     r"\b(?:this|next) (?:week|month|year|weekend|morning|fall|spring|summer|winter)\b", re.IGNORECASE
 )
@@ -128,6 +132,7 @@ class Corpus:
         self.ids = Names(None if parts is None else _below("ids", parts))
         self.names: list[str] = [] if parts is None else parts["names"]  # of kinds and speakers, by their codes
         self._codes = {name: code for code, name in enumerate(self.names)}
+        self._told: dict[str, int] = {}  # of pieces of text, what `_told_by` says
         self._members: dict[int, list[int]] = {}  # of sessions, in order, once somebody asked
         self._all_members = False  # whether those of all sessions are there
         self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
@@ -195,7 +200,10 @@ class Corpus:
 
     def number(self, node_id: str) -> int:
         """Return the number of a node, -1 if there is none."""
-        return next((number for number in self.ids.find(node_id) if self.kinds[number] >= 0), -1)
+        for number in self.ids.find(node_id):
+            if self.kinds[number] >= 0:
+                return number
+        return -1
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the node at each of *rows*, -1 where this namespace has none."""
@@ -317,8 +325,7 @@ class Corpus:
                 for node in some
             ]
             self._make_room(list(fresh))
-            for number, node in zip(numbers, some, strict=True):
-                self._put(number, node)
+            self._put(numbers, some, len(fresh))
             self.unsaved += len(some)
         links = sorted(links, key=lambda link: link.row)
         for relation in (RESPONDED_WITH, GENERATED_BY, BELONGS_TO, None):  # a session passes on over answers
@@ -326,28 +333,59 @@ class Corpus:
                 if link.relation == relation or (relation is None and link.relation not in _STRUCTURE):
                     self._connect(link)
 
-    def _put(self, number: int, node: Node) -> None:
-        self.words.put(number, indexed_text(node))
-        said_by = speaker(node)
-        name = node.attributes.get("name") if node.kind == AGENT else said_by
-        self.rows[number] = node.row
-        self.kinds[number] = self.code(node.kind, new=True)
-        self.speakers[number] = self.code(name.casefold(), new=True) if isinstance(name, str) and name else -1
-        self.times[number] = seconds(time_of(node))
-        self.expires[number] = math.inf if node.expires_at is None else node.expires_at
-        text = node.text or ""
-        words = set(_WORD.findall(text.lower()))
-        stands = node.kind == PROMPT and not words.isdisjoint(_STANDING_WORDS)
-        self.flags[number] = (
-            (int(self.flags[number]) & _PASSED_ON)
-            | (TEXT if text else 0)
-            | (NAMED if said_by else 0)
+    def _put(self, numbers: Sequence[int], nodes: Sequence[Node], fresh: int) -> None:
+        """Write *nodes* under *numbers*, of which the last *fresh* of the corpus are new."""
+        texts = dict(zip(numbers, map(indexed_text, nodes), strict=True))
+        begun = self._n - fresh
+        for number, text in texts.items():
+            if number < begun:
+                self.words.put(number, text)
+        self.words.extend([texts[number] for number in range(begun, self._n)])
+        at = np.array(numbers)
+        flags = self.flags[at] & _PASSED_ON
+        self.rows[at] = [node.row for node in nodes]
+        self.kinds[at] = [self.code(node.kind, new=True) for node in nodes]
+        self.times[at] = [_time_of(node) for node in nodes]
+        self.expires[at] = [math.inf if node.expires_at is None else node.expires_at for node in nodes]
+        named = [speaker(node) for node in nodes]
+        self.speakers[at] = [
+            self.code(name.casefold(), new=True) if isinstance(name, str) and name else -1
+            for name in (
+                node.attributes.get("name") if node.kind == AGENT else name
+                for node, name in zip(nodes, named, strict=True)
+            )
+        ]
+        self.flags[at] = flags | [
+            self._flags_of(node) | (NAMED if name else 0) for node, name in zip(nodes, named, strict=True)
+        ]
+        for number in numbers:
+            if number < begun:
+                self._speak_through_agent(number)
+
+    def _flags_of(self, node: Node) -> int:
+        """Return what the text of a node says of itself."""
+        text = node.text
+        if not text:
+            return ANSWER if node.kind == RESPONSE else 0
+        told = self._told
+        found = set(map(told.get, chunks := text.split()))
+        if None in found:
+            for chunk in chunks:
+                if chunk not in told and len(chunk) <= LONG:
+                    told[chunk] = _told_by(chunk)
+            found = {_told_by(chunk) if (known := told.get(chunk)) is None else known for chunk in chunks}
+            if len(told) > _CACHED:
+                told.clear()
+        says = reduce(or_, found, 0)
+        dated = says & _DATE or (says & _NEAR and _NEAR_DATE.search(text) is not None)
+        stands = node.kind == PROMPT and says & _ALWAYS and _STANDING.search(text[:_BEGINNING])
+        return (
+            TEXT
             | (ANSWER if node.kind == RESPONSE else 0)
             | (ASKS if _QUESTION.search(text) else 0)
-            | (DATED if _is_dated(text, words) else 0)
-            | (STANDING if stands and _STANDING.search(text[:_BEGINNING]) else 0)
+            | (DATED if dated else 0)
+            | (STANDING if stands else 0)
         )
-        self._speak_through_agent(number)
 
     def _speak_through_agent(self, number: int) -> None:
         """Let what has no name of its own be said by the agent that gave it."""
@@ -447,18 +485,29 @@ def _below(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")}
 
 
-def _is_dated(text: str, words: AbstractSet[str]) -> bool:
-    """Tell whether *text*, of these *words*, holds a number or speaks of a time."""
+def _told_by(chunk: str) -> int:
+    """Return what a piece of text between two white spaces says of times and of what holds for all times."""
+    words = set(_WORD.findall(chunk.lower()))
     return (
-        _DIGIT.search(text) is not None
-        or not words.isdisjoint(_DATES)
-        or (not words.isdisjoint(_NEAR) and _NEAR_DATE.search(text) is not None)
+        (_DATE if _DIGIT.search(chunk) or not words.isdisjoint(_DATES) else 0)
+        | (_NEAR if not words.isdisjoint(_NEAR_WORDS) else 0)
+        | (_ALWAYS if not words.isdisjoint(_STANDING_WORDS) else 0)
     )
 
 
 def made_by(index: LexicalIndex) -> dict[str, str | int | None]:
     """Return what decides how texts become words and columns."""
     return {"rules": _RULES, **index.words.rules}
+
+
+def _time_of(node: Node) -> float:
+    stamp = node.attributes.get("timestamp")
+    if isinstance(stamp, str) and stamp.endswith("+00:00"):  # as we write it
+        try:
+            return datetime.fromisoformat(stamp).timestamp()
+        except ValueError:
+            pass
+    return seconds(time_of(node))
 
 
 def seconds(stamp: str | None) -> float:

@@ -16,15 +16,13 @@ from ..errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
 __all__ = ["Words"]
 
 NO_STEMS = "none"
 _CACHED = 1 << 17  # chunks of text whose words are remembered
-_CACHED_LENGTH = 40  # characters; longer ones hardly come back
+LONG = 40  # characters from which a chunk hardly comes back
 
-_CHUNK = re.compile(r"\S+")
 _ASCII = re.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 _LETTERS = {"\u0438\u0306", "\u0443\u0306", "\u0456\u0308"}  # marks that make another letter of a Cyrillic one
 _RUN = re.compile(r"[^\s']+(?:'[^\s']+)*")
@@ -122,18 +120,31 @@ class Words:
     def of(self, text: str) -> list[str]:
         """Return the words of *text* in their order, ready to be compared."""
         found: list[str] = []
-        for chunk in _CHUNK.findall(text):
+        for chunk in text.split():
             words = self._cache.get(chunk)
             found += self._of_chunk(chunk) if words is None else words
         return found
 
     def _of_chunk(self, chunk: str) -> tuple[str, ...]:
-        words = tuple(ready for word in self._split(chunk) if (ready := self._ready(word)))
-        if len(chunk) <= _CACHED_LENGTH:
+        words = tuple(ready for ready, _ in self.pairs(chunk))
+        if len(chunk) <= LONG:
             if len(self._cache) >= _CACHED:
                 self._cache.clear()
             self._cache[chunk] = words
         return words
+
+    def pairs(self, chunk: str) -> list[tuple[str, str]]:
+        """Return the words of what stands between two white spaces, ready to be compared, and as they are written."""
+        split = ((self._ready(word), word) for word in self._split(chunk))
+        return [pair for pair in split if pair[0]]  # nothing is left of accents that stand alone
+
+    def shown(self, text: str) -> dict[str, str]:
+        """Return the words of *text*, each with how it was first written there."""
+        written: dict[str, str] = {}
+        for chunk in text.split():
+            for word, plain in self.pairs(chunk):
+                written.setdefault(word, plain)
+        return written
 
     def _split(self, chunk: str) -> list[str]:
         """Return the words of a chunk that count, without the ending of a genitive."""
@@ -150,17 +161,6 @@ class Words:
             stem = base if any(map(str.isdigit, base)) else self._stem(base)
             stem = self._stems[word] = _folded(stem) if self._accents else stem
         return stem
-
-    def shown(self, text: str, wanted: AbstractSet[str] | None = None) -> dict[str, str]:
-        """Return the words of *text*, each with how it was first written there; those of *wanted* are enough."""
-        written: dict[str, str] = {}
-        for chunk in _CHUNK.findall(text):
-            if wanted is not None and wanted.isdisjoint(self._cache.get(chunk, wanted)):
-                continue
-            for word in self._split(chunk):
-                if ready := self._ready(word):  # nothing is left of accents that stand alone
-                    written.setdefault(ready, word)
-        return written
 
 
 def _split(chunk: str, *, accents: bool) -> list[str]:

@@ -7,13 +7,14 @@ negative, log(1 + (N - n + 0.5) / (n + 0.5)), as Lucene has it.
 from __future__ import annotations
 
 from array import array
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ._arrays import grown
 from ._names import Names, Texts
-from ._words import Words
+from ._words import LONG, Words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LexicalIndex", "Question"]
 
+_CACHED = 1 << 17  # chunks of texts whose words are remembered
 _BLOCK = 1 << 14  # texts whose words are copied at once
 
 
@@ -67,6 +69,7 @@ class LexicalIndex:
         self._count = len(self._lengths)  # of these arrays the first so many are in use
         self._gone: NDArray[np.bool_] | None = None  # which saved texts are gone, once one is
         self._missing: dict[int, int] = {}  # of each word, how many of its saved texts are gone
+        self._terms: dict[str, tuple[int, ...]] = {}  # of chunks of texts, the words
         self._waste = 0  # words in the new stream that belong to no text any more
         self.held = int(np.count_nonzero(self._lengths))  # texts with words
         self.total = int(self._lengths.sum(dtype=np.int64))  # words of all texts
@@ -77,44 +80,71 @@ class LexicalIndex:
     def put(self, number: int, text: str | None) -> None:
         """Make *text* the text with that *number*: one that is there, or the next one. None is a text without words."""
         if number == self._count:
-            if number == len(self._lengths):
-                room = max(number, 16)
-                self._starts = np.concatenate([self._starts, np.zeros(room, np.int64)])
-                self._lengths = np.concatenate([self._lengths, np.zeros(room, np.int32)])
-            self._starts[number] = self._lengths[number] = 0
-            self._count += 1
-        elif self._lengths[number]:
-            self._drop(number)
-        words = self.words.of(text) if text else []
-        if not words:
+            self.extend([text])
             return
-        # How the text has them, not how somebody asked for them before: what is found must not hang on old questions.
-        place = self._vocabulary.place
-        terms = [place(word) for word in words]
-        if min(terms) < 0:
-            new = {word for word, term in zip(words, terms, strict=True) if term < 0}
-            written = self.words.shown(text, new) if text else {}
-            for at, word in enumerate(words):
-                if terms[at] < 0:
-                    terms[at] = place(word)
-                    if terms[at] < 0:
-                        terms[at] = len(self._vocabulary)
-                        self._vocabulary.append(word)
-                        self.written.append(written.get(word, word))
-        counts: dict[int, int] = {}
-        for term in terms:
-            counts[term] = counts.get(term, 0) + 1
-        postings = self._new
-        for term, count in counts.items():
-            if term in postings:
-                postings[term].extend((number, count))
-            else:
-                postings[term] = array("i", (number, count))
-        self._starts[number] = len(self._saved_stream) + len(self._stream)
-        self._lengths[number] = len(terms)
-        self._stream.extend(terms)
-        self.held += 1
-        self.total += len(terms)
+        if self._lengths[number]:
+            self._drop(number)
+        self._write([number], [text])
+
+    def extend(self, texts: Sequence[str | None]) -> None:
+        """Take *texts* behind those that are there. Many at once cost less."""
+        begun, self._count = self._count, self._count + len(texts)
+        self._starts = grown(self._starts, begun, len(texts))
+        self._lengths = grown(self._lengths, begun, len(texts))
+        self._starts[begun : self._count] = self._lengths[begun : self._count] = 0
+        self._write(range(begun, self._count), texts)
+
+    def _write(self, numbers: Sequence[int], texts: Sequence[str | None]) -> None:
+        """Write *texts* under *numbers* (ascending), which have no words now."""
+        known, learn, stream, lengths = self._terms.get, self._learn, array("i"), []
+        for text in texts:
+            # As `Words` takes texts apart, where every chunk is known as a rule.
+            chunks = text.split() if text else ()
+            before = len(stream)
+            stream.extend(
+                chain.from_iterable([learn(one) if (terms := known(one)) is None else terms for one in chunks])
+            )
+            lengths.append(len(stream) - before)
+        if not stream:
+            return
+        at, sizes = np.array(numbers), np.array(lengths)
+        self._starts[at] = len(self._saved_stream) + len(self._stream) + np.cumsum(sizes) - sizes
+        self._lengths[at] = sizes
+        self._stream.extend(stream)
+        self.held += int(np.count_nonzero(sizes))
+        self.total += len(stream)
+
+        # How often each word stands in each text, by word and then by text.
+        keys = np.frombuffer(stream, np.int32).astype(np.int64) * len(at) + np.repeat(np.arange(len(at)), sizes)
+        keys.sort()
+        firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+        terms_of, texts_of = np.divmod(keys[firsts], len(at))
+        pairs = np.empty((len(firsts), 2), np.int32)
+        pairs[:, 0], pairs[:, 1] = at[texts_of], np.diff(firsts, append=len(keys))
+        begins = np.flatnonzero(np.diff(terms_of, prepend=-1))
+        raw, ends = pairs.tobytes(), [*(begins[1:] * 8).tolist(), 8 * len(pairs)]
+        for term, start, end in zip(terms_of[begins].tolist(), (begins * 8).tolist(), ends, strict=True):
+            if term not in self._new:
+                self._new[term] = array("i")
+            self._new[term].frombytes(raw[start:end])
+
+    def _learn(self, chunk: str) -> tuple[int, ...]:
+        """Return the numbers of the words of a chunk, new ones where they are not known."""
+        found = []
+        for word, written in self.words.pairs(chunk):
+            term = self._vocabulary.place(word)
+            if term < 0:
+                # How the text has it, not how somebody asked for it: what is found must not hang on old questions.
+                term = len(self._vocabulary)
+                self._vocabulary.append(word)
+                self.written.append(written)
+            found.append(term)
+        terms = tuple(found)
+        if len(chunk) <= LONG:
+            if len(self._terms) >= _CACHED:
+                self._terms.clear()
+            self._terms[chunk] = terms
+        return terms
 
     def _drop(self, number: int) -> None:
         length, terms = int(self._lengths[number]), set(self.stream_of(number).tolist())
