@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import zlib
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ from .errors import (
 )
 from .field_index import FieldIndex
 from .hits import Hit, Hits
-from .index import index_name, open_index
+from .index import Scope, index_maker
 from .index._arrays import by_rows
 from .lock import Mutex
 from .nodes import PROMPT, Where
@@ -82,16 +81,14 @@ _NOWHERE = 1e-6  # a vector shorter than that has no direction
 class Dense:
     """The embedder of a store and the indexes over its vectors; safe to share between threads."""
 
-    def __init__(self, store: Store, model: Any, index: Any, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self, store: Store, model: Any, index: Any, embedder: Embedder | None = None, url: str = ":memory:"
+    ) -> None:
         self._store = store
         self._lock = Mutex()
-        self._new_index: Callable[[int], VectorIndex]
-        if callable(index):
-            self._new_index = index
-            self.index_name = str(getattr(index, "name", None) or getattr(index, "__name__", "custom"))
-        else:
-            self.index_name = index_name(index)
-            self._new_index = partial(open_index, self.index_name)
+        maker = index if callable(index) else index_maker(index, url)
+        self.index_name = str(getattr(maker, "name", None) or getattr(maker, "__name__", "custom"))
+        self._new_index: Callable[[int], VectorIndex] = maker.connected() if hasattr(maker, "connected") else maker
         self._indexes: dict[str, FieldIndex] = {}
         # The indexes that hold anything, at a version: those of whole texts, and of passages.
         self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
@@ -328,9 +325,7 @@ class Dense:
         with self._lock:
             fields = self._store.counts(None)["vectors"]
             for field in {PROMPT, *self._indexes, *fields}:
-                path = self._store.cache_path(field)
-                if path is not None and os.path.exists(path):
-                    os.unlink(path)
+                (self._indexes.get(field) or FieldIndex(self._store, field, self._new_index)).drop()
             self._indexes, self._filled = {}, (-1, {})
             return self.size()
 
@@ -346,10 +341,12 @@ class Dense:
         namespace: str,
         fields: Sequence[str] = (PROMPT,),
         among: tuple[int, NDArray[np.int64]] | None = None,
+        scope: Scope | None = None,
     ) -> Hits:
         """Return the *k* nodes of *namespace* whose vectors in *fields* are nearest to *question*, a text or a vector.
 
-        *among* restricts the search to the nodes at some rows (ascending), known at a version of the store.
+        *among* restricts the search to the nodes at some rows (ascending), known at a version of the store, of all of
+        which *scope* is true.
 
         Raises:
             EmbeddingsMissing: There are such nodes, but no vectors.
@@ -367,7 +364,7 @@ class Dense:
                 query = self.embed([question])[0]
             if not query.any():
                 return Hits(skipped={"dense": self.unknown_words("the question")})
-            return Hits(self._found(query, k, namespace, fields, rows, version), legs=["dense"])
+            return Hits(self._found(query, k, namespace, fields, rows, version, scope), legs=["dense"])
 
     def _checked_question(self, values: Any, version: int) -> NDArray[np.float32]:
         vector = self.checked_vector(values, "a question")
@@ -411,12 +408,13 @@ class Dense:
         fields: Sequence[str],
         among: NDArray[np.int64] | None,
         version: int,
+        scope: Scope | None,
     ) -> list[Hit]:
         wanted = k
         while True:
             indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
             rows, scores = _merged(
-                *(self._nearest_in(one, query, wanted, namespace, among, passages) for one, passages in indexes)
+                *(self._nearest_in(one, query, wanted, namespace, among, passages, scope) for one, passages in indexes)
             )
             nodes = self._store.at_rows(rows[:wanted].tolist())
             found = [
@@ -439,17 +437,20 @@ class Dense:
         among: NDArray[np.int64] | None = None,
         version: int | None = None,
         rough: bool = False,
+        scope: Scope | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
         With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
-        restricts the search to nodes at those rows. *rough* ones are most of these, with cosines to three digits,
-        where an index has them for less.
+        restricts the search to nodes at those rows, of all of which *scope* is true. *rough* ones are most of these, with
+        cosines to three digits, where an index has them for less.
         """
         with self._lock:
             version = self._store.version() if version is None else version
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
-            return _merged(*(self._nearest_in(cached, query, k, namespace, among, passages, rough) for cached in found))
+            return _merged(
+                *(self._nearest_in(one, query, k, namespace, among, passages, scope, rough=rough) for one in found)
+            )
 
     def scan(
         self, query: NDArray[np.float32], namespace: str, version: int, *, passages: bool
@@ -488,7 +489,7 @@ class Dense:
                     slots, at = cached.places_of(rows)
                     for start in range(0, len(slots), _BLOCK):
                         some = slice(start, start + _BLOCK)
-                        vectors = cached.index.get(slots[some])
+                        vectors = cached.get(slots[some])
                         if exact:  # in float64, as the indexes have it
                             products = np.einsum("ij,j->i", vectors.astype(np.float64), wide).astype(np.float32)
                         else:
@@ -505,15 +506,17 @@ class Dense:
         namespace: str,
         among: NDArray[np.int64] | None,
         passages: bool,
+        scope: Scope | None,
+        *,
         rough: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if not len(cached.index):
             return _NOTHING
-        search = cached.rough if rough else cached.index.search
         allowed = cached.slots_of(namespace) if among is None else cached.slots_at(among)
+        scope = Scope((namespace,)) if scope is None else scope
         wanted = k
         while allowed is None or len(allowed):
-            slots, scores = search(query, wanted, allowed)
+            slots, scores = cached.search(query, wanted, allowed, scope, rough=rough)
             rows = cached.rows_of(slots)
             if not passages or len(slots) < wanted or len(np.unique(rows)) >= k:
                 return rows[rows >= 0], scores[rows >= 0]
@@ -560,7 +563,7 @@ class Dense:
             known, found = picked[:0], np.zeros((1, cached.index.dim))
         if len(known) < len(picked):
             # Row by row, as adding up all at once does, so that nothing hangs on when it was asked for.
-            new = cached.index.get(picked[len(known) :])
+            new = cached.get(picked[len(known) :])
             found = np.add.reduce(np.concatenate([found, new]), axis=0, keepdims=True)
             self._sums[namespace, field] = cached.index, np.array(picked), found
         return np.asarray(found[0])
@@ -574,6 +577,15 @@ class Dense:
         """Save the indexes that changed enough to be worth it."""
         with self._lock:
             indexes, self._indexes, self._filled = self._indexes, {}, (-1, {})
+        try:
+            for cached in indexes.values():
+                cached.close()
+            self._save(indexes)
+        finally:
+            if hasattr(self._new_index, "close"):
+                self._new_index.close()
+
+    def _save(self, indexes: dict[str, FieldIndex]) -> None:
         worth = [] if self._store.read_only else [cached for cached in indexes.values() if cached.worth_saving()]
         if not worth:
             return

@@ -13,6 +13,8 @@
     ├── EmbeddingsMissing (RuntimeError)       there are texts, but no vectors
     ├── ReadOnly (RuntimeError)                a write to something opened for reading or closed
     ├── GraphClosed (RuntimeError)             a call after close()
+    ├── IndexMismatch (ValueError)             an index elsewhere belongs to something else
+    ├── IndexUnavailable (ConnectionError)     an index elsewhere cannot be reached
     ├── LockTimeout (TimeoutError)             somebody else holds the store
     └── StoreError                             something is wrong with the files
         ├── StoreMissing (FileNotFoundError)   nothing to open there
@@ -42,6 +44,8 @@ __all__ = [
     "EmbeddingsMissing",
     "ErasureIncomplete",
     "GraphClosed",
+    "IndexMismatch",
+    "IndexUnavailable",
     "InvalidInput",
     "KindConflict",
     "LockTimeout",
@@ -110,6 +114,19 @@ class ReadOnly(MemoryGraphError, RuntimeError):
 
 class GraphClosed(MemoryGraphError, RuntimeError):
     """The `MemoryGraph` was closed before this call."""
+
+
+class IndexMismatch(MemoryGraphError, ValueError):
+    """An index that is kept elsewhere, such as a collection of Qdrant, belongs to another memory or program."""
+
+
+class IndexUnavailable(MemoryGraphError, ConnectionError):
+    """An index that is kept elsewhere cannot be reached. The memory is whole, and can be written.
+
+    `lost` says that it was reached, and holds no longer what was written to it; the next call makes it anew.
+    """
+
+    lost = False
 
 
 class LockTimeout(MemoryGraphError, TimeoutError):

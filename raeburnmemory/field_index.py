@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
+from .errors import IndexUnavailable
+from .index import Owner
 from .nodes import Where
+from .payloads import payloads, touched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
     from numpy.typing import NDArray
 
-    from .index import VectorIndex
+    from .index import RemoteIndex, SavedIndex, Scope, VectorIndex
     from .store import Store
+
+    T = TypeVar("T")
 
 __all__ = ["Alike", "FieldIndex"]
 
@@ -35,13 +41,22 @@ class _Scanned(Protocol):
         """Return all slots and their scores in float32; equal rows score equally."""
 
 
-class _Search(Protocol):
-    """A search, called with a vector, a number of hits and the slots to which it is restricted."""
+class _Rough(Protocol):
+    """An index that has most of the nearest for less than all of them."""
 
-    def __call__(
-        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+    def rough(
+        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return slots and scores, best first."""
+
+
+class _Scoped(Protocol):
+    """An index that can be told what is true of all that is allowed."""
+
+    def search(
+        self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None, scope: Scope | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return slots and scores."""
 
 
 class _Paired(Protocol):
@@ -104,7 +119,26 @@ class FieldIndex:
             index.scratch = tempfile.gettempdir() if self._store.read_only else os.path.dirname(path) or "."
         if hasattr(index, "source"):
             index.source = self._truth
+        if hasattr(index, "keep_for"):
+            cast("RemoteIndex", index).keep_for(self._owner())
         return index
+
+    def _owner(self) -> Owner:
+        store = self._store
+        lasting = store.durability != "none"
+        return Owner(
+            store.id,
+            self._field,
+            store.location,
+            lasting,
+            store.version,
+            store.mark,
+            self._truth,
+            self._described,
+        )
+
+    def _described(self, slots: NDArray[np.int64]) -> list[dict[str, Any]]:
+        return payloads(self._store, self.rows_of(slots).tolist())
 
     def _truth(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         for block in self._store.vectors(self._field, -1).blocks:
@@ -145,13 +179,45 @@ class FieldIndex:
         """Bring the index to the version of the store, which was *version* a moment ago."""
         if version == self._version:
             return
-        if self._version < 0:
+        for last in (False, True):
+            try:
+                self._catch_up()
+            except IndexUnavailable as exc:
+                self._start_over()
+                if last or not exc.lost:
+                    raise
+            else:
+                return
+
+    @property
+    def _remote(self) -> RemoteIndex | None:
+        """The index, if it is elsewhere."""
+        return cast("RemoteIndex", self.index) if hasattr(self.index, "keep_for") else None
+
+    def _start_over(self) -> None:
+        """Know nothing any more: what an index elsewhere holds is looked up the next time."""
+        self.index, self._version = self._new(self.index.dim), -1
+        self._forget_all()
+
+    def _catch_up(self) -> None:
+        begun = self._version
+        if begun < 0:
             self._load()
-        changes = self._store.vectors(self._field, self._version)
+        changes, remote = self._store.vectors(self._field, self._version), self._remote
+        if changes.reset and begun >= 0 and remote is not None:
+            self._start_over()
+            self._load()  # another process may have brought there what is new already
+            changes, remote = self._store.vectors(self._field, self._version), self._remote
+        since = -1 if changes.reset else self._version
         if changes.reset:
             self._forget_all()
-            self.index = self._new(self.index.dim)
-        elif len(changes.removed):
+            if remote is None:
+                self.index = self._new(self.index.dim)
+            elif self._version >= 0:
+                remote.restart()
+        if remote is not None:
+            remote.reaching(changes.version, self._store.mark(changes.version))
+        if len(changes.removed) and not changes.reset:
             self.index.remove(changes.removed)
             gone = np.searchsorted(self.slots, changes.removed)
             gone = gone[gone < self._count]
@@ -163,11 +229,62 @@ class FieldIndex:
         for block in changes.blocks:
             if not len(self.index) and self.index.dim != block.values.shape[1]:
                 self.index = self._new(block.values.shape[1])
-            self.index.add(block.slots, block.values)
+                if (remote := self._remote) is not None:
+                    if remote.resume() is not None:
+                        remote.restart()
+                    remote.reaching(changes.version, self._store.mark(changes.version))
             new = int(np.searchsorted(block.slots, known, "right"))
             self._know(block.slots[new:], block.rows[new:])
+            self.index.add(block.slots, block.values)
             self._unsaved += len(block.slots)
+        if remote is not None:
+            if since >= 0:
+                self._describe_anew(remote, since, known)
+                if begun < 0:
+                    remote.check()
+            remote.caught_up(changes.version, self._store.mark(changes.version))
         self._order, self._version = None, changes.version
+
+    def _describe_anew(self, index: RemoteIndex, since: int, known: int) -> None:
+        """Tell *index* whose texts its vectors are now, of those that it had at version *since*."""
+        self._order = None
+        rows = touched(self._store, since)
+        slots = self.slots if rows is None else self.slots_at(rows)
+        index.describe(slots[slots <= known])
+
+    def _asked(self, what: Callable[[VectorIndex], T]) -> T:
+        """Ask the index; once more where it turns out to have been replaced elsewhere."""
+        try:
+            return what(self.index)
+        except IndexUnavailable as exc:
+            if not exc.lost:
+                raise
+        self._start_over()
+        self.catch_up(self._store.version())
+        return what(self.index)
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None,
+        scope: Scope | None = None,
+        *,
+        rough: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the slots and scores of the *k* nearest; *scope* is true of all that are *allowed*.
+
+        *rough* ones are most of the nearest, where the index has a search for them.
+        """
+        if self._remote is not None:
+            return self._asked(lambda index: cast("_Scoped", index).search(query, k, allowed, scope))
+        if rough and hasattr(self.index, "rough"):
+            return cast("_Rough", self.index).rough(query, k, allowed)
+        return self.index.search(query, k, allowed)
+
+    def get(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of those of *slots* (ascending) that are present."""
+        return self._asked(lambda index: index.get(slots))
 
     def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the node row of each of *slots*, -1 for one that is gone."""
@@ -231,7 +348,7 @@ class FieldIndex:
         block = slots[start:end]
         if not len(block):
             return None
-        numbers, found, scores = self._above(self.index.get(block), threshold, slots[:end])
+        numbers, found, scores = self._above(self.get(block), threshold, slots[:end])
         told = self.rows_of(block)
         rows, others = told[numbers], self.rows_of(found)
         keep = (found < block[numbers]) & (rows != others) & (others >= 0)
@@ -246,10 +363,10 @@ class FieldIndex:
         numbers, slots, scores = [], [], []
         for number, vector in enumerate(vectors):
             wanted = _MORE
-            found, values = self.index.search(vector, wanted, allowed)
+            found, values = self.search(vector, wanted, allowed)
             while len(found) == wanted and values[-1] > threshold:
                 wanted *= 4
-                found, values = self.index.search(vector, wanted, allowed)
+                found, values = self.search(vector, wanted, allowed)
             over = values > threshold
             numbers.append(np.full(int(over.sum()), number))
             slots.append(found[over])
@@ -271,16 +388,11 @@ class FieldIndex:
         """Whether a search does without comparing most vectors whole."""
         return bool(getattr(self.index, "mode", "float32") != "float32")
 
-    @property
-    def rough(self) -> _Search:
-        """The search for most of the nearest, where the index has one, else for all of them."""
-        return getattr(self.index, "rough", self.index.search)
-
     def scan(self, query: NDArray[np.float32], namespace: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return node rows and the scores of their vectors, of all of *namespace* and perhaps of others."""
         allowed = self.slots_of(namespace)
         if allowed is not None and len(allowed) * _GATHER < len(self.slots):
-            return self.rows_of(allowed), np.einsum("ij,j->i", self.index.get(allowed), query)
+            return self.rows_of(allowed), np.einsum("ij,j->i", self.get(allowed), query)
         slots, scores = cast("_Scanned", self.index).scan(query)
         if self._in_step != self._version and np.array_equal(slots, self.slots):
             self._in_step = self._version
@@ -291,9 +403,12 @@ class FieldIndex:
 
     def _load(self) -> None:
         path, record = self._store.cache_path(self._field), self._store.meta("embedder")
+        if self._remote is not None:
+            self._resume(record)
+            return
         if path is None or not isinstance(record, dict) or not os.path.exists(path):
             return
-        index = self._new(record["dim"])
+        index = cast("SavedIndex", self._new(record["dim"]))
         stamp = index.load(path, self._stamp())
         version = stamp.get("version") if stamp else None
         if isinstance(version, int) and stamp and stamp.get("mark") == self._store.mark(version) is not None:
@@ -305,10 +420,37 @@ class FieldIndex:
                 # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
                 self._know(*self._store.vector_slots(self._field))
 
+    def _resume(self, record: Any) -> None:
+        """Go on with what an index elsewhere holds already."""
+        if not isinstance(record, dict):
+            return
+        index = cast("RemoteIndex", self._new(record["dim"]))
+        self.index, found = index, index.resume()
+        if found is not None:
+            self._version, last = found
+            slots, rows = self._store.vector_slots(self._field)
+            index.adopt(slots[slots <= last], last)
+            self._know(slots, rows)
+
+    def close(self) -> None:
+        """Leave an index elsewhere in order."""
+        if (remote := self._remote) is not None:
+            remote.settle()
+
+    def drop(self) -> None:
+        """Throw away what is kept of the index from one process to the next."""
+        path = self._store.cache_path(self._field)
+        if (remote := self._remote) is not None:
+            remote.drop()
+        elif path is not None and os.path.exists(path):
+            os.unlink(path)
+
     def worth_saving(self) -> bool:
         """Tell whether the index changed enough since it was loaded, or has to replace a file that was damaged."""
         if getattr(self.index, "mended", False):
             return True
+        if self._remote is not None:
+            return False
         enough = 0 if getattr(self.index, "extensible", False) else len(self.slots) // 10
         return self._unsaved > max(_SAVE_AFTER, enough)
 
@@ -319,5 +461,5 @@ class FieldIndex:
             if hasattr(self.index, "labels"):
                 index = cast("_Labelled", self.index)
                 index.labels = self.rows if np.array_equal(index.slots, self.slots) else None
-            self.index.save(path, {**self._stamp(), "version": self._version, "mark": mark})
+            cast("SavedIndex", self.index).save(path, {**self._stamp(), "version": self._version, "mark": mark})
             self._unsaved = 0

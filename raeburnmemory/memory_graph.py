@@ -129,7 +129,7 @@ class MemoryGraph:
             index_name(vector_backend)  # for its error, before there is a file
         store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
         try:
-            self._dense = Dense(store, embedding_model, vector_backend, embedder)
+            self._dense = Dense(store, embedding_model, vector_backend, embedder, qdrant_url)
             self._recall = Recall(store, self._dense, namespace, language)
         except BaseException:
             store.close()

@@ -16,7 +16,7 @@ import numpy as np
 
 from .answers import Answers, around, named
 from .corpus import Corpus, seconds
-from .errors import EmbedderMismatch, EmbeddingError, InvalidInput, MissingDependency
+from .errors import EmbedderMismatch, EmbeddingError, IndexUnavailable, InvalidInput, MissingDependency
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Board, Evidence, Listed
 from .filters import condition
 from .hits import Hit, Hits
@@ -26,7 +26,7 @@ from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
 from .saved_words import SavedWords
-from .wanted import Selection, Wanted
+from .wanted import Selection, Wanted, scope_of
 from .when import spans_in
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .dense import Dense
+    from .index import Scope
     from .ranking import Observations, Ranking, Weights
     from .store import Store
     from .wanted import Allowed
@@ -85,25 +86,45 @@ class Recall:
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
         with self._lock:
             self._catch_up()
-            allowed, pool = self._selection.allowed(wanted), max(_POOL, k)
-            picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
-            while True:
-                evidence = self._evidence(query, pool, vector, allowed, legs, skipped, now)
-                ranking = rank(observe(evidence), weights)
-                if wanted.recency:
-                    ranking.renew(self._corpus.times, now, wanted.recency, wanted.half_life * _DAY)
-                if vector is not None and wanted.min_similarity is not None:
-                    self._compare(evidence, vector, ranking.numbers)
-                ranking.cut(evidence, wanted.min_similarity, wanted.min_coverage)
-                chosen, folded = self._chosen(ranking, k, wanted)
-                if len(chosen) >= k or not picky or pool >= len(self._corpus):
-                    break
-                pool *= 4  # too many were copies, or below a threshold
-            if vector is not None and wanted.min_similarity is None:
-                self._compare(evidence, vector, ranking.numbers[chosen])
-            hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows)
-        ran = [leg for leg in LEGS if leg in legs and leg not in skipped and (leg != TIME or evidence.spans)]
+            try:
+                hits, timed = self._hits(query, k, wanted, weights, vector, legs, skipped, now)
+            except IndexUnavailable as exc:
+                skipped[DENSE] = str(exc)
+                hits, timed = self._hits(query, k, wanted, weights, None, legs, skipped, now)
+        ran = [leg for leg in LEGS if leg in legs and leg not in skipped and (leg != TIME or timed)]
         return Hits(hits, skipped, ran)
+
+    def _hits(
+        self,
+        query: str,
+        k: int,
+        wanted: Wanted,
+        weights: Weights,
+        vector: NDArray[np.float32] | None,
+        legs: frozenset[str],
+        skipped: dict[str, str],
+        now: float,
+    ) -> tuple[Sequence[Hit], bool]:
+        """Return the best hits, and whether the question speaks of a time."""
+        allowed, pool = self._selection.allowed(wanted), max(_POOL, k)
+        scope = scope_of(wanted, self._namespace)
+        picky = wanted.fold or wanted.min_similarity is not None or wanted.min_coverage is not None
+        while True:
+            evidence = self._evidence(query, pool, vector, allowed, legs, skipped, now, scope)
+            ranking = rank(observe(evidence), weights)
+            if wanted.recency:
+                ranking.renew(self._corpus.times, now, wanted.recency, wanted.half_life * _DAY)
+            if vector is not None and wanted.min_similarity is not None:
+                self._compare(evidence, vector, ranking.numbers)
+            ranking.cut(evidence, wanted.min_similarity, wanted.min_coverage)
+            chosen, folded = self._chosen(ranking, k, wanted)
+            if len(chosen) >= k or not picky or pool >= len(self._corpus):
+                break
+            pool *= 4  # too many were copies, or below a threshold
+        if vector is not None and wanted.min_similarity is None:
+            self._compare(evidence, vector, ranking.numbers[chosen])
+        hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows)
+        return hits, bool(evidence.spans)
 
     def similar(self, question: Any, k: int, wanted: Wanted) -> Hits:
         """Return the *k* texts of the kinds *wanted* that are nearest to *question*, a text or a vector."""
@@ -118,7 +139,8 @@ class Recall:
             with self._lock:
                 self._catch_up()
                 among = self._corpus.version, self._corpus.rows[self._selection.numbers(others)]
-        return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among)
+        scope = scope_of(others, self._namespace)
+        return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among, scope)
 
     def observe(self, query: str, wanted: Wanted) -> tuple[list[str], Observations]:
         """Return the ids of the candidates for *query* among the nodes *wanted*, and what is observed of each."""
@@ -128,7 +150,16 @@ class Recall:
         with self._lock:
             self._catch_up()
             observed = observe(
-                self._evidence(query, _POOL, vector, self._selection.allowed(wanted), legs, skipped, now)
+                self._evidence(
+                    query,
+                    _POOL,
+                    vector,
+                    self._selection.allowed(wanted),
+                    legs,
+                    skipped,
+                    now,
+                    scope_of(wanted, self._namespace),
+                )
             )
             return [self._corpus.ids[number] for number in observed.numbers.tolist()], observed
 
@@ -205,12 +236,12 @@ class Recall:
         if (lost := self._dense.lost()) is not None:
             skipped[DENSE] = lost
             return None
-        if not self._dense.size():
-            skipped[DENSE] = "no text here has a vector"
-            return None
         try:
+            if not self._dense.size():
+                skipped[DENSE] = "no text here has a vector"
+                return None
             vector = self._dense.embed([query])[0]
-        except (MissingDependency, EmbedderMismatch, EmbeddingError) as exc:
+        except (MissingDependency, EmbedderMismatch, EmbeddingError, IndexUnavailable) as exc:
             skipped[DENSE] = str(exc)
             return None
         if not vector.any():
@@ -227,6 +258,7 @@ class Recall:
         legs: frozenset[str],
         skipped: dict[str, str],
         now: float,
+        scope: Scope,
     ) -> Evidence:
         corpus = self._corpus
         question = corpus.words.question(query) if LEXICAL in legs else None
@@ -244,10 +276,18 @@ class Recall:
             self._related = RelatedWords(corpus.words)  # the corpus was read anew
         evidence = Evidence(corpus, query, question, self._related, allowed, spans, legs, pool, self._board)
         if vector is not None:
-            self._look(evidence, self._dense.contrasted(vector, self._namespace, corpus.version), allowed, skipped)
+            lean = self._dense.contrasted(vector, self._namespace, corpus.version)
+            self._look(evidence, lean, allowed, skipped, scope)
         return evidence
 
-    def _look(self, evidence: Evidence, vector: NDArray[np.float32], allowed: Allowed, skipped: dict[str, str]) -> None:
+    def _look(
+        self,
+        evidence: Evidence,
+        vector: NDArray[np.float32],
+        allowed: Allowed,
+        skipped: dict[str, str],
+        scope: Scope,
+    ) -> None:
         """Fill in the cosines: of all texts, or of the nearest and of those that the ranking is going to compare."""
         corpus, version = self._corpus, self._corpus.version
         scanned = None
@@ -266,6 +306,7 @@ class Recall:
                         version=version,
                         passages=passages,
                         among=among,
+                        scope=scope,
                         rough=True,
                     )
                 )

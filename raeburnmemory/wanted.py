@@ -12,6 +12,7 @@ import numpy as np
 
 from .corpus import TEXT, seconds
 from .filters import condition
+from .index import Scope
 from .nodes import PROMPT, RESPONSE
 from .records import checked_ids, utc
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .corpus import Corpus
     from .store import Store
 
-__all__ = ["Allowed", "Selection", "Wanted"]
+__all__ = ["Allowed", "Selection", "Wanted", "scope_of"]
 
 _READ = 1000  # nodes read at a time
 _FEW = 4  # values up to which comparing with each is faster than looking all up
@@ -46,6 +47,17 @@ class Wanted:
     diversity: float = 0.0
     fold: bool = False
     now: Any = None
+
+
+def scope_of(wanted: Wanted, namespace: str) -> Scope:
+    """Return what is true of everything *wanted* that an index may be able to look for by itself."""
+    return Scope(
+        (namespace,),
+        None if wanted.session is None else tuple(checked_ids(wanted.session, "a session's id")),
+        None if wanted.agent is None else tuple(checked_ids(wanted.agent, "an agent's id")),
+        None if wanted.since is None else seconds(utc(wanted.since)),
+        None if wanted.until is None else seconds(utc(wanted.until)),
+    )
 
 
 class Allowed(NamedTuple):

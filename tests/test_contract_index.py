@@ -6,8 +6,10 @@ from raeburnmemory.index import VectorIndex, open_index
 from raeburnmemory.testing import INDEX_CHECKS
 
 
-@pytest.fixture(params=["exact", "faiss"])
+@pytest.fixture(params=["exact", "faiss", "qdrant"])
 def backend(request):
+    if request.param == "qdrant":
+        pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
     if request.param == "faiss":
         pytest.importorskip("faiss", reason="the faiss index needs faiss-cpu")
     return request.param

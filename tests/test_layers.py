@@ -33,6 +33,7 @@ FLOORS = {
     "when": 3.0,
     "live_graph": 3.0,
     "provenance": 3.05,  # checks what it is asked for
+    "payloads": 3.02,  # what an index elsewhere is told; times as records has them
     "field_index": 3.05,  # one index, kept up with the store
     "dense": 3.1,  # the meeting of embedder, index and store
     "corpus": 3.1,
@@ -80,6 +81,7 @@ THIRD_PARTY = {
     "_terminal": {"typer"},
     "dense": {"numpy"},
     "field_index": {"numpy"},
+    "payloads": {"numpy"},
     "linking": {"numpy"},
     "writer": {"numpy"},
     "flat_vectors": {"numpy"},
@@ -114,6 +116,10 @@ THIRD_PARTY = {
     "index/_self_check": {"numpy"},
     "index/_rows": {"numpy"},
     "index/faiss": {"faiss", "numpy"},
+    "index/_given": {"numpy"},
+    "index/qdrant": {"numpy", "qdrant_client"},
+    "index/_qdrant_collection": {"numpy", "qdrant_client"},
+    "index/_qdrant_place": {"grpc", "httpx", "portalocker", "qdrant_client"},
     "store/_copies": {"numpy"},
     "store/journal": {"numpy"},
     "store/memory": {"numpy"},

@@ -5,18 +5,67 @@ Scores are cosine similarities, higher is nearer; hits are ordered by score, tie
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from .._optional import extra, installed
 from ..errors import MissingDependency, UnknownBackend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["IndexName", "VectorIndex", "index_name", "open_index"]
+__all__ = [
+    "IndexName",
+    "Owner",
+    "RemoteIndex",
+    "SavedIndex",
+    "Scope",
+    "VectorIndex",
+    "index_maker",
+    "index_name",
+    "open_index",
+]
 
-IndexName = Literal["exact", "faiss"]
+IndexName = Literal["exact", "faiss", "qdrant"]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is true of every text that a search may find, for an index that can tell: None stands for anything.
+
+    Texts of one of the *namespaces*, that are or belong to one of the *sessions* or *agents*, from *since* until before
+    *until*, in seconds since 1970.
+    """
+
+    namespaces: tuple[str, ...] | None = None
+    sessions: tuple[str, ...] | None = None
+    agents: tuple[str, ...] | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose vectors an index keeps that is elsewhere, and what it may ask: a field of a store."""
+
+    store: str
+    """The id of the store."""
+    field: str
+    location: str
+    """Where the store is, for messages."""
+    lasting: bool
+    """Whether the store is there again in another process."""
+    version: Callable[[], int]
+    mark: Callable[[int], str | None]
+    """What the commit of a version was marked with, see `Store.mark`."""
+    truth: Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
+    """Yields slots and rows as they should be."""
+    describe: Callable[[NDArray[np.int64]], Sequence[dict[str, Any]]]
+    """Says of each slot whose text it is, as JSON: what a `Scope` can ask for."""
 
 
 @runtime_checkable
@@ -49,6 +98,11 @@ class VectorIndex(Protocol):
     def ntotal(self) -> int:
         """The number of vectors, under the name that FAISS gives it."""
 
+
+@runtime_checkable
+class SavedIndex(VectorIndex, Protocol):
+    """An index that is made anew in every process, unless it was saved in a file."""
+
     def save(self, path: str, stamp: dict[str, object]) -> None:
         """Write the index to *path*, replacing what is there at once, with *stamp* in its checked header."""
 
@@ -58,6 +112,47 @@ class VectorIndex(Protocol):
         Returns None, and stays empty, when the file is missing, damaged, of another kind, or its stamp differs
         from *stamp* in one of *stamp*'s keys: a cache that does not fit is rebuilt, not an error.
         """
+
+
+@runtime_checkable
+class RemoteIndex(VectorIndex, Protocol):
+    """An index that is kept elsewhere, catches up with the store, and may not be reached: `IndexUnavailable`."""
+
+    def keep_for(self, owner: Owner) -> None:
+        """Keep the vectors of *owner*, from one process to the next; called before anything else."""
+
+    def resume(self) -> tuple[int, int] | None:
+        """Return the version of the store and the greatest slot that are there, if that can be gone on with.
+
+        None if everything is to be added again, of which what is there already may be passed over.
+
+        Raises:
+            IndexMismatch: What is there belongs to another memory or program.
+        """
+
+    def adopt(self, slots: NDArray[np.int64], last: int) -> None:
+        """Go on with what `resume` found: *slots*, and none after *last*."""
+
+    def restart(self) -> None:
+        """Take back `adopt`: everything is to be added again, of which what is there may be passed over."""
+
+    def reaching(self, version: int, mark: str | None) -> None:
+        """Note that what is added and removed from now on leads to *version* of the store."""
+
+    def check(self) -> None:
+        """Complete what is there, should something be missing."""
+
+    def describe(self, slots: NDArray[np.int64]) -> None:
+        """Ask the owner again whose texts these are."""
+
+    def caught_up(self, version: int, mark: str | None) -> None:
+        """Note that everything up to *version* of the store was added and removed."""
+
+    def settle(self) -> None:
+        """Leave everything in order for the next one. What cannot be reached is left as it is."""
+
+    def drop(self) -> None:
+        """Delete what is there."""
 
 
 def index_name(name: str | None) -> str:
@@ -76,16 +171,32 @@ def index_name(name: str | None) -> str:
         raise UnknownBackend(f"No vector backend is called {name!r}. Choose one of: {choices}.")
     if name == "faiss" and not installed("faiss"):
         raise MissingDependency("'faiss' is not installed. Install it with: pip install 'faiss-cpu'")
+    if name == "qdrant" and not installed("qdrant_client"):
+        raise MissingDependency(
+            "'qdrant_client' is not installed. Install it with: pip install 'raeburnmemory[qdrant]'"
+        )
     return name
 
 
-def open_index(name: str | None, dim: int) -> VectorIndex:
-    """Open an empty index called *name* (see `index_name`) for vectors of *dim* numbers."""
-    if index_name(name) == "exact":
+def index_maker(name: str | None, url: str = ":memory:") -> Any:
+    """Return what makes empty indexes called *name* for a dimension; *url* is where `qdrant` keeps them."""
+    name = index_name(name)
+    if name == "qdrant":
+        with extra("qdrant", module="qdrant_client"):
+            from .qdrant import Qdrant
+
+        return Qdrant(url)
+    if name == "exact":
         from .exact import ExactIndex
 
-        return ExactIndex(dim)
+        return ExactIndex
     with extra("", module="faiss"):
         from .faiss import FaissIndex
 
-    return FaissIndex(dim)
+    return FaissIndex
+
+
+def open_index(name: str | None, dim: int, url: str = ":memory:") -> VectorIndex:
+    """Open an empty index called *name* (see `index_name`) for vectors of *dim* numbers."""
+    index: VectorIndex = index_maker(name, url)(dim)
+    return index

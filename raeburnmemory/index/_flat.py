@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DimensionMismatch, InvalidInput, StoreCorrupt
-from ._arrays import above, ascending, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
+from ..errors import InvalidInput, StoreCorrupt
+from ._arrays import above, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
 from ._file import (
     Content,
     DamagedError,
@@ -20,6 +20,7 @@ from ._file import (
     slots_of,
     write_cache,
 )
+from ._given import checked_allowed, checked_dim, checked_new, checked_query, checked_rows
 from ._rows import Rows
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class FlatIndex:
     _held: int | None = _HELD if os.name == "posix" else None  # Windows replaces no file that is open
 
     def __init__(self, dim: int) -> None:
-        if dim < 1:
-            raise InvalidInput(f"An index needs vectors of at least one number, not {dim}.")
-        self.dim = dim
+        self.dim = checked_dim(dim)
         self.scratch: str | None = None
         """A folder for files without a name, in which large tables are kept; None: in memory."""
         self.source: Callable[[], Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]] | None = None
@@ -119,29 +118,12 @@ class FlatIndex:
             DimensionMismatch: The rows have another length than `dim`.
             InvalidInput: A slot out of order, another number of slots than rows, or a row that is not finite.
         """
-        slots, rows = integers(slots, "slots"), self._rows_given(vectors)
-        if len(rows) != len(slots):
-            raise InvalidInput(f"{len(slots)} slots need as many rows of {self.dim}, not shape {rows.shape}.")
+        slots, rows = checked_new(slots, vectors, self.dim, self._last)
         if not len(slots):
             return
-        if int(slots[0]) <= self._last or not ascending(slots):
-            raise InvalidInput(
-                f"Slots must ascend and be greater than {self._last}, the greatest so far; "
-                f"these begin with {slots[:3].tolist()}."
-            )
         length = longest(rows)
         self._table.append(rows)
         self._register(slots, length)
-
-    def _rows_given(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = floats(vectors)
-        if rows.ndim == 2 and rows.shape[1] != self.dim:
-            raise DimensionMismatch(
-                f"These vectors have {rows.shape[1]} numbers each, this index holds vectors of {self.dim}."
-            )
-        if rows.ndim != 2:
-            raise InvalidInput(f"Vectors come in rows of {self.dim} numbers each, not in the shape {rows.shape}.")
-        return rows
 
     def _register(self, slots: NDArray[np.int64], length: float) -> None:
         self._slots = grown(self._slots, self._count, len(slots))
@@ -217,14 +199,9 @@ class FlatIndex:
             InvalidInput: The vector is not finite, or *allowed* does not ascend.
             StoreCorrupt: The cache file was damaged since it was loaded, and there is no `source` to mend it from.
         """
-        query = floats(vector)
-        if query.ndim != 1:
-            raise InvalidInput(f"A search takes one vector of shape ({self.dim},), not {query.shape}.")
-        if len(query) != self.dim:
-            raise DimensionMismatch(f"This vector has {len(query)} numbers, this index holds vectors of {self.dim}.")
-        length = longest(query[np.newaxis])
+        query, length = checked_query(vector, self.dim)
         if allowed is not None:
-            allowed = ascending_slots(allowed)
+            allowed = checked_allowed(allowed)
         self._settle()
         return self._mending(lambda: self._search(query, length, k, allowed))
 
@@ -274,10 +251,10 @@ class FlatIndex:
             DimensionMismatch: The vectors have another length than `dim`.
             InvalidInput: They are not finite, or *allowed* does not ascend.
         """
-        queries = self._rows_given(vectors)
+        queries = checked_rows(vectors, self.dim)
         slack = slack_for(self.dim, longest(queries) * self._longest)
         if allowed is not None:
-            allowed = ascending_slots(allowed)
+            allowed = checked_allowed(allowed)
         self._settle()
         return self._mending(lambda: self._above(queries, threshold, allowed, slack))
 
@@ -439,11 +416,3 @@ class FlatIndex:
 
     def _adopt(self, saved: Saved) -> None:
         """Take what else *saved* holds, all or nothing."""
-
-
-def ascending_slots(allowed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return *allowed* slots, checked."""
-    allowed = integers(allowed, "allowed slots")
-    if not ascending(allowed):
-        raise InvalidInput("Allowed slots must ascend, each of them once.")
-    return allowed

@@ -26,7 +26,8 @@ from ._arrays import fewest, floats, scores, scores_of
 from ._codes import Scale, rounded, signs, signs_width
 from ._columns import Column
 from ._file import DamagedError
-from ._flat import FlatIndex, ascending_slots
+from ._flat import FlatIndex
+from ._given import checked_allowed
 from ._self_check import ENOUGH, checked
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Ladder(FlatIndex):
     def _rough(
         self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        within = None if allowed is None else self._positions(ascending_slots(allowed))
+        within = None if allowed is None else self._positions(checked_allowed(allowed))
         if (within is not None and len(within) <= max(self._few, k * _RARE)) or not self._worth_it():
             return self.search(query, k, allowed)
         among = within

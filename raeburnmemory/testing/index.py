@@ -303,11 +303,15 @@ def check_index_copies(open_index: Callable[[int], VectorIndex]) -> None:
 
 
 def check_index_file(open_index: Callable[[int], VectorIndex]) -> None:
-    """A saved index comes back as it was, if the stamp fits; otherwise nothing comes back."""
+    """An index that can be saved comes back as it was, if the stamp fits; otherwise nothing comes back."""
+    if not hasattr(open_index(9), "save"):
+        return
+    open_saved: Callable[[int], Any] = open_index
     stamp: dict[str, object] = {"store": "s", "field": "prompt", "version": 7}
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "grüße.cache"))
-        index, rows = filled(open_index, 700, 9, 18)
+        index: Any
+        index, rows = filled(open_saved, 700, 9, 18)
         index.remove(np.array([1, 4, 1000]))
         for slot in (1, 4, 1000):
             rows.pop(slot)
@@ -315,7 +319,7 @@ def check_index_file(open_index: Callable[[int], VectorIndex]) -> None:
         index.save(path, stamp)
         index.save(path, {**stamp, "more": [1, None]})  # replaces what is there
         that([p.name for p in Path(folder).iterdir()] == ["grüße.cache"], "saving left other files behind")
-        fresh = open_index(9)
+        fresh = open_saved(9)
         found = fresh.load(path, stamp)
         that(found == {**stamp, "more": [1, None]}, f"the stamp came back as {found}")
         that(len(fresh) == len(rows), f"{len(rows)} vectors came back as {len(fresh)}")
@@ -333,16 +337,16 @@ def check_index_file(open_index: Callable[[int], VectorIndex]) -> None:
             ("another dimension", stamp, 8),
         ]
         for what, other, dim in others:
-            fresh = open_index(dim)
+            fresh = open_saved(dim)
             that(fresh.load(path, other) is None, f"{what} was loaded")
             that(len(fresh) == 0, f"{what} left something in the index")
             fresh.add(np.array([0]), unit_rows(1, dim, 21))  # it is a fresh index still
             that(len(fresh) == 1, f"{what} spoilt the index")
-        that(open_index(9).load(path + "x", stamp) is None, "a missing file was loaded")
-        that(open_index(9).load(folder, stamp) is None, "a folder was loaded")
-        index = open_index(9)
+        that(open_saved(9).load(path + "x", stamp) is None, "a missing file was loaded")
+        that(open_saved(9).load(folder, stamp) is None, "a folder was loaded")
+        index = open_saved(9)
         index.save(path, stamp)
-        fresh = open_index(9)
+        fresh = open_saved(9)
         that(fresh.load(path, stamp) == stamp, "an empty index did not come back")
         that(len(fresh) == 0, "an empty index came back with vectors")
         nowhere = str(Path(folder, "no", "such", "folder"))
@@ -352,8 +356,12 @@ def check_index_file(open_index: Callable[[int], VectorIndex]) -> None:
 
 def check_index_damaged_file(open_index: Callable[[int], VectorIndex]) -> None:
     """A damaged file is not loaded, wherever the damage is."""
+    if not hasattr(open_index(3), "save"):
+        return
+    open_saved: Callable[[int], Any] = open_index
     stamp: dict[str, object] = {"store": "s", "version": 7}
-    index, rows = filled(open_index, 20, 3, 22)
+    index: Any
+    index, rows = filled(open_saved, 20, 3, 22)
     query = unit_rows(1, 3, 23)[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "cache")
@@ -375,14 +383,14 @@ def check_index_damaged_file(open_index: Callable[[int], VectorIndex]) -> None:
         ]
         for content in damaged:
             path.write_bytes(content)
-            fresh = open_index(3)
+            fresh = open_saved(3)
             if fresh.load(str(path), stamp) is None:
                 that(len(fresh) == 0, "a refused file left something in the index")
             else:
                 compare_search(fresh, rows, query, 20)
                 that(content.startswith(whole), "a damaged file was loaded")  # what follows the end is nobody's
         path.write_bytes(whole)
-        that(open_index(3).load(str(path), stamp) == stamp, "the whole file was not loaded")
+        that(open_saved(3).load(str(path), stamp) == stamp, "the whole file was not loaded")
 
 
 INDEX_CHECKS = (
