@@ -81,12 +81,10 @@ _NOWHERE = 1e-6  # a vector shorter than that has no direction
 class Dense:
     """The embedder of a store and the indexes over its vectors; safe to share between threads."""
 
-    def __init__(
-        self, store: Store, model: Any, index: Any, embedder: Embedder | None = None, url: str = ":memory:"
-    ) -> None:
+    def __init__(self, store: Store, model: Any, index: Any, embedder: Embedder | None = None) -> None:
         self._store = store
         self._lock = Mutex()
-        maker = index if callable(index) else index_maker(index, url)
+        maker = index if callable(index) else index_maker(index)
         self.index_name = str(getattr(maker, "name", None) or getattr(maker, "__name__", "custom"))
         self._new_index: Callable[[int], VectorIndex] = maker.connected() if hasattr(maker, "connected") else maker
         self._indexes: dict[str, FieldIndex] = {}
@@ -328,6 +326,18 @@ class Dense:
                 (self._indexes.get(field) or FieldIndex(self._store, field, self._new_index)).drop()
             self._indexes, self._filled = {}, (-1, {})
             return self.size()
+
+    def catch_up_elsewhere(self) -> None:
+        """Bring indexes that are kept elsewhere up to date now; others do that when they are asked.
+
+        Raises:
+            IndexUnavailable: They cannot be reached.
+        """
+        if hasattr(self._new_index, "close"):
+            with self._lock:
+                for field in EMBEDDED:
+                    for ending in ("", PASSAGES):
+                        self._cached(field + ending)
 
     def size(self) -> int:
         """Return how many texts can be found by meaning."""

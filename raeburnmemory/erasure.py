@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .errors import ErasureIncomplete
+from .errors import ErasureIncomplete, IndexUnavailable
 from .facts import undeclared
 from .nodes import CITES, DERIVED_FROM, PART_OF, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .dense import Dense
     from .nodes import Forgotten
     from .store import Store
     from .writer import Chosen, Writer
@@ -21,11 +22,13 @@ __all__ = ["forget_for_good"]
 _MADE_OF = (DERIVED_FROM, CITES, PART_OF)  # edges that lead from what was made to what it was made of
 
 
-def forget_for_good(store: Store, writer: Writer, namespace: str, chosen: Chosen, *, backups: bool) -> Forgotten:
+def forget_for_good(
+    store: Store, writer: Writer, dense: Dense, namespace: str, chosen: Chosen, *, backups: bool
+) -> Forgotten:
     """Remove what *chosen* means and all that was made of it, and every trace of it in the store's files.
 
     Raises:
-        ErasureIncomplete: All that is done, but copies beside the store may still hold it.
+        ErasureIncomplete: All that is done, but copies beside the store may still hold it, or an index elsewhere.
         LockTimeout: Somebody goes on writing or reading.
     """
     with store.exclusive():
@@ -40,6 +43,15 @@ def forget_for_good(store: Store, writer: Writer, namespace: str, chosen: Chosen
         gone = Batch(removed_nodes=[(namespace, node_id) for node_id in sorted(ids)], meta=declared)
         erased = store.erase(gone, backups=backups)
     report = replace(report, rewritten=erased.rewritten, deleted=erased.deleted)
+    try:
+        dense.catch_up_elsewhere()
+    except IndexUnavailable as exc:
+        raise ErasureIncomplete(
+            f"{len(report.ids)} nodes are forgotten, and gone from the memory and its files, but not from its index: "
+            f"{exc} It goes with the next search, or call this again.",
+            report,
+            erased.left,
+        ) from exc
     if erased.left:
         raise ErasureIncomplete(_left(report, erased.left), report, erased.left)
     return report

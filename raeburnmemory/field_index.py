@@ -133,6 +133,7 @@ class FieldIndex:
             lasting,
             store.version,
             store.mark,
+            lambda: store.vector_slots(self._field)[0],
             self._truth,
             self._described,
         )

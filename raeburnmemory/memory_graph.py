@@ -18,7 +18,7 @@ from .export import export
 from .facts import Facts, said
 from .graph_view import GraphView
 from .hits import Hits
-from .index import index_name
+from .index import index_maker
 from .linking import link_similar
 from .nodes import (
     DEFAULT_NAMESPACE,
@@ -87,14 +87,16 @@ class MemoryGraph:
 
     *namespace* keeps memories in one store apart: every call reads and writes only its own. *timeout* is how many
     seconds a write waits for other writers. *vector_backend* is `"faiss"` (the default where it is installed),
-    `"exact"` or a function from a dimension to an empty index. *language* is that of the texts, for finding words in
-    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *durability* is
-    what a change has survived once its call returns: `"full"` a power cut, `"process"` the end of the process however
-    it comes, which costs no sync; a power cut may then take the newest changes, and never leaves half of one.
-    *qdrant_url* is taken for callers of the original, which had such an index; no index reads it yet.
+    `"exact"`, `"qdrant"` or a function from a dimension to an empty index. *qdrant_url* is where Qdrant keeps vectors:
+    `":memory:"`, a folder, or the URL of a server; pass a `raeburnmemory.index.qdrant.Qdrant` to say more. *language*
+    is that of the texts, for finding words in other forms: the name of a Snowball stemmer such as `"german"`, or
+    `"none"` for words as they are. *durability* is what a change has survived once its call returns: `"full"` a power
+    cut, `"process"` the end of the process however it comes, which costs no sync; a power cut may then take the newest
+    changes, and never leaves half of one.
 
     Raises:
         EmbedderMismatch: The memory holds vectors of another model than the one named.
+        IndexUnavailable: Another process uses the folder in which Qdrant is to keep vectors.
         MissingDependency: The model or backend that was named is not installed.
         StoreError: The files cannot be used; see `raeburnmemory.errors`.
 
@@ -125,15 +127,17 @@ class MemoryGraph:
         fresh = not store_exists(location, storage_backend)
         # Whoever names a model wants that one: without it, no store is made that would then hold another's vectors.
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
-        if not callable(vector_backend):
-            index_name(vector_backend)  # for its error, before there is a file
-        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
-        try:
-            self._dense = Dense(store, embedding_model, vector_backend, embedder, qdrant_url)
+        # For its errors, before there is a file.
+        index = vector_backend if callable(vector_backend) else index_maker(vector_backend, qdrant_url)
+        with contextlib.ExitStack() as undo:
+            if hasattr(index, "connected"):
+                index = index.connected()
+                undo.callback(index.close)
+            store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
+            undo.callback(store.close)
+            self._dense = Dense(store, embedding_model, index, embedder)
             self._recall = Recall(store, self._dense, namespace, language)
-        except BaseException:
-            store.close()
-            raise
+            undo.pop_all()
         self._store: Store = store
         self._writer = Writer(store, self._dense, namespace)
         self._facts = Facts(store, self._writer, namespace)
@@ -160,7 +164,7 @@ class MemoryGraph:
 
     @property
     def vector_backend(self) -> str:
-        """The name of the index: `"faiss"` or `"exact"`."""
+        """The name of the index: `"faiss"`, `"exact"` or `"qdrant"`, or that of a function that makes one."""
         return self._dense.index_name
 
     @property
@@ -331,7 +335,8 @@ class MemoryGraph:
         *backups*. It takes as long as copying the whole store; called for what is gone already, it does the rest.
 
         Raises:
-            ErasureIncomplete: With *secure*: copies that cannot be read may still hold it. All else is done.
+            ErasureIncomplete: With *secure*: copies that cannot be read may still hold it, or Qdrant, which cannot be
+                reached. All else is done.
             InvalidInput: Nothing was given: to forget everything, delete the file.
             LockTimeout: With *secure*: somebody goes on reading what was there before.
         """
@@ -349,7 +354,9 @@ class MemoryGraph:
         if not secure:
             return self._writer.forget(chosen)
         try:
-            return forget_for_good(self._store, self._writer, self.namespace, chosen, backups=bool(backups))
+            return forget_for_good(
+                self._store, self._writer, self._dense, self.namespace, chosen, backups=bool(backups)
+            )
         finally:
             self._view.refresh()
 

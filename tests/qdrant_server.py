@@ -35,6 +35,7 @@ class Server:
         self.local = QdrantClient(":memory:")
         self.api_key, self.port, self._server = api_key, 0, None
         self.asked, self.delay, self.created = Counter(), 0.0, {}
+        self.written, self.params = 0, None  # points with vectors; of the last search
         self.failures = []  # statuses of the next answers
         self.fail_after = None  # so many more requests are answered, then the status
         self.stalled = threading.Event()
@@ -132,6 +133,7 @@ class Server:
         if what == "PUT/collections/*/points":
             asked = _POINTS.validate_json(body)
             assert options["wait"] == ["true"]
+            self.written += len(asked.batch.ids) if isinstance(asked, models.PointsBatch) else 0
             return local.upsert(name, asked.batch if isinstance(asked, models.PointsBatch) else asked.points)
         if what == "POST/collections/*/points":
             asked = models.PointRequest.model_validate_json(body)
@@ -156,6 +158,7 @@ class Server:
         if what == "POST/collections/*/points/query":
             asked = models.QueryRequest.model_validate_json(body)
             assert asked.params is not None
+            self.params = asked.params
             query = asked.query.nearest if isinstance(asked.query, models.NearestQuery) else asked.query
             return local.query_points(
                 name,

@@ -62,6 +62,8 @@ class Owner:
     version: Callable[[], int]
     mark: Callable[[int], str | None]
     """What the commit of a version was marked with, see `Store.mark`."""
+    slots: Callable[[], NDArray[np.int64]]
+    """Returns the slots of all vectors there are now."""
     truth: Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]
     """Yields slots and rows as they should be."""
     describe: Callable[[NDArray[np.int64]], Sequence[dict[str, Any]]]
@@ -178,22 +180,32 @@ def index_name(name: str | None) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class _Maker:
+    """Makes indexes called `name`, and imports what is behind them only then."""
+
+    name: str
+
+    def __call__(self, dim: int) -> VectorIndex:
+        if self.name == "exact":
+            from .exact import ExactIndex
+
+            return ExactIndex(dim)
+        with extra("", module="faiss"):
+            from .faiss import FaissIndex
+
+        return FaissIndex(dim)
+
+
 def index_maker(name: str | None, url: str = ":memory:") -> Any:
-    """Return what makes empty indexes called *name* for a dimension; *url* is where `qdrant` keeps them."""
+    """Return what makes empty indexes called *name* (see `index_name`); *url* is where `qdrant` keeps them."""
     name = index_name(name)
-    if name == "qdrant":
-        with extra("qdrant", module="qdrant_client"):
-            from .qdrant import Qdrant
+    if name != "qdrant":
+        return _Maker(name)
+    with extra("qdrant", module="qdrant_client"):
+        from .qdrant import Qdrant
 
-        return Qdrant(url)
-    if name == "exact":
-        from .exact import ExactIndex
-
-        return ExactIndex
-    with extra("", module="faiss"):
-        from .faiss import FaissIndex
-
-    return FaissIndex
+    return Qdrant(url)
 
 
 def open_index(name: str | None, dim: int, url: str = ":memory:") -> VectorIndex:

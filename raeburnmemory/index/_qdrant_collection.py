@@ -162,12 +162,14 @@ class Collection:
                 self._present = _Present(np.array(ids, np.int64)[order], np.array(sums, np.int64)[order])
                 return
 
-    def strangers(self, live: NDArray[np.int64], last: int) -> NDArray[np.int64]:
-        """Return what `compare` found that is not live; what lies beyond *last* is perhaps of others."""
+    def strangers(self) -> NDArray[np.int64]:
+        """Return what `compare` found that the store holds no more."""
         if self._present is None:
             return np.empty(0, np.int64)
+        assert self.owner is not None
         there, self._present = self._present.slots, None
-        return there[(there <= last) & ~np.isin(there, live)]
+        # What others wrote is in the store before it is here, so that whatever is not there now is gone for good.
+        return there[~np.isin(there, self.owner.slots())]
 
     # --- whose it is, and how far it has come -------------------------------------------------------------------
 

@@ -371,12 +371,12 @@ class QdrantIndex:
         for slots, rows in owner.truth():
             mine = np.isin(slots, self._live)
             collection.upload(slots[mine], rows[mine])
-        self.remove(collection.strangers(self._live, self._last))
+        collection.delete(collection.strangers())
 
     def caught_up(self, version: int, mark: str | None) -> None:
         """Note that all up to *version* of the store is here; in the collection, once that is worth a request."""
         first = not self._collection.full
-        self.remove(self._collection.strangers(self._live, self._last))
+        self._collection.delete(self._collection.strangers())
         self._collection.arrived(version, mark)
         if first or self._unnoted >= _NOTE_AFTER:
             self._collection.note(self._last)
