@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .index import VectorIndex
     from .live_graph import LiveGraph
     from .store import Durability, Store
+    from .store.sqlite_vectors import VectorFormat
     from .tune import Tuning
 
 __all__ = ["Agent", "Edge", "MemoryGraph", "Prompt", "Response", "Session"]
@@ -92,7 +93,8 @@ class MemoryGraph:
     is that of the texts, for finding words in other forms: the name of a Snowball stemmer such as `"german"`, or
     `"none"` for words as they are. *durability* is what a change has survived once its call returns: `"full"` a power
     cut, `"process"` the end of the process however it comes, which costs no sync; a power cut may then take the newest
-    changes, and never leaves half of one.
+    changes, and never leaves half of one. *vector_format* is how a new SQLite memory writes vectors: `"float32"`, or
+    `"pgvector"` in the binary form of the package pgvector.
 
     Raises:
         EmbedderMismatch: The memory holds vectors of another model than the one named.
@@ -119,6 +121,7 @@ class MemoryGraph:
         timeout: float = 30.0,
         language: str = "english",
         durability: Durability = "full",
+        vector_format: VectorFormat | None = None,
     ) -> None:
         self.namespace = checked_id(namespace, "a namespace")
         self.qdrant_url = qdrant_url
@@ -133,7 +136,14 @@ class MemoryGraph:
             if hasattr(index, "connected"):
                 index = index.connected()
                 undo.callback(index.close)
-            store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
+            store = open_store(
+                location,
+                storage_backend,
+                read_only=read_only,
+                timeout=timeout,
+                durability=durability,
+                vector_format=vector_format,
+            )
             undo.callback(store.close)
             self._dense = Dense(store, embedding_model, index, embedder)
             self._recall = Recall(store, self._dense, namespace, language)

@@ -15,7 +15,12 @@ settings.register_profile("ci", max_examples=100, stateful_step_count=30, **_COM
 settings.register_profile("nightly", max_examples=2000, stateful_step_count=50, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-STORE_FILES = {"json": "memory.json", "json-npy": "memory.json", "sqlite": "memory.db"}
+STORE_FILES = {
+    "json": "memory.json",
+    "json-npy": "memory.json",
+    "sqlite": "memory.db",
+    "sqlite-pgvector": "memory.db",
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,12 +40,16 @@ def place(tmp_path, monkeypatch):
     def at(backend):
         if backend == "json-npy":
             monkeypatch.setitem(sys.modules, "faiss", None)
+        elif backend == "sqlite-pgvector":
+            pytest.importorskip("pgvector", reason="vectors in its form need pgvector to begin with")
         elif backend == "json":
             pytest.importorskip("faiss", reason="vectors in faiss's files need faiss-cpu")
 
         def opener(*, read_only=False):
             store = open_store(
-                tmp_path / STORE_FILES[backend] if backend in STORE_FILES else ":memory:", read_only=read_only
+                tmp_path / STORE_FILES[backend] if backend in STORE_FILES else ":memory:",
+                read_only=read_only,
+                vector_format="pgvector" if backend == "sqlite-pgvector" else None,
             )
             opened.append(store)
             return store

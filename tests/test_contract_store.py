@@ -32,6 +32,7 @@ RUNS = [
     ("memory", ""),
     *((backend, mode) for mode in MODES for backend in ("json", "sqlite")),
     ("json-npy", "reopening"),  # the vectors' file is all that differs
+    ("sqlite-pgvector", "reopening"),  # and here their form
 ]
 
 
@@ -64,7 +65,7 @@ def test_read_only(backend, place):
 def test_protocol(backend, place):
     store = place(backend)()
     assert isinstance(store, Store)
-    assert store.name == backend.removesuffix("-npy")
+    assert store.name == backend.partition("-")[0]
 
 
 # --- the checks themselves --------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ METHODS = {
     "__init__": (
         "(self, db_path=None, embedding_model='all-MiniLM-L6-v2', storage_backend=None, vector_backend=None, "
         "qdrant_url=':memory:', *, namespace='default', read_only=False, timeout=30.0, language='english', "
-        "durability='full')"
+        "durability='full', vector_format=None)"
     ),
     "__iter__": "(self)",
     "__len__": "(self)",

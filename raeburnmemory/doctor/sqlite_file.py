@@ -18,6 +18,7 @@ from ..store import VectorBlock
 from ..store._files import database_is_free, read_database
 from ..store._wal import power_failed
 from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, connect, sniff
+from ..store.sqlite_vectors import head_of, unpack_vectors
 from .content import Content, object_of, some
 from .sqlite_pages import read_wal
 
@@ -366,11 +367,13 @@ class _Rows:
     def _check_vectors(self, nodes: dict[int, Node], sets: dict[int, tuple[Any, int]]) -> None:
         """Name the vectors that cannot be read as numbers, or belong to no field."""
         sql = (
-            "SELECT key, row, CASE typeof(vector) WHEN 'blob' THEN length(vector) WHEN 'null' THEN -1 END FROM vectors"
+            "SELECT key, row, CASE typeof(vector) WHEN 'blob' THEN length(vector) WHEN 'null' THEN -1 END, "
+            "substr(vector, 1, 4) FROM vectors"
         )
-        for key, row, size in self._select(sql):
+        for key, row, size, head in self._select(sql):
             _, dim = sets.get(key // SLOTS, (None, -1))
-            if (row is None) != (size == -1) or (row is not None and size != 4 * dim):
+            whole = size == 4 * dim or (size == 4 * dim + 4 and head == head_of(dim))
+            if (row is None) != (size == -1) or (row is not None and not whole):
                 node = nodes.get(row)
                 self._wrong.setdefault("vectors", []).append(node.id if node else f"key {key}")
 
@@ -379,11 +382,13 @@ class _Rows:
         for number, (name, dim) in sets.items():
             sql = (
                 'SELECT key, row, part, start, "end", vector FROM vectors WHERE key >= ? AND key < ? '
-                "AND row IS NOT NULL AND typeof(vector) = 'blob' AND length(vector) = ? ORDER BY key LIMIT ?"
+                "AND row IS NOT NULL AND typeof(vector) = 'blob' AND (length(vector) = ? OR length(vector) = ? AND "
+                "substr(vector, 1, 4) = ?) ORDER BY key LIMIT ?"
             )
             first, end = bounds(number)
-            while rows := list(self._select(sql, (first, end, 4 * dim, _BLOCK))):
-                values = np.frombuffer(b"".join(row[5] for row in rows), "<f4").reshape(-1, dim)
+            while rows := list(self._select(sql, (first, end, 4 * dim, 4 * dim + 4, head_of(dim), _BLOCK))):
+                values = unpack_vectors([row[5] for row in rows], dim)
+                assert values is not None
                 numbers = np.array([row[:5] for row in rows], np.int64)
                 yield (
                     str(name),

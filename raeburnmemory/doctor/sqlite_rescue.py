@@ -10,10 +10,9 @@ import sqlite3
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..nodes import Node
 from ..store.sqlite_schema import SLOTS, TABLES, connect, create
+from ..store.sqlite_vectors import unpack_vector
 from .content import bad_times, bad_vectors, object_of, some
 from .generation import renew
 from .index_files import index_files
@@ -310,16 +309,16 @@ def _put_vectors(db: sqlite3.Connection, found: Rescued, nodes: dict[int, Node],
             dropped += row is not None
             continue
         name, dim = sets[number]
+        values = unpack_vector(vector, dim)
         whole = (
             row in nodes
             and all(isinstance(value, int) for value in (part, start, end))
-            and isinstance(vector, bytes)
-            and len(vector) == 4 * dim
+            and values is not None
             and (width is None or width == dim or name.endswith(".next"))
             and (number, row, part) not in taken
             and part >= 0
             and ((start, end) == (0, -1) or 0 <= start < end <= len(nodes[row].text or ""))
-            and not bad_vectors(np.frombuffer(vector, "<f4")[None, :])[0]
+            and not bad_vectors(values[None, :])[0]
         )
         if whole:
             taken.add((number, row, part))
@@ -338,10 +337,9 @@ def _know_model(db: sqlite3.Connection, found: Rescued, sets: Any, nodes: dict[i
         if row[1] not in nodes or not isinstance(row[5], bytes) or len(row[5]) % 4 or row[4] != -1:
             continue
         name, _ = sets.get(key // SLOTS, (nodes[row[1]].kind, 0))  # where the sets are lost, too: of a whole text
-        if name in FIELDS and row[5]:
-            values = np.frombuffer(row[5], "<f4")
-            if not bad_vectors(values[None, :])[0]:
-                sample.append((nodes[row[1]], values))
+        values = unpack_vector(row[5])
+        if name in FIELDS and values is not None and not bad_vectors(values[None, :])[0]:
+            sample.append((nodes[row[1]], values))
         if len(sample) == SAMPLE:
             break
     told = _json(found.meta.get("embedder"))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..nodes import Changes, Link, Node
+    from .sqlite_vectors import VectorFormat
 
 __all__ = [
     "ERASING",
@@ -236,13 +237,15 @@ def open_store(
     read_only: bool = False,
     timeout: float = 30.0,
     durability: Durability = "full",
+    vector_format: VectorFormat | None = None,
 ) -> Store:
     """Open the store at *location*, creating it unless *read_only*.
 
     The backend is taken from what an existing file holds, else from the suffix (.db, .sqlite and .sqlite3 are
     `sqlite`, all others `json`), unless it is named. `sqlite` with `x.json` means `x.db`; a memory in JSON files
     beside a `sqlite` store that does not exist yet is copied into it. *durability* is what a write survives, see
-    `Store.durability`.
+    `Store.durability`. *vector_format* is how a new `sqlite` store writes vectors: `"float32"`, or `"pgvector"` in the
+    binary form of that package.
 
     Raises:
         UnknownBackend: No store has that name.
@@ -257,6 +260,8 @@ def open_store(
         raise InvalidInput(f"{durability!r} is no durability. Choose one of: {choices}.")
     name = checked_path(location)
     if name == ":memory:" or backend == "memory":
+        if vector_format is not None:
+            raise InvalidInput(f"vector_format={vector_format!r} is for SQLite, and {name!r} keeps nothing there.")
         from .memory import MemoryStore
 
         return MemoryStore()
@@ -270,11 +275,17 @@ def open_store(
             f"storage_backend out, or choose another path."
         )
     chosen = found or backend or ("sqlite" if path.suffix.lower() in {".db", ".sqlite", ".sqlite3"} else "json")
+    if vector_format is not None:
+        from .sqlite_vectors import checked_format
+
+        checked_format(vector_format, new=found is None and not read_only)
     from ._mounts import warn_of_network
 
     if not read_only:
         _make_folder(path.parent)
     warn_of_network(str(path))
+    if vector_format is not None and chosen != "sqlite":
+        raise InvalidInput(f"vector_format={vector_format!r} is for SQLite, and {str(path)!r} is a {chosen} store.")
     if chosen == "json":
         from .json import JsonStore
 
@@ -282,8 +293,9 @@ def open_store(
     from .sqlite import SqliteStore
 
     if older is not None and not path.exists() and not read_only and _kind_of(older) == "json":
-        _migrate_json(older, path, timeout)
-    return _without_pending(SqliteStore(path, read_only=read_only, timeout=timeout, durability=durability))
+        _migrate_json(older, path, timeout, vector_format)
+    store = SqliteStore(path, read_only=read_only, timeout=timeout, durability=durability, vector_format=vector_format)
+    return _without_pending(store)
 
 
 _PATIENCE = 1.0  # seconds that opening waits for others who read what is to be erased
@@ -420,7 +432,7 @@ def _make_folder(folder: Path) -> None:
         ) from exc
 
 
-def _migrate_json(source: Path, target: Path, timeout: float) -> None:
+def _migrate_json(source: Path, target: Path, timeout: float, vector_format: str | None = None) -> None:
     """Copy the JSON store at *source* into a SQLite store at *target*, which appears whole or not at all."""
     import logging
 
@@ -441,7 +453,7 @@ def _migrate_json(source: Path, target: Path, timeout: float) -> None:
             with contextlib.closing(JsonStore(source, read_only=True)) as old:
                 if (lost := old.vectors_lost()) is not None:
                     logging.getLogger("raeburnmemory").warning("Vectors are lost (%s); run reindex.", lost)
-                with contextlib.closing(SqliteStore(temporary, timeout=timeout)) as new:
+                with contextlib.closing(SqliteStore(temporary, timeout=timeout, vector_format=vector_format)) as new:
                     copy_store(old, new)
                     new.write(Batch(meta={SOURCE: {"name": source.name, "store": old.id}}))
             sync_folder(str(target.parent))  # a power cut must not bring back a log that nobody would sweep up

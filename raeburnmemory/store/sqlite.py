@@ -38,6 +38,7 @@ from .sqlite_batch import CHECKPOINT, Transaction
 from .sqlite_original import migrate
 from .sqlite_reading import DamagedRowError, Reading
 from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
+from .sqlite_vectors import FORMAT, register_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,8 +63,17 @@ class SqliteStore(Reading):
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        timeout: float = 30.0,
+        durability: str = "full",
+        vector_format: str | None = None,
+    ) -> None:
         self.read_only = read_only
+        self._wanted_format = vector_format
         self.durability = durability
         self._boot = None if durability == "full" else boot()
         self._syncs = True  # so does every commit of the connection
@@ -89,9 +99,18 @@ class SqliteStore(Reading):
             settled(self._path)
             self._db = self._open_read_only() if self._lock is None else self._open(self._lock)
             self.id = str(self.meta("store"))
+            self._expect_format()
         except BaseException:
             self._abandon()
             raise
+
+    def _expect_format(self) -> None:
+        found = self.meta(FORMAT) or "float32"
+        if self._wanted_format not in {found, None}:
+            raise InvalidInput(
+                f"{self._path!r} holds vectors as {found}, but vector_format={self._wanted_format!r} was asked for. "
+                f"Leave it out: the form is chosen when a memory is made."
+            )
 
     # --- opening ------------------------------------------------------------------------------------------------
 
@@ -128,12 +147,13 @@ class SqliteStore(Reading):
                 with self._translated(), contextlib.closing(connect(self._path, "rw", self._timeout)) as db:
                     migrate(db, self._path, version)
             return
+        form = self._wanted_format or "float32"
         # Made beside its place and renamed, so that nobody ever sees a database without its tables.
         temporary = f"{self._path}.tmp-{os.getpid()}"
         try:
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # SQLite would obey the umask
             with self._translated(), contextlib.closing(connect(temporary, "rw", self._timeout)) as db:
-                create(db, uuid.uuid4().hex)
+                create(db, uuid.uuid4().hex, {FORMAT: form} if form != "float32" else None)
                 (mode,) = db.execute("PRAGMA journal_mode=WAL").fetchone()
                 if mode != "wal":  # it says so instead of raising
                     raise sqlite3.OperationalError(f"disk I/O error: the journal stays in the mode {mode!r}")
@@ -155,7 +175,7 @@ class SqliteStore(Reading):
             hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
-                return connect(self._path, "rw", self._timeout, synced=self._syncs)
+                return _with_functions(connect(self._path, "rw", self._timeout, synced=self._syncs))
             try:
                 db = connect(self._path, "ro", self._timeout)
                 try:
@@ -174,7 +194,7 @@ class SqliteStore(Reading):
                         f"writable. Copy the folder to where you may write, and open it there."
                     ) from exc
                 db = connect(self._path, "ro&immutable=1", self._timeout)
-        return db
+        return _with_functions(db)
 
     def _set_aside(self, left: tuple[int, int] | None) -> None:
         """Keep a log of which SQLite will overwrite what a power cut has left."""
@@ -615,6 +635,16 @@ class _Read:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._give_back(error)
+
+
+def _with_functions(db: sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        if db.execute("SELECT 1 FROM meta WHERE key = ?", (FORMAT,)).fetchone():
+            register_functions(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 @contextlib.contextmanager

@@ -6,11 +6,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import DimensionMismatch, InvalidInput
 from ._files import to_json
 from .sqlite_schema import SLOTS, bounds, fields
+from .sqlite_vectors import FORMAT, pack_vector
 from .state import NEXT
 
 if TYPE_CHECKING:
@@ -196,7 +195,8 @@ class Transaction:
         """Write *vectors* and return the first and the last slot given in each field."""
         added: dict[str, list[int]] = {}
         sets: dict[str, tuple[int, int, int]] = {}  # of each field: the first key, the next key, the length
-        rows = []
+        rows: list[tuple[Any, ...]] = []
+        form = ""
         for vector in vectors:
             row = self._row((vector.namespace, vector.node))
             if row is None:
@@ -211,11 +211,16 @@ class Transaction:
                 )
             sets[vector.field] = first, key + 1, dim
             added.setdefault(vector.field, [key - first, 0])[1] = key - first
-            values = np.ascontiguousarray(vector.values, "<f4").data
+            form = self._form() if not rows else form
+            values = pack_vector(vector.values, form)
             rows.append((key, row, vector.part, vector.start, vector.end, values))
         if rows:
             self._db.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
         return added
+
+    def _form(self) -> str:
+        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (FORMAT,)).fetchone()
+        return "float32" if found is None else str(json.loads(found[0]))
 
     def _set_for(self, vector: Vector, version: int) -> tuple[int, int, int]:
         """Return the first key, the next key and the length of the vectors of the set that takes *vector*."""

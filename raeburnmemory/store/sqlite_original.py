@@ -8,7 +8,6 @@ import logging
 import os
 import sqlite3
 import stat
-import struct
 import uuid
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..errors import StoreCorrupt
 from ._files import discard, sync_folder, write_failed
 from .nodelink import mended
 from .sqlite_schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SLOTS, TABLES
+from .sqlite_vectors import unpack_vector
 
 __all__ = ["migrate"]
 
@@ -140,19 +140,11 @@ def _insert_vectors(db: sqlite3.Connection, vectors: list[Any], rows: dict[str, 
 
 
 def _original_vector(raw: Any) -> Any:
-    """Return a vector written by the original: float32 bytes, or pgvector's binary or text form.
-
-    The forms are told apart by length: pgvector's binary one is a 2-byte count, 2 zero bytes and big-endian floats.
-    """
+    """Return a vector written by the original: float32 bytes, or pgvector's binary or text form."""
     if isinstance(raw, str):
         try:
             values = np.array(json.loads(raw), np.float32)
         except ValueError:
             return None
         return values if values.ndim == 1 else None
-    if not isinstance(raw, bytes) or len(raw) % 4 or not raw:
-        return None
-    count, unused = struct.unpack(">HH", raw[:4])
-    if len(raw) == 4 + 4 * count and unused == 0:
-        return np.frombuffer(raw, ">f4", offset=4).astype(np.float32)
-    return np.frombuffer(raw, "<f4").astype(np.float32)
+    return unpack_vector(raw)

@@ -15,6 +15,7 @@ from ..nodes import Changes, Link, Node
 from . import VectorBlock, VectorChanges
 from ._undecoded import Undecoded
 from .sqlite_schema import SLOTS, bounds, fields
+from .sqlite_vectors import unpack_vectors
 from .state import matches, visible
 
 if TYPE_CHECKING:
@@ -254,12 +255,11 @@ class Reading:
             "WHERE key >= ? AND key < ? AND row IS NOT NULL ORDER BY key LIMIT ?"  # a page a query
         )
         while low < high and (rows := self._query(sql, (low, high, _BLOCK))):
-            raw = b"".join(row[2] for row in rows)
-            if len(raw) != 4 * dim * len(rows):
+            values = unpack_vectors([row[2] for row in rows], dim)
+            if values is None:
                 raise StoreCorrupt(
                     f"{self._path!r} holds vectors of another length than {dim}. Make them again with reindex."
                 )
-            values = np.frombuffer(raw, "<f4").reshape(len(rows), dim).astype(np.float32, copy=False)
             keys = np.array([row[0] for row in rows], np.int64)
             spans = np.array([row[3:] for row in rows], np.int64)
             self._expect_order(keys, low)

@@ -9,9 +9,13 @@ import logging
 import os
 import sqlite3
 import struct
+from typing import TYPE_CHECKING
 
 from ..errors import GraphClosed, LockTimeout, MissingDependency, NotAStore, StoreCorrupt, StoreTooNew
 from ._files import database_is_free, write_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "APPLICATION_ID",
@@ -60,11 +64,12 @@ CREATE TABLE log(version INTEGER PRIMARY KEY, changes TEXT NOT NULL);
 """
 
 
-def create(db: sqlite3.Connection, store: str) -> None:
-    """Create the tables of a new store with the id *store*."""
+def create(db: sqlite3.Connection, store: str, meta: Mapping[str, str] | None = None) -> None:
+    """Create the tables of a new store with the id *store*, and what *meta* says of it."""
+    rows = ", ".join(f"('{key}', '{json.dumps(value)}')" for key, value in {"store": store, **(meta or {})}.items())
     db.executescript(
         f"BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; "
-        f"PRAGMA user_version = {SCHEMA_VERSION}; INSERT INTO meta VALUES ('store', '{json.dumps(store)}'); COMMIT;"
+        f"PRAGMA user_version = {SCHEMA_VERSION}; INSERT INTO meta VALUES {rows}; COMMIT;"
     )
 
 
