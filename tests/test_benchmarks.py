@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from outside import ROOT, fake, unit
 
+from raeburnmemory._optional import installed
+
 NEAR = pytest.approx
 
 
@@ -527,3 +529,66 @@ def test_what_reading_costs_is_printed_for_each_size(tmp_path, monkeypatch, caps
             assert made["get"] == 1
             assert made["graph"] > 700 < made["export(path)"]
     assert not (tmp_path / "exported.json").exists()
+
+
+# --- stores and indexes -------------------------------------------------------------------------------------------
+
+
+def test_every_store_with_every_index(tmp_path, capsys):
+    backends, out = benchmark("backends"), tmp_path / "figures.json"
+    options = {"--size": "300", "--dim": "12", "--questions": "5", "--rounds": "1", "--singly": "20", "--k": "4"}
+    indexes = [
+        name
+        for name, module in (("exact", ""), ("faiss", "faiss"), ("qdrant", "qdrant_client"))
+        if not module or installed(module)
+    ]
+    backends.main([*(part for option in options.items() for part in option), "--out", str(out)])
+    head, names, *table = capsys.readouterr().out.splitlines()
+    assert head.startswith("300 vectors of 12 numbers, 5 questions, k=4, Qdrant at :memory:")
+    rows = [line.split() for line in table if not line.startswith("left out")]
+    assert [row[:2] for row in rows] == [[store, index] for store in ("json", "sqlite") for index in indexes]
+    assert names.split()[-1] == "recall@4"
+    assert {row[-1] for row in rows} == {"1.000"}
+    figures = json.loads(out.read_text())
+    assert [len(line["times"]) for line in figures["lines"]] == [5] * len(rows)
+    left_out = {
+        line.partition(":")[2].split(",")[1].split(":")[0].strip() for line in table if line.startswith("left out")
+    }
+    assert left_out == {"faiss", "qdrant"} - set(indexes)
+
+
+def test_what_cannot_be_measured_is_named(capsys):
+    backends = benchmark("backends")
+    with pytest.raises(SystemExit):
+        backends.main(["--stores", "postgres"])
+    assert (
+        "'postgres' is no store here. Choose from: json, sqlite; postgres needs --postgres." in capsys.readouterr().err
+    )
+    backends.main(
+        [
+            "--size",
+            "20",
+            "--dim",
+            "4",
+            "--questions",
+            "2",
+            "--rounds",
+            "1",
+            "--stores",
+            "json",
+            "--indexes",
+            "exact,grid",
+        ]
+    )
+    assert "left out: json, grid: No vector backend is called 'grid'." in capsys.readouterr().out
+
+
+def test_the_nearest_are_counted_by_their_scores():
+    backends = benchmark("backends")
+    vectors, questions = backends.made_up(50, 8, 3)
+    assert np.linalg.norm([*vectors, *questions], axis=1) == pytest.approx(1, abs=1e-6)
+    for question, least in zip(questions, backends.expected(vectors, questions, 4), strict=True):
+        scores = sorted(
+            (sum(a * b for a, b in zip(row, question.tolist(), strict=True)) for row in vectors.tolist()), reverse=True
+        )
+        assert least == NEAR(scores[3])
