@@ -452,8 +452,8 @@ class Dense:
         """Return node rows and cosines, nearest first: at least the *k* nearest of each of *fields*, if there are.
 
         With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
-        restricts the search to nodes at those rows, of all of which *scope* is true. *rough* ones are most of these, with
-        cosines to three digits, where an index has them for less.
+        restricts the search to nodes at those rows, of all of which *scope* is true. *rough* ones are most of these,
+        with cosines to three digits, where an index has them for less.
         """
         with self._lock:
             version = self._store.version() if version is None else version

@@ -42,9 +42,10 @@ _FORMAT = 1  # of the marker and of points
 _NUMBERS = 1 << 17  # in one request: some 2.5 MB as JSON; a server takes 32
 _PAGE = 10_000  # ids in one request
 _FEW = 1000  # payloads in one request
-_INDEXED = {
+_INDEXED: dict[str, Any] = {
     "slot": models.PayloadSchemaType.INTEGER,
-    "namespace": models.PayloadSchemaType.KEYWORD,
+    # What is searched together lies together.
+    "namespace": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "kind": models.PayloadSchemaType.KEYWORD,
     "session": models.PayloadSchemaType.KEYWORD,
     "agent": models.PayloadSchemaType.KEYWORD,
@@ -295,8 +296,9 @@ class Collection:
         if self._aim is not None:
             self._announced, self._aim = self._aim, None
         self._write_marker(-1)
-        change = models.CreateAlias(collection_name=name, alias_name=alias)
-        ask("update_collection_aliases", [models.CreateAliasOperation(create_alias=change)])
+        remove = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))  # if there is one
+        create = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=name, alias_name=alias))
+        ask("update_collection_aliases", [remove, create])
         # What a crash left behind before an alias led to it goes, too. Whoever is just making one begins again.
         left = re.compile(re.escape(alias) + "_[0-9a-f]{12}")
         for other in ask("get_collections").collections:
