@@ -18,7 +18,9 @@ from raeburnmemory.testing import INDEX_CHECKS
 
 pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
 
+import grpc
 from qdrant_client import models
+from qdrant_rpc import RpcServer
 from qdrant_server import Server
 
 from raeburnmemory.index import RemoteIndex, _qdrant_place, open_index
@@ -723,3 +725,37 @@ def test_above_a_number_of_vectors_the_graph_is_asked(server, tmp_path):
         assert memory.vector_index.mode == "hnsw"
         assert (server.params.exact, server.params.hnsw_ef) == (False, 128)
         assert len(found) == 3
+
+
+def test_by_grpc(tmp_path):
+    """The port of REST leads nowhere: everything goes by gRPC."""
+    rpc = RpcServer()
+    try:
+        place, path = Qdrant("http://127.0.0.1:9", grpc_port=rpc.port, timeout=5), tmp_path / "memory.db"
+        with MemoryGraph(path, Fake(), vector_backend="exact") as measure:
+            with MemoryGraph(path, Fake(), vector_backend=place) as memory:
+                memory.add_many(conversation(60))
+                for filters in FILTERS:
+                    assert answers(memory, **filters) == answers(measure, **filters)
+                memory.link("p5", "s3", "belongs_to")
+                memory.forget(["p7"])
+                assert answers(memory, session="s3") == answers(measure, session="s3")
+            rpc.asked.clear()
+            with MemoryGraph(path, Fake(), vector_backend=place) as memory:
+                assert answers(memory) == answers(measure)
+                assert not {"CreateCollection", "UpsertPoints"} & set(rpc.asked)
+                for status, said in (
+                    (grpc.StatusCode.UNAVAILABLE, "cannot be reached: told to fail"),
+                    (grpc.StatusCode.DEADLINE_EXCEEDED, "did not answer within 5 seconds"),
+                    (grpc.StatusCode.PERMISSION_DENIED, "answered PERMISSION_DENIED: told to fail"),
+                ):
+                    rpc.status = status
+                    with pytest.raises(IndexUnavailable, match=said):
+                        answers(memory)
+                    assert said in memory.recall("w3").skipped["dense"]
+                rpc.status = None
+                (name,) = [one.name for one in rpc.local.get_collections().collections if "_prompt_" in one.name]
+                rpc.local.delete_collection(name)
+                assert answers(memory) == answers(measure)
+    finally:
+        rpc.close()

@@ -58,7 +58,7 @@ def checked_format(name: str, *, new: bool) -> None:
         # What is written here has to be what the package reads: it is the one that says what its form is.
         sample = np.array([1.5, -0.25, 3e-39], np.float32)
         if Vector(sample).to_binary() != bytes(pack_vector(sample, name)):
-            raise InvalidInput("The pgvector that is installed has another binary form than 0.3 to 0.5 have.")
+            raise InvalidInput("The pgvector that is installed has another binary form than 0.4 and 0.5 have.")
 
 
 def pack_vector(values: NDArray[np.float32], form: str) -> bytes | memoryview:
