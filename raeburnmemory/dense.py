@@ -588,8 +588,7 @@ class Dense:
         with self._lock:
             indexes, self._indexes, self._filled = self._indexes, {}, (-1, {})
         try:
-            for cached in indexes.values():
-                cached.close()
+            all(cached.close() for cached in indexes.values())  # up to the first that cannot be reached: so are all
             self._save(indexes)
         finally:
             if hasattr(self._new_index, "close"):

@@ -433,10 +433,9 @@ class FieldIndex:
             index.adopt(slots[slots <= last], last)
             self._know(slots, rows)
 
-    def close(self) -> None:
-        """Leave an index elsewhere in order."""
-        if (remote := self._remote) is not None:
-            remote.settle()
+    def close(self) -> bool:
+        """Leave an index elsewhere in order; tell whether it can be reached."""
+        return True if (remote := self._remote) is None else remote.settle()
 
     def drop(self) -> None:
         """Throw away what is kept of the index from one process to the next."""

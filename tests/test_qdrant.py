@@ -505,8 +505,23 @@ def test_a_slow_server_is_not_waited_for_forever(server, tmp_path):
         assert 0.9 < time.monotonic() - now < 5
         assert found[0].id == "p5"
         assert "did not answer within 1 seconds" in found.skipped["dense"]
+        memory.add_many(conversation(5, 20))
         server.stalled.set()
         assert "dense" in memory.recall("what of w5", 5).legs
+
+
+def test_closing_waits_for_a_silent_server_once(server, tmp_path):
+    place = Qdrant(server.url, timeout=1)
+    with MemoryGraph(tmp_path / "memory.db", Fake(), vector_backend=place) as memory:
+        for begin in (0, 20):  # the second time, three collections are not told how far they have come
+            memory.add_many(conversation(20, begin))
+            memory.fact("Ana", "likes", f"w{begin}")
+            memory.similar("w3", 5, kinds=["prompt", "response", "fact"])
+        server.stalled.clear()
+        now = time.monotonic()
+        memory.close()
+        assert 0.9 < time.monotonic() - now < 1.9
+    server.stalled.set()
 
 
 @pytest.mark.parametrize("answered", range(0, 34, 3))

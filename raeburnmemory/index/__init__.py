@@ -150,8 +150,8 @@ class RemoteIndex(VectorIndex, Protocol):
     def caught_up(self, version: int, mark: str | None) -> None:
         """Note that everything up to *version* of the store was added and removed."""
 
-    def settle(self) -> None:
-        """Leave everything in order for the next one. What cannot be reached is left as it is."""
+    def settle(self) -> bool:
+        """Leave everything in order for the next one; tell whether it could be reached. If not, it stays as it is."""
 
     def drop(self) -> None:
         """Delete what is there."""

@@ -382,7 +382,7 @@ class QdrantIndex:
             self._collection.note(self._last)
             self._unnoted = 0
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Leave everything in order for the next one; what cannot be noted now is written again then."""
         owner = self._collection.owner
         try:
@@ -393,6 +393,8 @@ class QdrantIndex:
                 self._unnoted = 0
         except IndexUnavailable as exc:
             log.info("How far the collection has come is not noted: %s", exc)
+            return False
+        return True
 
     def drop(self) -> None:
         """Delete the collection."""
