@@ -278,14 +278,14 @@ def open_store(
     if vector_format is not None:
         from .sqlite_vectors import checked_format
 
-        checked_format(vector_format, new=found is None and not read_only)
+        checked_format(vector_format, new=chosen == "sqlite" and found is None and not read_only)
+        if chosen != "sqlite":
+            raise InvalidInput(f"vector_format={vector_format!r} is for SQLite, and {str(path)!r} is a {chosen} store.")
     from ._mounts import warn_of_network
 
     if not read_only:
         _make_folder(path.parent)
     warn_of_network(str(path))
-    if vector_format is not None and chosen != "sqlite":
-        raise InvalidInput(f"vector_format={vector_format!r} is for SQLite, and {str(path)!r} is a {chosen} store.")
     if chosen == "json":
         from .json import JsonStore
 
