@@ -35,7 +35,7 @@ class Server:
         self.local = QdrantClient(":memory:")
         self.api_key, self.port, self._server = api_key, 0, None
         self.asked, self.delay, self.created = Counter(), 0.0, {}
-        self.written, self.params = 0, None  # points with vectors; of the last search
+        self.written, self.vectors, self.params = 0, 0, None  # points with vectors, in and out; of the last search
         self.failures = []  # statuses of the next answers
         self.fail_after = None  # so many more requests are answered, then the status
         self.stalled = threading.Event()
@@ -137,6 +137,7 @@ class Server:
             return local.upsert(name, asked.batch if isinstance(asked, models.PointsBatch) else asked.points)
         if what == "POST/collections/*/points":
             asked = models.PointRequest.model_validate_json(body)
+            self.vectors += len(asked.ids) if asked.with_vector else 0
             return local.retrieve(name, asked.ids, asked.with_payload, asked.with_vector)
         if what == "POST/collections/*/points/delete":
             return local.delete(name, models.PointIdsList.model_validate_json(body))
@@ -160,7 +161,7 @@ class Server:
             assert asked.params is not None
             self.params = asked.params
             query = asked.query.nearest if isinstance(asked.query, models.NearestQuery) else asked.query
-            return local.query_points(
+            found = local.query_points(
                 name,
                 query=query,
                 using=asked.using,
@@ -170,4 +171,6 @@ class Server:
                 with_payload=asked.with_payload,
                 with_vectors=asked.with_vector,
             )
+            self.vectors += len(found.points) if asked.with_vector else 0
+            return found
         raise ValueError(f"no such request: {what}")

@@ -188,6 +188,38 @@ def test_many_are_told_to_the_server_by_what_is_true_of_them(server, tmp_path, m
         assert answers(memory, session="s7") == answers(measure, session="s7")
 
 
+def test_what_the_server_cannot_tell_is_named(server, tmp_path, monkeypatch):
+    """A condition on attributes that only far texts meet: they are not looked for among all the others."""
+    monkeypatch.setattr("raeburnmemory.index.qdrant._BY_ID", 4)
+    monkeypatch.setattr("raeburnmemory.index.qdrant._RUNS", 2)
+    monkeypatch.setattr("raeburnmemory.index.qdrant._NAMED", 7)
+    monkeypatch.setattr("raeburnmemory.index.qdrant._PATIENCE", 1)
+    path = tmp_path / "memory.db"
+    near = [{"prompt": {"id": f"n{n}", "text": f"w12 and w{n}"}} for n in range(100)]
+    far = [{"prompt": {"id": f"f{n}", "text": f"x{n} y{n} z{n}", "rare": True}} for n in range(20)]
+    mixed = [one for pair in zip(near[:20], far, strict=True) for one in pair] + near[20:]
+    with opened(path, server.url) as memory, MemoryGraph(path, Fake(), vector_backend="exact") as measure:
+        memory.add_many(mixed)
+        memory.similar("w12", 3)
+        server.asked.clear()
+        found = memory.similar("w12", 5, where={"rare": True})
+        assert [(hit.id, hit.score) for hit in found] == [
+            (hit.id, hit.score) for hit in measure.similar("w12", 5, where={"rare": True})
+        ]
+        assert len(found) == 5
+        assert server.asked["POST/collections/*/points/query"] == 1 + 3  # one that gave up, and 20 slots by seven
+
+
+def test_the_same_text_again_and_again_is_fetched_once(server, tmp_path):
+    path = tmp_path / "memory.db"
+    with opened(path, server.url) as memory, MemoryGraph(path, Fake(), vector_backend="exact") as measure:
+        memory.add_many([{"prompt": {"id": f"p{n}", "text": "ok" if n % 3 else f"w{n}"}} for n in range(600)])
+        memory.similar("w3", 1)
+        server.vectors = 0
+        assert answers(memory, "ok") == answers(measure, "ok")
+        assert server.vectors < 100  # of 400 that are equal
+
+
 def test_payloads_say_whose_a_text_is(server, tmp_path):
     with opened(tmp_path / "memory.db", server.url) as memory:
         memory.add_many(conversation(3))

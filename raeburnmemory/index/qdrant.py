@@ -32,6 +32,8 @@ log = logging.getLogger("raeburnmemory")
 _SPARE = 16  # hits beyond those that are wanted: scores of the server are rounded
 _BY_ID = 1000  # slots up to which they are named one by one
 _RUNS = 64  # runs of slots up to which these are named
+_NAMED = 100_000  # slots that are named in one request where nothing else tells them apart
+_PATIENCE = 64  # times as many hits are looked through for those that are allowed, before these are named
 _KEPT = 8192  # vectors that were found of late, and are often asked for next
 _NOTE_AFTER = 1000  # points that a crash may make us write again
 _EXACT = 100_000
@@ -189,9 +191,13 @@ class QdrantIndex:
         if scale == 0.0:  # a query of zeros is equally far from everything: the smallest slots
             return live[:k].copy(), np.zeros(k, np.float32)
         slack = slack_for(self.dim, scale)
-        slots, rows = self._candidates(query, k, live, slack, self._condition(live, scope))
-        if len(slots) < k and scope is not None and len(live) < self._count:
-            slots, rows = self._candidates(query, k, live, slack, self._condition(live, None))
+        found = self._candidates(query, k, live, slack, self._condition(live, scope))
+        if found is None or len(found[0]) < k:  # the server knows too little of what is allowed: name it
+            parts = [live[at : at + _NAMED] for at in range(0, len(live), _NAMED)]
+            each = [self._candidates(query, k, part, slack, _named(part), patient=True) for part in parts]
+            slots, rows = (np.concatenate(columns) for columns in zip(*filter(None, each), strict=True))
+        else:
+            slots, rows = found
         if len(slots) < k and self.mode == "float32":
             raise LostError(f"Qdrant {self._settings.place.shown} does not hold all that was written to it")
         values = scores_of(rows, query)
@@ -203,7 +209,7 @@ class QdrantIndex:
         if len(live) == self._count:
             return None
         if len(live) <= _BY_ID:
-            return models.Filter(must=[models.HasIdCondition(has_id=live.tolist())])
+            return _named(live)
         must: list[Any] = []
         if scope is not None:
             for key, values in (("namespace", scope.namespaces), ("session", scope.sessions), ("agent", scope.agents)):
@@ -228,38 +234,58 @@ class QdrantIndex:
         live: NDArray[np.int64],
         slack: float,
         condition: models.Filter | None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return slots of *live*, and their vectors: the *k* nearest among them, or proven to be."""
-        limit, floor = k + _SPARE, None
+        *,
+        patient: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Return slots of *live*, and their vectors: the *k* nearest among them, or proven to be.
+
+        None if *condition* lets through so much else that it is not worth going on; a *patient* search goes on.
+        """
+        limit, floor, most = k + _SPARE, None, _PATIENCE * (k + _SPARE)
         exact = len(live) <= self._settings.exact_up_to
         while True:
             params = None  # Qdrant in this process compares all, and warns of anything else
             if not self._settings.place.local:
                 params = models.SearchParams(exact=True) if exact else models.SearchParams(hnsw_ef=max(128, limit))
-            asked = {
-                "query": query.tolist(),
-                "using": VECTOR,
-                "query_filter": condition,
-                "search_params": params,
-                "limit": limit,
-                "score_threshold": floor,
-                "with_payload": False,
-                "with_vectors": [VECTOR],
-            }
-            points = self._collection.ask("query_points", **asked).points
+            first = limit == k + _SPARE
+            points = self._collection.ask(
+                "query_points",
+                query=query.tolist(),
+                using=VECTOR,
+                query_filter=condition,
+                search_params=params,
+                limit=limit,
+                score_threshold=floor,
+                with_payload=False if first else ["sum"],
+                with_vectors=[VECTOR] if first else False,
+            ).points
             found = np.array([point.id for point in points], np.int64)
             mine = np.flatnonzero(np.isin(found, live))  # others may have written what is not known here yet
-            if len(points) < limit or (len(mine) >= k and not exact):
+            least = points[mine[k - 1]].score - slack if len(mine) >= k else None
+            if len(points) < limit or (least is not None and (not exact or points[-1].score < least)):
                 break
-            if len(mine) < k:
+            if least is None:
                 limit *= 4
-            elif points[-1].score < points[mine[k - 1]].score - slack:
-                break
+                if limit > most and not patient:
+                    return None
             else:  # more of them than expected score alike
-                floor, limit = points[mine[k - 1]].score - 2 * slack, 8 * limit
-        rows = np.array([points[at].vector[VECTOR] for at in mine.tolist()], np.float32).reshape(-1, self.dim)
-        self._remember(found[mine], rows)
-        return found[mine], rows
+                floor, limit = least - slack, 8 * limit
+        chosen = [points[at] for at in mine.tolist() if least is None or points[at].score >= least]
+        slots = np.array([point.id for point in chosen], np.int64)
+        if not first:
+            return slots, self._rows_alike(slots, [(point.score, (point.payload or {}).get("sum")) for point in chosen])
+        rows = np.array([point.vector[VECTOR] for point in chosen], np.float32).reshape(-1, self.dim)
+        self._remember(slots, rows)
+        return slots, rows
+
+    def _rows_alike(self, slots: NDArray[np.int64], known: list[tuple[float, Any]]) -> NDArray[np.float32]:
+        """Return the vectors at *slots*; of those with equal score and checksum, which are equal, one is fetched."""
+        firsts: dict[Any, int] = {}
+        for slot, one in zip(slots.tolist(), known, strict=True):
+            firsts.setdefault(one, slot)
+        wanted = np.array(sorted(firsts.values()), np.int64)
+        places = np.searchsorted(wanted, [firsts[one] for one in known])
+        return np.asarray(self.get(wanted)[places])
 
     def _remember(self, slots: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
         if len(self._recent) + len(slots) > _KEPT:
@@ -399,6 +425,10 @@ class QdrantIndex:
     def drop(self) -> None:
         """Delete the collection."""
         self._collection.drop()
+
+
+def _named(slots: NDArray[np.int64]) -> models.Filter:
+    return models.Filter(must=[models.HasIdCondition(has_id=slots.tolist())])
 
 
 def _common(live: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
