@@ -77,9 +77,9 @@ _log = logging.getLogger("raeburnmemory")
 class MemoryGraph:
     """A memory of what was said, by whom and when, in one file or a few.
 
-    *db_path* is a file (`.db`, `.sqlite`, `.sqlite3`: SQLite; else JSON), or `":memory:"`; without it
-    `~/.raeburnbrain/graph.json`. What an existing file holds decides over its name. Several processes may have the
-    same memory open; each sees what the others wrote at its next call.
+    *db_path* is a file (`.db`, `.sqlite`, `.sqlite3`: SQLite; else JSON), the URL of a PostgreSQL database, or
+    `":memory:"`; without it `~/.raeburnbrain/graph.json`. What an existing file holds decides over its name. Several
+    processes may have the same memory open; each sees what the others wrote at its next call.
 
     *embedding_model* names the model that turns texts into vectors: a name, a folder, `"builtin"` or None for the
     one that comes with this package, or an object that embeds. `RAEBURN_EMBED_MODEL` wins over it. A memory that
@@ -127,7 +127,9 @@ class MemoryGraph:
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
         if not callable(vector_backend):
             index_name(vector_backend)  # for its error, before there is a file
-        store = open_store(location, storage_backend, read_only=read_only, timeout=timeout, durability=durability)
+        store = open_store(
+            location, storage_backend, read_only=read_only, timeout=timeout, durability=durability, language=language
+        )
         try:
             self._dense = Dense(store, embedding_model, vector_backend, embedder)
             self._recall = Recall(store, self._dense, namespace, language)
@@ -150,12 +152,12 @@ class MemoryGraph:
 
     @property
     def db_path(self) -> str:
-        """The file that holds the memory, or `":memory:"`."""
+        """The file that holds the memory, the URL without its password, or `":memory:"`."""
         return self._store.location
 
     @property
     def storage_backend(self) -> str:
-        """`"json"`, `"sqlite"` or `"memory"`."""
+        """`"json"`, `"sqlite"`, `"postgres"` or `"memory"`."""
         return self._store.name
 
     @property

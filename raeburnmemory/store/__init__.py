@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
+from .._optional import extra
 from ..errors import (
     InvalidInput,
     MemoryGraphError,
@@ -44,11 +45,12 @@ __all__ = [
     "copy_store",
     "default_path",
     "finish_erasing",
+    "is_postgres",
     "open_store",
     "store_exists",
 ]
 
-StoreName = Literal["json", "sqlite", "memory"]
+StoreName = Literal["json", "sqlite", "postgres", "memory"]
 Durability = Literal["full", "process"]
 
 ERASING = "erasing"  # the key in meta of an erasure that is not through: the nodes, and whether copies may be deleted
@@ -96,7 +98,7 @@ class Store(Protocol):
     """
 
     name: str
-    """The backend's name: `"json"`, `"sqlite"`, `"memory"`."""
+    """The backend's name: `"json"`, `"sqlite"`, `"postgres"`, `"memory"`."""
     location: str
     """Where it is, for messages: a path, a URL, `":memory:"`."""
     id: str
@@ -224,6 +226,11 @@ class Store(Protocol):
         """Leave everything in order for the next one to open it. Closing twice is fine."""
 
 
+def is_postgres(location: Any) -> bool:
+    """Tell whether *location* is the URL of a PostgreSQL server."""
+    return isinstance(location, str) and location.startswith(("postgresql://", "postgres://"))
+
+
 def default_path(backend: str | None) -> str:
     """Return where a memory is kept when nobody says where."""
     return os.path.join("~", ".raeburnbrain", "graph.db" if backend == "sqlite" else "graph.json")
@@ -236,13 +243,15 @@ def open_store(
     read_only: bool = False,
     timeout: float = 30.0,
     durability: Durability = "full",
+    language: str = "english",
 ) -> Store:
     """Open the store at *location*, creating it unless *read_only*.
 
     The backend is taken from what an existing file holds, else from the suffix (.db, .sqlite and .sqlite3 are
     `sqlite`, all others `json`), unless it is named. `sqlite` with `x.json` means `x.db`; a memory in JSON files
-    beside a `sqlite` store that does not exist yet is copied into it. *durability* is what a write survives, see
-    `Store.durability`.
+    beside a `sqlite` store that does not exist yet is copied into it. A URL that begins with `postgresql://` or
+    `postgres://` is `postgres`, where *language* is that of the full text search of a new store. *durability* is what a
+    write survives, see `Store.durability`.
 
     Raises:
         UnknownBackend: No store has that name.
@@ -260,8 +269,24 @@ def open_store(
         from .memory import MemoryStore
 
         return MemoryStore()
+    if is_postgres(name):
+        from .postgres_url import parse
+
+        if backend not in {None, "postgres"}:
+            raise InvalidInput(
+                f"{parse(name).shown!r} is the URL of a postgres store, but storage_backend={backend!r} was asked for. "
+                f"Leave storage_backend out, or name a file."
+            )
+        with extra("postgres", module="psycopg"):
+            from .postgres import PostgresStore
+
+        return _without_pending(
+            PostgresStore(name, read_only=read_only, timeout=timeout, durability=durability, language=language)
+        )
     if "://" in name:
         raise UnknownBackend(f"No storage backend opens {name.split('@')[-1]!r}. Name a file, such as 'memory.db'.")
+    if backend == "postgres":
+        raise InvalidInput(f"A postgres store is named by a URL, postgresql://user@host/database, not by {name!r}.")
     path, older = _resolve(name, backend)
     found = _kind_of(path)
     if backend is not None and found is not None and found != backend:
@@ -331,6 +356,11 @@ def finish_erasing(location: str | os.PathLike[str], timeout: float = 30.0) -> E
 def store_exists(location: str | os.PathLike[str], backend: str | None = None) -> bool:
     """Tell whether `open_store` would find a store at *location*, one to copy from included."""
     name = checked_path(location)
+    if is_postgres(name):
+        with extra("postgres", module="psycopg"):
+            from .postgres import postgres_exists
+
+        return postgres_exists(name)
     if name == ":memory:" or backend == "memory" or "://" in name:
         return False
     path, older = _resolve(name, backend)

@@ -1,0 +1,385 @@
+"""What can be read from a PostgreSQL store."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ..errors import StoreCorrupt
+from ..nodes import Changes, Link, Node
+from . import VectorBlock, VectorChanges
+from ._undecoded import Undecoded
+from .postgres_batch import VectorSet
+from .postgres_schema import NAMES, escaped, key_of, plain, unescaped
+from .postgres_sessions import pipeline
+from .state import matches, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ..nodes import Where
+    from .postgres_sessions import Session
+
+__all__ = ["Reading"]
+
+_BLOCK = 4096  # vectors per query
+_PAGE = 2000  # nodes or edges per query
+_NODE = '"row", namespace, id, kind, text, attributes, expires_at'
+_EDGE = (
+    'e."row", e.namespace, s.id, t.id, e.relation, e.data FROM edges e JOIN nodes s ON s."row" = e.source '
+    'JOIN nodes t ON t."row" = e.target'
+)
+
+Found = TypeVar("Found")
+
+
+class Reading:
+    """The reading half of the `Store` contract; see there."""
+
+    location: str
+
+    def _read(self, work: Callable[[Session], Found]) -> Found:
+        """Do *work* with a session, again with another one if that was lost."""
+        raise NotImplementedError
+
+    def _read_at_once(self, work: Callable[[Session], Found]) -> Found:
+        """Do *work* so that all it reads is of one version."""
+        raise NotImplementedError
+
+    def _query(self, sql: str, values: Sequence[Any] = (), *, binary: bool = False) -> list[tuple[Any, ...]]:
+        return self._read(lambda db: db.execute(sql, values, binary=binary).fetchall())
+
+    def version(self) -> int:
+        """Return the number of the last committed batch."""
+        return int(self._query("SELECT version FROM state")[0][0])
+
+    # --- what changed -------------------------------------------------------------------------------------------
+
+    def changes(self, since: int) -> Changes:
+        """Return what happened to nodes and edges after version *since*."""
+        version = self.version()
+        return Changes(version) if since >= version else self._read_at_once(lambda db: _changes(db, since))
+
+    def vectors(self, field: str, since: int) -> VectorChanges:
+        """Return what happened to the vectors of *field* after version *since*."""
+
+        def look(db: Session) -> tuple[int, VectorSet | None, list[dict[str, Any]] | None]:
+            with pipeline(db):
+                state = db.execute("SELECT version FROM state")
+                rows = db.execute(
+                    "SELECT number, dim, reset_at, next_slot FROM sets WHERE field = %s", (escaped(field),)
+                )
+            found = rows.fetchone()
+            kept = None if found is None or since < found[2] else _log(db, since)
+            (version,) = state.fetchall()[0]
+            return version, None if found is None else VectorSet(*found), kept
+
+        version, found, entries = self._read_at_once(look)
+        nothing = np.empty(0, np.int64)
+        if found is None:
+            return VectorChanges(version, since < version, nothing, iter(()))
+        if entries is None:
+            return VectorChanges(version, True, nothing, self._blocks(found, 0, found.next_slot))
+        spans = [entry["added"][field] for entry in entries if field in entry.get("added", {})]
+        gone = {slot for entry in entries for slot in entry.get("dropped", {}).get(field, ())}
+        low, high = (spans[0][0], spans[-1][1] + 1) if spans else (0, 0)
+        removed = np.array(sorted(slot for slot in gone if slot < low or not spans), np.int64)
+        return VectorChanges(version, False, removed, self._blocks(found, low, high))
+
+    def _blocks(self, found: VectorSet, low: int, high: int) -> Iterator[VectorBlock]:
+        """Yield the vectors at slots from *low* up to *high*, each block one query."""
+        sql = (
+            'SELECT slot, "row", part, start, "end", vector FROM vectors WHERE "set" = %s AND slot >= %s AND slot < %s '
+            "ORDER BY slot LIMIT %s"
+        )
+        while low < high:
+            rows = self._query(sql, (found.number, low, high, _BLOCK), binary=True)
+            if not rows:
+                return
+            numbers = np.array([row[:5] for row in rows], np.int64)
+            yield VectorBlock(
+                numbers[:, 0].copy(), numbers[:, 1].copy(), self._values([row[5] for row in rows], found.dim),
+                numbers[:, 2:].copy(),
+            )  # fmt: skip
+            low = int(numbers[-1, 0]) + 1
+
+    def _values(self, raw: Sequence[bytes], dim: int) -> NDArray[np.float32]:
+        """Return vectors as pgvector sends them as rows of float32."""
+        whole = b"".join(raw)
+        if len(whole) != (4 + 4 * dim) * len(raw):
+            raise StoreCorrupt(
+                f"{self.location!r} holds vectors of another length than {dim}. Make them again with reindex."
+            )
+        layout = np.dtype([("head", ">u2", (2,)), ("values", ">f4", (dim,))])
+        return np.frombuffer(whole, layout)["values"].astype(np.float32)
+
+    def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the slots of the vectors in *field*, ascending, and the node row of each."""
+        sql = (
+            'SELECT v.slot, v."row" FROM vectors v JOIN sets s ON s.number = v."set" WHERE s.field = %s ORDER BY v.slot'
+        )
+        pairs = np.array(self._query(sql, (escaped(field),), binary=True), np.int64).reshape(-1, 2)
+        return pairs[:, 0].copy(), pairs[:, 1].copy()
+
+    def vector_set(self, field: str) -> tuple[VectorSet, int] | None:
+        """Return the set of *field* and how many vectors it holds, None if there is none."""
+        sql = (
+            'SELECT number, dim, reset_at, next_slot, (SELECT count(*) FROM vectors v WHERE v."set" = number) '
+            "FROM sets WHERE field = %s"
+        )
+        rows = self._query(sql, (escaped(field),))
+        return (VectorSet(*rows[0][:4]), rows[0][4]) if rows else None
+
+    def vectors_lost(self) -> str | None:
+        """Return None: the vectors are in the same database as everything else."""
+        return None
+
+    # --- nodes --------------------------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
+        """Return those of the nodes named by *ids* that exist."""
+        keys = [key_of(namespace, node_id) for node_id in dict.fromkeys(ids)]
+        if not keys:
+            self.version()  # for its errors
+            return {}
+        now = time.time()
+        nodes = map(_node, self._query(f"SELECT {_NODE} FROM nodes WHERE key = ANY(%s)", (keys,)))
+        return {node.id: node for node in nodes if visible(node, now)}
+
+    def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
+        """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
+        now = time.time()
+        found = self._query(f'SELECT {_NODE} FROM nodes WHERE "row" = ANY(%s::bigint[])', (list(rows),))
+        return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, _node)
+
+    def nodes(self, where: Where) -> Iterator[Node]:
+        """Yield the nodes that *where* describes, by ascending row."""
+        if where.limit == 0:
+            return
+        now, number = time.time(), 0
+        for node in self._candidates(where, now):
+            if matches(node, where.attributes):
+                yield node
+                number += 1
+                if number == where.limit:
+                    return
+
+    def _candidates(self, where: Where, now: float) -> Iterator[Node]:
+        """Yield the nodes that *where* describes, but for their attributes, a page at a time."""
+        conditions, values = self._conditions(where, now)
+        sql = f'SELECT {_NODE} FROM nodes WHERE {conditions} AND "row" > %s ORDER BY "row" LIMIT %s'
+        limit = None if where.attributes else where.limit
+        size = 50 if limit is None else min(_PAGE, limit)  # many look at the first ones only
+        after = where.after_row
+        while True:
+            page = [_node(row) for row in self._query(sql, (*values, after, size))]
+            yield from page
+            if len(page) < size:
+                return
+            after, size = page[-1].row, min(_PAGE, size * 4)
+
+    def _conditions(self, where: Where, now: float) -> tuple[str, list[Any]]:
+        conditions, values = ["(expires_at IS NULL OR expires_at > %s)"], [now]
+        more: list[tuple[str, Any]] = []
+        if where.ids is not None:
+            spaces = self.namespaces() if where.namespace is None else [where.namespace]
+            more.append(("key = ANY(%s::uuid[])", [key_of(space, i) for space in spaces for i in where.ids]))
+        elif where.namespace is not None:
+            more.append(("namespace = %s", escaped(where.namespace)))
+        if where.kinds is not None:
+            more.append(("kind = ANY(%s::text[])", [escaped(kind) for kind in where.kinds]))
+        return " AND ".join([*conditions, *(one for one, _ in more)]), [*values, *(value for _, value in more)]
+
+    def rows(self, where: Where) -> NDArray[np.int64]:
+        """Return the rows of the nodes that *where* describes, ascending."""
+        if where.attributes or where.limit is not None:
+            return np.array([node.row for node in self.nodes(where)], np.int64)
+        conditions, values = self._conditions(where, time.time())
+        sql = f'SELECT "row" FROM nodes WHERE {conditions} AND "row" > %s ORDER BY "row"'
+        found = self._query(sql, (*values, where.after_row), binary=True)
+        return np.array([row for (row,) in found], np.int64)
+
+    def history(self, node_id: str, namespace: str) -> list[Node]:
+        """Return the replaced versions of a node, oldest first."""
+        sql = (
+            'SELECT h."row", n.namespace, n.id, h.kind, h.text, h.attributes, h.expires_at '
+            'FROM history h JOIN nodes n ON n."row" = h."row" WHERE n.key = %s ORDER BY h.number'
+        )
+        return [_node(row) for row in self._query(sql, (key_of(namespace, node_id),))]
+
+    def all_history(self) -> Iterator[tuple[int, Node]]:
+        """Yield every replaced version and the row of its node, oldest first, a page at a time."""
+        sql = (
+            'SELECT h.number, h."row", n.namespace, n.id, h.kind, h.text, h.attributes, h.expires_at FROM history h '
+            f'JOIN nodes n ON n."row" = h."row" WHERE h.number > %s ORDER BY h.number LIMIT {_PAGE}'
+        )
+        after = -1
+        while page := self._query(sql, (after,)):
+            for number, *row in page:
+                node = _node(tuple(row))
+                yield node.row, node
+                after = number
+
+    # --- edges --------------------------------------------------------------------------------------------------
+
+    def links(
+        self,
+        ids: Sequence[str] | None,
+        namespace: str | None,
+        *,
+        direction: str = "out",
+        relation: str | None = None,
+        newest: int | None = None,
+    ) -> list[Link]:
+        """Return edges by ascending row."""
+        more, values = "", []
+        if relation is not None:
+            more, values = " AND e.relation = %s", [escaped(relation)]
+        if ids is None:
+            if namespace is not None:
+                more, values = more + " AND e.namespace = %s", [*values, escaped(namespace)]
+            found = self._query(f'SELECT {_EDGE} WHERE true{more} ORDER BY e."row"', values)
+            return [_link(row) for row in found]
+        spaces = self.namespaces() if namespace is None else [namespace]
+        keys = [key_of(space, node_id) for space in spaces for node_id in dict.fromkeys(ids)]
+        links: dict[int, Link] = {}
+        for end in {"out": ("source",), "in": ("target",), "both": ("source", "target")}[direction]:
+            # The nodes that are asked for are found first, then the edges at that end of each.
+            edges = f'SELECT * FROM edges e WHERE e.{end} = a."row"{more} ORDER BY e."row" DESC'
+            limit = "" if newest is None else f" LIMIT {newest:d}"
+            sql = (
+                f'SELECT e."row", e.namespace, s.id, t.id, e.relation, e.data FROM nodes a CROSS JOIN LATERAL '
+                f'({edges}{limit}) e JOIN nodes s ON s."row" = e.source JOIN nodes t ON t."row" = e.target '
+                "WHERE a.key = ANY(%s::uuid[])"
+            )
+            links.update((row[0], _link(row)) for row in self._query(sql, (*values, keys)))
+        return [links[row] for row in sorted(links)]
+
+    def all_links(self, namespace: str | None) -> Iterator[Link]:
+        """Yield all edges by ascending row, a page at a time."""
+        condition, values = ("", []) if namespace is None else (" AND e.namespace = %s", [escaped(namespace)])
+        sql = f'SELECT {_EDGE} WHERE e."row" > %s{condition} ORDER BY e."row" LIMIT {_PAGE}'
+        after = -1
+        while page := [_link(row) for row in self._query(sql, (after, *values))]:
+            yield from page
+            after = page[-1].row
+
+    # --- counting and the rest ----------------------------------------------------------------------------------
+
+    def count(self, namespace: str) -> int:
+        """Return how many nodes a namespace holds."""
+        return int(self._query("SELECT count(*) FROM nodes WHERE namespace = %s", (escaped(namespace),))[0][0])
+
+    def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
+        """Return how many nodes, edges and vectors there are of each kind, relation and field."""
+        where, values = ("", []) if namespace is None else ("WHERE namespace = %s", [escaped(namespace)])
+        within = "" if namespace is None else 'JOIN nodes n ON n."row" = v."row" WHERE n.namespace = %s'
+        rows = self._query(  # one statement sees one version
+            f"SELECT 'kinds', kind, count(*) FROM nodes {where} GROUP BY kind UNION ALL "
+            f"SELECT 'relations', relation, count(*) FROM edges {where} GROUP BY relation UNION ALL "
+            "SELECT 'vectors', s.field, v.n FROM sets s JOIN "
+            f'(SELECT v."set", count(*) AS n FROM vectors v {within} GROUP BY v."set") v ON s.number = v."set"',
+            values * 3,
+        )
+        found: dict[str, dict[str, int]] = {"kinds": {}, "relations": {}, "vectors": {}}
+        for what, name, number in rows:
+            found[what][unescaped(name)] = number
+        return {what: dict(sorted(some.items())) for what, some in found.items()}
+
+    def namespaces(self) -> list[str]:
+        """Return the names of the namespaces that hold nodes, sorted."""
+        rows = self._query(  # hops along the index instead of reading all of it
+            "WITH RECURSIVE names AS ((SELECT namespace FROM nodes ORDER BY namespace LIMIT 1) UNION ALL "
+            "SELECT (SELECT namespace FROM nodes WHERE namespace > names.namespace ORDER BY namespace LIMIT 1) "
+            "FROM names WHERE names.namespace IS NOT NULL) SELECT namespace FROM names WHERE namespace IS NOT NULL"
+        )
+        return sorted(unescaped(name) for (name,) in rows)
+
+    def meta(self, key: str) -> Any:
+        """Return the JSON value kept under *key*, or None."""
+        rows = self._query("SELECT value FROM meta WHERE key = %s", (escaped(key),))
+        return json.loads(rows[0][0]) if rows else None
+
+    def all_meta(self) -> dict[str, Any]:
+        """Return all that is kept by key."""
+        return {unescaped(key): json.loads(value) for key, value in self._query("SELECT key, value FROM meta")}
+
+    def mark(self, version: int) -> str | None:
+        """Return what the commit of *version* was marked with."""
+        rows = self._query("SELECT mark FROM log WHERE version = %s", (version,))
+        return rows[0][0] if rows else None
+
+    def remembers(self, version: int) -> bool:
+        """Tell whether the log reaches back to *version*."""
+        return bool(self._query("SELECT 1 FROM log WHERE version = %s", (version,)))
+
+    def size(self) -> int:
+        """Return the bytes of the tables and their indexes on the server."""
+        sql = "SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(%s::text[]) AS name"
+        return int(self._query(sql, (list(NAMES),))[0][0])
+
+    def find_words(self, query: str, namespace: str, limit: int = 10) -> list[str]:
+        """Return the ids of the nodes whose words fit *query*, as `websearch_to_tsquery` reads it, best first.
+
+        In the server, by its own dictionary and ranking; `recall` goes by the scores that it has over every store.
+        """
+        sql = (
+            "SELECT n.id FROM nodes n, websearch_to_tsquery((SELECT value #>> '{}' FROM meta WHERE key = 'language')"
+            "::regconfig, %s) q WHERE n.words @@ q AND n.namespace = %s "
+            "AND (n.expires_at IS NULL OR n.expires_at > %s) "
+            'ORDER BY ts_rank_cd(n.words, q) DESC, n."row" LIMIT %s'
+        )
+        rows = self._query(sql, (escaped(query), escaped(namespace), time.time(), limit))
+        return [unescaped(node_id) for (node_id,) in rows]
+
+
+def _changes(db: Session, since: int) -> Changes:
+    (version,) = db.execute("SELECT version FROM state").fetchall()[0]
+    if since >= version:
+        return Changes(version)
+    entries = _log(db, since)
+    if entries is None:
+        return Changes(version, reset=True)
+    nodes = [row for entry in entries for row in entry.get("nodes", ())]
+    edges = [row for entry in entries for row in entry.get("edges", ())]
+    with pipeline(db):
+        found = db.execute(f'SELECT {_NODE} FROM nodes WHERE "row" = ANY(%s::bigint[])', (nodes,))
+        links = db.execute(f'SELECT {_EDGE} WHERE e."row" = ANY(%s::bigint[])', (edges,))
+    return Changes(
+        version,
+        nodes=sorted(map(_node, found), key=lambda node: node.row),
+        links=sorted(map(_link, links), key=lambda link: link.row),
+        removed_nodes=[tuple(key) for entry in entries for key in entry.get("gone_nodes", ())],
+        removed_links=[tuple(key) for entry in entries for key in entry.get("gone_edges", ())],
+    )
+
+
+def _log(db: Session, since: int) -> list[dict[str, Any]] | None:
+    """Return the entries after version *since*, None if not all of them are kept."""
+    if since < 0:
+        return None
+    rows = db.execute("SELECT version, changes FROM log WHERE version > %s ORDER BY version", (since,)).fetchall()
+    if rows and rows[0][0] != since + 1:
+        return None
+    return [json.loads(changes) for _, changes in rows]
+
+
+def _node(row: tuple[Any, ...]) -> Node:
+    number, namespace, node_id, kind, text, attributes, expires_at = row
+    return Node(
+        unescaped(node_id), unescaped(kind), plain(text), _object(attributes), unescaped(namespace), expires_at, number
+    )
+
+
+def _link(row: tuple[Any, ...]) -> Link:
+    number, namespace, source, target, relation, data = row
+    return Link(unescaped(source), unescaped(target), unescaped(relation), _object(data), unescaped(namespace), number)
+
+
+def _object(text: str) -> Any:
+    return {} if text == "{}" else json.loads(text)  # most edges carry nothing
