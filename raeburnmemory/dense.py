@@ -90,7 +90,7 @@ class Dense:
             self._new_index = index
             self.index_name = str(getattr(index, "name", None) or getattr(index, "__name__", "custom"))
         else:
-            self.index_name = index_name(index)
+            self.index_name = index_name(index, store.location)
             self._new_index = partial(open_index, self.index_name)
         self._indexes: dict[str, FieldIndex] = {}
         # The indexes that hold anything, at a version: those of whole texts, and of passages.
@@ -332,6 +332,8 @@ class Dense:
                 if path is not None and os.path.exists(path):
                     os.unlink(path)
             self._indexes, self._filled = {}, (-1, {})
+            for field in sorted({PROMPT, *fields}):
+                self._cached(field).build()
             return self.size()
 
     def size(self) -> int:

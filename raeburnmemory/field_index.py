@@ -53,6 +53,13 @@ class _Paired(Protocol):
         """Return the numbers of vectors, the slots and the scores of all pairs above *threshold*."""
 
 
+class _InStore(Protocol):
+    """An index over the store's own vectors."""
+
+    def refresh(self) -> None:
+        """Learn how many there are now."""
+
+
 class Alike(NamedTuple):
     """One block of a namespace's vectors, each compared with all before it.
 
@@ -104,6 +111,8 @@ class FieldIndex:
             index.scratch = tempfile.gettempdir() if self._store.read_only else os.path.dirname(path) or "."
         if hasattr(index, "source"):
             index.source = self._truth
+        if hasattr(index, "bind"):
+            index.bind(self._store, self._field)
         return index
 
     def _truth(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -114,6 +123,13 @@ class FieldIndex:
         self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
         self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
         self._single = True  # and no row has two of them
+
+    def _take_out(self, removed: NDArray[np.int64]) -> None:
+        gone = np.searchsorted(self.slots, removed)
+        gone = gone[gone < self._count]
+        gone = gone[np.isin(self.slots[gone], removed)]
+        self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
+        self._count = len(self._slots)
 
     def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Note whose vectors are at *slots*, which are greater than all before."""
@@ -145,6 +161,9 @@ class FieldIndex:
         """Bring the index to the version of the store, which was *version* a moment ago."""
         if version == self._version:
             return
+        if hasattr(self.index, "in_store"):
+            self._follow()
+            return
         if self._version < 0:
             self._load()
         changes = self._store.vectors(self._field, self._version)
@@ -153,11 +172,7 @@ class FieldIndex:
             self.index = self._new(self.index.dim)
         elif len(changes.removed):
             self.index.remove(changes.removed)
-            gone = np.searchsorted(self.slots, changes.removed)
-            gone = gone[gone < self._count]
-            gone = gone[np.isin(self.slots[gone], changes.removed)]
-            self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
-            self._count = len(self._slots)
+            self._take_out(changes.removed)
             self._unsaved += len(changes.removed)
         known = int(self.slots[-1]) if self._count else -1
         for block in changes.blocks:
@@ -168,6 +183,28 @@ class FieldIndex:
             self._know(block.slots[new:], block.rows[new:])
             self._unsaved += len(block.slots)
         self._order, self._version = None, changes.version
+
+    def _follow(self) -> None:
+        """Learn which slots there are, of an index whose vectors are in the store: none of them has to be read."""
+        changes = self._store.vectors(self._field, self._version)
+        if changes.reset or self._version < 0:
+            self._forget_all()
+            with self._store.snapshot():
+                self._version = self._store.version()
+                self._know(*self._store.vector_slots(self._field))
+        else:
+            if len(changes.removed):
+                self._take_out(changes.removed)
+            for block in changes.blocks:
+                self._know(block.slots, block.rows)
+            self._version = changes.version
+        self._order = None
+        cast("_InStore", self.index).refresh()
+
+    def build(self) -> None:
+        """Let an index that prepares itself at leisure do so."""
+        if hasattr(self.index, "build"):
+            self.index.build()
 
     def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the node row of each of *slots*, -1 for one that is gone."""

@@ -126,7 +126,7 @@ class MemoryGraph:
         # Whoever names a model wants that one: without it, no store is made that would then hold another's vectors.
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
         if not callable(vector_backend):
-            index_name(vector_backend)  # for its error, before there is a file
+            index_name(vector_backend, location)  # for its error, before there is a file
         store = open_store(
             location, storage_backend, read_only=read_only, timeout=timeout, durability=durability, language=language
         )

@@ -113,6 +113,7 @@ THIRD_PARTY = {
     "index/_ladder": {"numpy"},
     "index/_self_check": {"numpy"},
     "index/_rows": {"numpy"},
+    "index/pgvector": {"numpy"},
     "index/faiss": {"faiss", "numpy"},
     "store/_copies": {"numpy"},
     "store/postgres": {"psycopg"},

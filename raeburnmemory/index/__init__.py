@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from .._optional import extra, installed
-from ..errors import MissingDependency, UnknownBackend
+from ..errors import InvalidInput, MissingDependency, UnknownBackend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexName", "VectorIndex", "index_name", "open_index"]
 
-IndexName = Literal["exact", "faiss"]
+IndexName = Literal["exact", "faiss", "pgvector"]
 
 
 @runtime_checkable
@@ -60,15 +60,25 @@ class VectorIndex(Protocol):
         """
 
 
-def index_name(name: str | None) -> str:
+def index_name(name: str | None, location: object = None) -> str:
     """Return the name of the index to use, without importing what is behind it.
 
-    None chooses `faiss` where it is installed and `exact` where it is not.
+    None chooses `faiss` where it is installed and `exact` where it is not; a memory at the *location* of a PostgreSQL
+    database has `pgvector` instead, because what is in the server need not be brought here to be searched.
 
     Raises:
         UnknownBackend: No index has that name.
+        InvalidInput: `pgvector` has no server at *location*.
         MissingDependency: The package behind it is not installed.
     """
+    in_server = isinstance(location, str) and location.startswith(("postgresql://", "postgres://"))
+    if name is None and in_server:
+        return "pgvector"
+    if name == "pgvector" and location is not None and not in_server:
+        raise InvalidInput(
+            f"vector_backend='pgvector' searches in a PostgreSQL server, and {str(location)!r} is no URL of one. "
+            f"Choose 'faiss' or 'exact', or name a URL that begins with postgresql://"
+        )
     if name is None:
         return "faiss" if installed("faiss") else "exact"
     if name not in get_args(IndexName):
@@ -81,10 +91,15 @@ def index_name(name: str | None) -> str:
 
 def open_index(name: str | None, dim: int) -> VectorIndex:
     """Open an empty index called *name* (see `index_name`) for vectors of *dim* numbers."""
-    if index_name(name) == "exact":
+    chosen = index_name(name)
+    if chosen == "exact":
         from .exact import ExactIndex
 
         return ExactIndex(dim)
+    if chosen == "pgvector":
+        from .pgvector import PgVectorIndex
+
+        return PgVectorIndex(dim)
     with extra("", module="faiss"):
         from .faiss import FaissIndex
 

@@ -22,7 +22,7 @@ from . import ERASING, Erased
 from ._copies import asked
 from .postgres_batch import apply
 from .postgres_erasing import erase
-from .postgres_reading import Reading
+from .postgres_reading import GRAPH, Reading
 from .postgres_schema import check_version, is_lost, lock_of, prepare, schema_version, translated
 from .postgres_sessions import Sessions, drop, roll_back
 from .postgres_url import parse
@@ -38,6 +38,7 @@ __all__ = ["PostgresStore", "postgres_exists"]
 
 Found = TypeVar("Found")
 
+_GRAPH_MEMORY = 1 << 30  # bytes that the server may use to make a graph; with less it takes far longer
 _TRIES = 5  # of a transaction that others got in the way of
 
 
@@ -189,6 +190,34 @@ class PostgresStore(Reading):
             if batch:
                 self._section.write(batch)
             return self._section.read(lambda db: erase(db, self.location, mark, self._lock, patience))
+
+    def make_graph(self, number: int, expression: str, options: str, *, bytes_needed: int) -> bool:
+        """Make an HNSW graph over the vectors of set *number*, while others read and write.
+
+        One does it at a time; tell whether there is one now. Graphs over sets that are gone are removed.
+        """
+        name = GRAPH + str(number)
+        with self._translated(), contextlib.closing(self._sessions.take()) as db:
+            found = db.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock[0] + 1, self._lock[1])).fetchone()
+            if found != (True,):
+                return self.graph_of(number)
+            kilobytes = min(max(bytes_needed, 64 << 20), _GRAPH_MEMORY) >> 10
+            db.execute("SELECT set_config('maintenance_work_mem', %s, false)", (f"{kilobytes}kB",))
+            there = db.execute(
+                "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+                "WHERE i.indrelid = to_regclass('vectors') AND starts_with(c.relname, %s)",
+                (GRAPH,),
+            ).fetchall()
+            kept = {f"{GRAPH}{n}" for (n,) in db.execute("SELECT number FROM sets")}
+            for each, valid in there:
+                if each not in kept or not valid:  # or what somebody was killed over
+                    db.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {each}")
+            if (name, True) not in there:
+                db.execute(
+                    f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON vectors USING hnsw ({expression}) "
+                    f'WITH ({options}) WHERE "set" = {number:d}'
+                )
+        return self.graph_of(number)
 
     # --- the rest -----------------------------------------------------------------------------------------------
 

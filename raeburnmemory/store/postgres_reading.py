@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,7 @@ from . import VectorBlock, VectorChanges
 from ._undecoded import Undecoded
 from .postgres_batch import VectorSet
 from .postgres_schema import NAMES, escaped, key_of, plain, unescaped
-from .postgres_sessions import pipeline
+from .postgres_sessions import alone, pipeline
 from .state import matches, visible
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from ..nodes import Where
     from .postgres_sessions import Session
 
-__all__ = ["Reading"]
+__all__ = ["GRAPH", "Reading"]
 
 _BLOCK = 4096  # vectors per query
 _PAGE = 2000  # nodes or edges per query
 _NODE = '"row", namespace, id, kind, text, attributes, expires_at'
+GRAPH = "vectors_hnsw_"  # and the number of a set: the name of the graph over it
 _EDGE = (
     'e."row", e.namespace, s.id, t.id, e.relation, e.data FROM edges e JOIN nodes s ON s."row" = e.source '
     'JOIN nodes t ON t."row" = e.target'
@@ -134,6 +136,31 @@ class Reading:
         )
         rows = self._query(sql, (escaped(field),))
         return (VectorSet(*rows[0][:4]), rows[0][4]) if rows else None
+
+    def vectors_by(
+        self, sql: str, values: Sequence[Any], dim: int, settings: Sequence[str] = ()
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the slots and vectors of *dim* numbers that a query gives, with *settings* made for it alone."""
+
+        def ask(db: Session) -> list[tuple[Any, ...]]:
+            with contextlib.ExitStack() as stack:
+                if settings:
+                    stack.enter_context(pipeline(db))
+                    stack.enter_context(alone(db))
+                for setting in settings:
+                    db.execute(setting)
+                cursor = db.execute(sql, values, binary=True)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
+
+        rows = self._read(ask)
+        slots = np.array([row[0] for row in rows], np.int64)
+        return slots, self._values([row[1] for row in rows], dim)
+
+    def graph_of(self, number: int) -> bool:
+        """Tell whether there is an HNSW graph over the vectors of set *number*."""
+        sql = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid"
+        return bool(self._query(sql, (GRAPH + str(number),)))
 
     def vectors_lost(self) -> str | None:
         """Return None: the vectors are in the same database as everything else."""

@@ -90,6 +90,7 @@ CREATE TABLE log(version bigint PRIMARY KEY, mark text NOT NULL, changes json NO
 """
 NAMES = ("meta", "state", "nodes", "edges", "sets", "vectors", "history", "log")
 
+_PGVECTOR = (0, 8)  # the first that goes on searching where a filter lets too little through
 _CHARACTERS = 100_000  # of a text that get into its tsvector, which holds no more than a megabyte
 
 # --- how texts are written --------------------------------------------------------------------------------------
@@ -189,7 +190,12 @@ def _create(db: psycopg.Connection[Any], address: Address, language: str) -> Non
             f"The database of {address.shown!r} is encoded in {encoding and encoding[0]}, which does not hold every "
             f"text. Make one with: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )
-    there = db.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone()
+    there = db.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if there is not None and tuple(map(int, there[0].split(".")[:2])) < _PGVECTOR:
+        raise MissingDependency(
+            f"pgvector in the database of {address.shown!r} is {there[0]}, and 0.8 is needed, which can search with "
+            f"filters. Install it on the server, then run: ALTER EXTENSION vector UPDATE"
+        )
     if there is None:
         if db.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone() is None:
             raise MissingDependency(

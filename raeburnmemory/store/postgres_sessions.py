@@ -23,14 +23,14 @@ from ..errors import GraphClosed, StoreMissing
 from .postgres_schema import is_lost, lock_of, search, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
     from .postgres_url import Address
 
     Found = TypeVar("Found")
 
-__all__ = ["Session", "Sessions", "VectorBytes", "pipeline"]
+__all__ = ["Session", "Sessions", "VectorBytes", "alone", "drop", "pipeline", "roll_back"]
 
 Session: TypeAlias = psycopg.Connection[Any]
 
@@ -67,6 +67,20 @@ def pipeline(db: Session) -> Any:
             yield
     else:
         yield
+
+
+@contextlib.contextmanager
+def alone(db: Session) -> Iterator[None]:
+    """Let settings that are made in the block hold in it alone."""
+    if db.info.transaction_status == pq.TransactionStatus.IDLE:
+        db.execute("BEGIN READ ONLY")
+        yield
+        db.execute("COMMIT")
+    else:  # in a snapshot: at its end a savepoint forgets what was set since
+        db.execute("SAVEPOINT settings")
+        yield
+        db.execute("ROLLBACK TO settings")
+        db.execute("RELEASE settings")
 
 
 class Sessions:
