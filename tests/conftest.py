@@ -44,14 +44,15 @@ def postgres_server(tmp_path_factory):
 
 @pytest.fixture
 def postgres_url(postgres_server):
-    """Return the URL of a schema of its own, which goes when the test ends."""
+    """Return the URL of a schema of its own, which goes when the test ends, as do all whose names begin like it."""
     import psycopg
 
     schema = f"memory {uuid.uuid4().hex[:12]}"
     yield f"{postgres_server.uri}&schema={schema.replace(' ', '%20')}"
     with psycopg.connect(postgres_server.uri, autocommit=True) as db:
         db.execute("SET client_min_messages = warning")
-        db.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        for (name,) in db.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (schema,)):
+            db.execute(f'DROP SCHEMA "{name}" CASCADE')
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ THIRD_PARTY = {
 
 # And what it needs because of what it imports of ours.
 THROUGH_OTHERS = {
+    "doctor/postgres_server": {"psycopg"},
     "store/postgres_batch": {"psycopg"},
     "store/postgres_erasing": {"psycopg"},
     "store/postgres_reading": {"psycopg"},

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ..nodes import Changes, Link, Node
 
 __all__ = [
+    "COPYING",
+    "COPYING_META",
     "ERASING",
     "SOURCE",
     "Durability",
@@ -54,6 +56,8 @@ StoreName = Literal["json", "sqlite", "postgres", "memory"]
 Durability = Literal["full", "process"]
 
 ERASING = "erasing"  # the key in meta of an erasure that is not through: the nodes, and whether copies may be deleted
+COPYING = "copying"  # the key in meta of a copy that is not through: of what, and how far it is
+COPYING_META = ("embedder", "graph", "top", "reembedding", "single_valued")  # what is said about a memory by itself
 SOURCE = "migrated_from"  # the key in meta of the store that this one was copied from: its file's name and its id
 
 
@@ -316,6 +320,13 @@ _PATIENCE = 1.0  # seconds that opening waits for others who read what is to be 
 
 def _without_pending(store: Store) -> Store:
     """Complete an erasure that was cut short, if this store may be written."""
+    if (copying := store.meta(COPYING)) is not None:
+        import logging
+
+        logging.getLogger("raeburnmemory").warning(
+            "%r is a copy that was not finished (it got as far as the %s). Run copy again.",
+            store.location, copying.get("stage"),
+        )  # fmt: skip
     if store.read_only or store.meta(ERASING) is None:
         return store
     import logging
@@ -527,6 +538,5 @@ def _copy(source: Store, target: Store, block: int) -> None:
                     ]
                 )
             )
-    keys = ("embedder", "graph", "top", "reembedding", "single_valued")
-    meta = {key: value for key in keys if (value := source.meta(key)) is not None}
+    meta = {key: value for key in COPYING_META if (value := source.meta(key)) is not None}
     target.write(Batch(meta=meta))

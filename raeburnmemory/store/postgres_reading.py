@@ -56,6 +56,10 @@ class Reading:
     def _query(self, sql: str, values: Sequence[Any] = (), *, binary: bool = False) -> list[tuple[Any, ...]]:
         return self._read(lambda db: db.execute(sql, values, binary=binary).fetchall())
 
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over the tables, for who looks after them."""
+        return self._query(sql, values)
+
     def version(self) -> int:
         """Return the number of the last committed batch."""
         return int(self._query("SELECT version FROM state")[0][0])
@@ -251,6 +255,14 @@ class Reading:
                 node = _node(tuple(row))
                 yield node.row, node
                 after = number
+
+    def all_nodes(self) -> Iterator[Node]:
+        """Yield every node by ascending row, those that have expired, too, a page at a time."""
+        sql = f'SELECT {_NODE} FROM nodes WHERE "row" > %s ORDER BY "row" LIMIT {_PAGE}'
+        after = -1
+        while page := [_node(row) for row in self._query(sql, (after,))]:
+            yield from page
+            after = page[-1].row
 
     # --- edges --------------------------------------------------------------------------------------------------
 
