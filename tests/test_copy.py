@@ -160,18 +160,19 @@ def test_it_goes_on_where_it_was_cut(target, at, monkeypatch):
     assert (written, doctor.verify(two).version) == version
 
 
-def test_a_process_that_is_killed(at, tmp_path):
+def test_a_process_that_is_killed_in_every_stage(at):
     one, two = at("sqlite", "one"), at("postgres", "two")
-    many(one, 6000)
-    code = (
-        "import sys; from raeburnmemory import doctor; print('on', flush=True); doctor.copy(sys.argv[1], sys.argv[2])"
-    )
-    for pause in (0.25, 0.4, 0.6):
-        process = subprocess.Popen([sys.executable, "-c", code, one, two], stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()
-        time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+    many(one, 5000)
+    code = "import sys; from raeburnmemory import doctor; doctor.copy(sys.argv[1], sys.argv[2])"
+    open_store(two).close()
+    with contextlib.closing(open_store(two, read_only=True)) as store:
+        for stage in ("nodes", "edges", "vectors"):
+            process = subprocess.Popen([sys.executable, "-c", code, one, two])
+            while (found := store.meta("copying")) is None or found["stage"] != stage:
+                time.sleep(0.001)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            assert store.meta("copying") is not None
     doctor.copy(one, two)
     assert doctor.verify(two).digests == doctor.verify(one).digests
 
