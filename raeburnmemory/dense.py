@@ -488,6 +488,9 @@ class Dense:
                 values = np.full(len(rows), np.nan, np.float32)
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
                     slots, at = cached.places_of(rows)
+                    if not exact and hasattr(cached.index, "products"):
+                        np.fmax.at(values, at, cached.index.products(slots, query))
+                        continue
                     for start in range(0, len(slots), _BLOCK):
                         some = slice(start, start + _BLOCK)
                         vectors = cached.index.get(slots[some])

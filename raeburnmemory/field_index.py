@@ -56,8 +56,8 @@ class _Paired(Protocol):
 class _InStore(Protocol):
     """An index over the store's own vectors."""
 
-    def refresh(self) -> None:
-        """Learn how many there are now."""
+    def refresh(self, known: NDArray[np.int64] | None = None) -> None:
+        """Learn how many there are now, and which slots its owner knows."""
 
 
 class Alike(NamedTuple):
@@ -199,7 +199,7 @@ class FieldIndex:
                 self._know(block.slots, block.rows)
             self._version = changes.version
         self._order = None
-        cast("_InStore", self.index).refresh()
+        cast("_InStore", self.index).refresh(self.slots)
 
     def build(self) -> None:
         """Let an index that prepares itself at leisure do so."""

@@ -56,6 +56,9 @@ class _Home(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the slots and vectors that a query gives."""
 
+    def numbers_by(self, sql: str, values: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the slots and numbers that a query gives."""
+
     def graph_of(self, number: int) -> bool:
         """Tell whether there is an HNSW graph over set *number*."""
 
@@ -74,6 +77,7 @@ class PgVectorIndex:
         self.dim = dim
         self._home: _Home | None = None
         self._field = ""
+        self._known: NDArray[np.int64] | None = None
         self._number = -1  # of the store's set
         self._count = self._next = 0
         self._graph = False
@@ -93,9 +97,14 @@ class PgVectorIndex:
         self._home, self._field = store, field
         self.refresh()
 
-    def refresh(self) -> None:
-        """Learn how many vectors there are now, and of which length."""
+    def refresh(self, known: NDArray[np.int64] | None = None) -> None:
+        """Learn how many vectors there are now, and of which length.
+
+        *known* are the slots that the caller will ask for: where others have removed one of them since, it gets a row
+        of zeros, so that what is asked for and what comes always fit each other.
+        """
         assert self._home is not None
+        self._known = known
         found = self._home.vector_set(self._field)
         if found is None:
             self._count = 0
@@ -171,8 +180,33 @@ class PgVectorIndex:
         sql = (
             f'SELECT slot, vector FROM vectors WHERE "set" = {self._number} AND slot = ANY(%s::bigint[]) ORDER BY slot'
         )
-        wanted = integers(slots, "slots").tolist()
-        return self._ask(sql, [wanted])[1] if wanted else np.empty((0, self.dim), np.float32)
+        wanted = integers(slots, "slots")
+        if not len(wanted):
+            return np.empty((0, self.dim), np.float32)
+        found, rows = self._ask(sql, [wanted.tolist()])
+        if self._known is None or len(found) == len(wanted):
+            return rows
+        wanted = wanted[np.isin(wanted, self._known)]
+        whole = np.zeros((len(wanted), self.dim), np.float32)
+        keep = np.isin(found, wanted)
+        whole[np.searchsorted(wanted, found[keep])] = rows[keep]
+        return whole
+
+    def products(self, slots: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the inner products of *query* with the vectors at *slots* (ascending), as the server has them.
+
+        In float32, which is near enough to rank by; 0 for what is gone. A hundredth of what the vectors would weigh.
+        """
+        assert self._home is not None
+        found = np.zeros(len(slots), np.float32)
+        if len(slots):
+            sql = (
+                f'SELECT slot, (-(vector <#> %s::vector))::float4 FROM vectors WHERE "set" = {self._number} '
+                "AND slot = ANY(%s::bigint[])"
+            )
+            there, values = self._home.numbers_by(sql, [_literal(query), slots.tolist()])
+            found[np.searchsorted(slots, there)] = values + np.float32(0)
+        return found
 
     def _ask(self, sql: str, values: Sequence[Any], settings: Sequence[str] = ()) -> Found:
         assert self._home is not None

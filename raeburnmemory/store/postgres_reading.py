@@ -161,6 +161,11 @@ class Reading:
         slots = np.array([row[0] for row in rows], np.int64)
         return slots, self._values([row[1] for row in rows], dim)
 
+    def numbers_by(self, sql: str, values: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the slots and numbers that a query gives."""
+        rows = self._query(sql, values, binary=True)
+        return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float32)
+
     def graph_of(self, number: int) -> bool:
         """Tell whether there is an HNSW graph over the vectors of set *number*."""
         sql = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid"
