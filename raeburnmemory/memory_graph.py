@@ -87,10 +87,11 @@ class MemoryGraph:
 
     *namespace* keeps memories in one store apart: every call reads and writes only its own. *timeout* is how many
     seconds a write waits for other writers. *vector_backend* is `"faiss"` (the default where it is installed),
-    `"exact"` or a function from a dimension to an empty index. *language* is that of the texts, for finding words in
-    other forms: the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *durability* is
-    what a change has survived once its call returns: `"full"` a power cut, `"process"` the end of the process however
-    it comes, which costs no sync; a power cut may then take the newest changes, and never leaves half of one.
+    `"exact"`, `"pgvector"` (with PostgreSQL, and the default there) or a function from a dimension to an empty index.
+    *language* is that of the texts, for finding words in other forms: the name of a Snowball stemmer such as
+    `"german"`, or `"none"` for words as they are. *durability* is what a change has survived once its call returns:
+    `"full"` a power cut, `"process"` the end of the process however it comes, which costs no sync; a power cut may then
+    take the newest changes, and never leaves half of one.
     *qdrant_url* is taken for callers of the original, which had such an index; no index reads it yet.
 
     Raises:
@@ -162,7 +163,7 @@ class MemoryGraph:
 
     @property
     def vector_backend(self) -> str:
-        """The name of the index: `"faiss"` or `"exact"`."""
+        """The name of the index: `"faiss"`, `"exact"` or `"pgvector"`."""
         return self._dense.index_name
 
     @property

@@ -154,6 +154,34 @@ def test_processes_that_write_at_once_lose_nothing(postgres_url, sql):
     assert sql.execute("SELECT count(*) FROM meta WHERE key = 'store'").fetchone() == (1,)
 
 
+def test_several_memories_made_at_once_in_a_new_database(postgres_server, sql):
+    """Each needs pgvector, which a database has only once."""
+    sql.execute("DROP DATABASE IF EXISTS fresh")
+    sql.execute("CREATE DATABASE fresh")
+    url = postgres_server.uri.replace("/postgres?", "/fresh?")
+    try:
+        with contextlib.ExitStack() as stack:
+            stores, problems = [], []
+
+            def make(name):
+                try:
+                    stores.append(open_store(f"{url}&schema={name}"))
+                except Exception as exc:  # noqa: BLE001 - told to whoever waits
+                    problems.append(exc)
+
+            crowd = [threading.Thread(target=make, args=(name,)) for name in "abcdef"]
+            for thread in crowd:
+                thread.start()
+            for thread in crowd:
+                thread.join(60)
+            for store in stores:
+                stack.enter_context(contextlib.closing(store))
+            assert problems == []
+            assert len({store.id for store in stores}) == 6
+    finally:
+        sql.execute("DROP DATABASE fresh (FORCE)")
+
+
 def test_memories_in_one_database_share_nothing(postgres_url):
     with MemoryGraph(postgres_url, "builtin") as one, MemoryGraph(postgres_url + "_b", "builtin") as two:
         one.add_interaction({"id": "p", "text": "tea"})
@@ -443,22 +471,25 @@ def test_a_password_is_in_no_name(postgres_url, caplog):
 
 def test_the_commands_show_no_password(postgres_url):
     pytest.importorskip("typer", reason="the commands need typer")
+    from typer.testing import CliRunner
+
+    from raeburnmemory.cli import app
+
     url = postgres_url.replace("postgres:@", "postgres:pa55word@")
 
     def run(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "raeburnmemory", "--db", url, *words], capture_output=True, text=True, check=False
-        )
+        return CliRunner().invoke(app, ["--db", url, *words])
 
     results = [run("similar", "--text", "x"), run("add", "--model", "builtin", "--prompt-text", "Hello"), run("stats"),
-               run("verify", "--json"), run("backup", "x.db"), run("repair"), run("schema")]  # fmt: skip
-    assert [found.returncode for found in results[1:4]] == [0, 0, 0]
-    assert all(found.returncode for found in (results[0], *results[4:]))
-    assert "There is no memory at" in results[0].stderr
-    assert all("pg_dump" in found.stderr for found in results[4:])
-    assert json.loads(results[3].stdout)["counts"]["nodes"] == {"prompt": 1}
+               run("verify", "--json"), run("backup", "x.db"), run("repair"), run("schema"), run("export")]  # fmt: skip
+    assert [found.exit_code for found in results[1:4]] == [0, 0, 0]
+    assert all(found.exit_code for found in (results[0], *results[4:]))
+    assert "There is no memory at" in results[0].output
+    assert all("pg_dump" in found.output for found in results[4:7])
+    assert "--output" in results[7].output
+    assert json.loads(results[3].output)["counts"]["nodes"] == {"prompt": 1}
     for found in results:
-        assert "pa55" not in found.stdout + found.stderr
+        assert "pa55" not in found.output
 
 
 def test_places_where_there_is_no_memory(postgres_url, postgres_server, sql):

@@ -12,6 +12,7 @@ way as every index here has them.
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -270,7 +271,7 @@ class PgVectorIndex:
                 log.warning(
                     "%r holds %d vectors of %r without an HNSW graph, so that every search compares all of them. Make "
                     "one with: raeburnmemory --db %s reindex",
-                    self._home.location, self._count, self._field, self._home.location,
+                    self._home.location, self._count, self._field, shlex.quote(self._home.location),
                 )  # fmt: skip
         return self._graph
 

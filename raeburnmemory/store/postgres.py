@@ -24,7 +24,7 @@ from .postgres_batch import apply
 from .postgres_erasing import erase
 from .postgres_reading import GRAPH, Reading
 from .postgres_schema import check_version, is_lost, lock_of, prepare, schema_version, translated
-from .postgres_sessions import Sessions, drop, roll_back
+from .postgres_sessions import Sessions, drop, pipeline, roll_back
 from .postgres_url import parse
 
 if TYPE_CHECKING:
@@ -291,8 +291,10 @@ class _Section:
         for last in (False, True):
             db = sessions.take() if lost is None else sessions.again(lost)
             try:
-                db.execute("SELECT pg_advisory_lock(%s, %s)", self._store._lock)  # noqa: SLF001
-                found = db.execute("SELECT version FROM state").fetchone()
+                with pipeline(db):
+                    db.execute("SELECT pg_advisory_lock(%s, %s)", self._store._lock)  # noqa: SLF001
+                    state = db.execute("SELECT version FROM state")
+                found = state.fetchone()
                 assert found is not None
                 return db, int(found[0])
             except BaseException as exc:

@@ -229,20 +229,12 @@ class _Writing:
                 for field, found in waiting.items()
             ]
 
-    def _send_vectors(self, *, copying: bool) -> None:
-        """Send the vectors, all at once where they are many; what is copied cannot go through a pipeline."""
-        if (len(self._vectors) >= _MANY) is not copying:
-            return
-        if not copying:
-            self._db.cursor().executemany(
-                'INSERT INTO vectors("set", slot, "row", part, start, "end", vector) '
-                "VALUES (%s, %s, %s, %s, %s, %s, %s)",
-                [
-                    (found.number, slot, row, v.part, v.start, v.end, _as_bytes(v.values))
-                    for found, slot, row, v in self._vectors
-                ],
-            )
-            return
+    def _insert_vectors(self) -> None:
+        sql = 'INSERT INTO vectors("set", slot, "row", part, start, "end", vector) VALUES (%s, %s, %s, %s, %s, %s, %s)'
+        for found, slot, row, v in self._vectors:
+            self._db.execute(sql, (found.number, slot, row, v.part, v.start, v.end, _as_bytes(v.values)))
+
+    def _copy_vectors(self) -> None:
         by_set: dict[int, list[tuple[VectorSet, int, int, Vector]]] = {}
         for each in self._vectors:
             by_set.setdefault(each[0].number, []).append(each)
@@ -273,6 +265,9 @@ class _Writing:
             "added": self._added,
             "dropped": self._dropped,
         }
+        many = len(self._vectors) >= _MANY
+        if many:
+            self._copy_vectors()  # which cannot go through a pipeline
         with pipeline(db):
             if after:
                 db.execute(
@@ -295,9 +290,8 @@ class _Writing:
                     '%s::float8[]) WITH ORDINALITY AS u("row", kind, text, attributes, expires_at, at) ORDER BY at',
                     _columns(before, 5),
                 )
-            self._send_vectors(copying=False)
-        self._send_vectors(copying=True)
-        with pipeline(db):
+            if not many:
+                self._insert_vectors()
             for statement, values in self._settling:
                 db.execute(statement, values)
             if edges_new:

@@ -167,6 +167,7 @@ def prepare(db: psycopg.Connection[Any], address: Address, language: str) -> Non
         MissingDependency: The server has no pgvector.
     """
     with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(%s, 0)", (LOCK + 2,))  # for what a database has once: pgvector
         db.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock_of(address.schema))
         found = schema_version(db, address)
         check_version(found, address)
