@@ -65,31 +65,32 @@ class PostgresStore(Reading):
         self._sessions = Sessions(self._address, timeout, durability=durability)
         self._own = _Own()
         self._section = _Section(self)
-        with self._translated(), contextlib.closing(self._sessions.connect()) as db:
-            if read_only:
-                self._expect_store(db)
-            else:
-                self._prepare(db, language)
+        with self._translated():
+            db = self._sessions.connect()
+            try:
+                self._expect_store(db, language)
+                self._sessions.set_up(db)
+            except BaseException:
+                drop(db)
+                raise
+            self._sessions.give(db)
         try:
             self.id = str(self.meta("store"))
         except BaseException:
             self._sessions.close()
             raise
 
-    def _prepare(self, db: Session, language: str) -> None:
-        # Who may only write the tables could not take part in making them, and need not.
-        if schema_version(db, self._address) is None:
-            prepare(db, self._address, language)
-        else:
-            check_version(schema_version(db, self._address), self._address)
-
-    def _expect_store(self, db: Session) -> None:
+    def _expect_store(self, db: Session, language: str) -> None:
+        """See that there is a store, and make one unless this only reads."""
         found = schema_version(db, self._address)
-        if found is None:
+        check_version(found, self._address)
+        if found is not None:
+            return
+        if self.read_only:
             raise StoreMissing(
                 2, f"There is no memory in {self.location!r}. Check the URL, or create it by writing to it"
             )
-        check_version(found, self._address)
+        prepare(db, self._address, language)
 
     # --- sessions -----------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCK",
     "SCHEMA_VERSION",
+    "SEARCH_PATH",
     "TABLES",
     "escaped",
     "is_lost",
@@ -91,6 +92,11 @@ CREATE TABLE log(version bigint PRIMARY KEY, mark text NOT NULL, changes json NO
 NAMES = ("meta", "state", "nodes", "edges", "sets", "vectors", "history", "log")
 
 _PGVECTOR = (0, 8)  # the first that goes on searching where a filter lets too little through
+# Names without a schema mean the tables in ours (%s), and pgvector's types, wherever that was put.
+SEARCH_PATH = (
+    "concat_ws(', ', quote_ident(%s), (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n "
+    "ON n.oid = e.extnamespace WHERE e.extname = 'vector'))"
+)
 _CHARACTERS = 100_000  # of a text that get into its tsvector, which holds no more than a megabyte
 
 # --- how texts are written --------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ def _create(db: psycopg.Connection[Any], address: Address, language: str) -> Non
                 f"CREATE EXTENSION vector",
             ) from exc
     db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(address.schema)))
-    search(db, address.schema, local=True)
+    search(db, address.schema)
     config = _text_search(db, language)
     tables = TABLES.format(language=sql.Literal(config).as_string(db), characters=_CHARACTERS)
     db.execute(tables.encode())
@@ -226,13 +232,9 @@ def _text_search(db: psycopg.Connection[Any], language: str) -> str:
     return f"pg_catalog.{language if found else 'simple'}"
 
 
-def search(db: psycopg.Connection[Any], schema: str, *, local: bool = False) -> None:
-    """Let names without a schema mean the tables in *schema* and pgvector's types, wherever that was put."""
-    db.execute(
-        "SELECT set_config('search_path', concat_ws(', ', quote_ident(%s), (SELECT quote_ident(n.nspname) FROM "
-        "pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector')), %s)",
-        (schema, local),
-    )
+def search(db: psycopg.Connection[Any], schema: str) -> None:
+    """Let names without a schema mean ours, and pgvector's, in the rest of a transaction."""
+    db.execute(f"SELECT set_config('search_path', {SEARCH_PATH}, true)", (schema,))
 
 
 # --- what the server says, in our words -------------------------------------------------------------------------

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg import pq
 from psycopg.adapt import Dumper, Loader
-from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
 
 from ..errors import GraphClosed, StoreMissing
-from .postgres_schema import is_lost, lock_of, search, unreachable
+from .postgres_schema import SEARCH_PATH, is_lost, lock_of, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,23 +112,21 @@ class Sessions:
             raise unreachable(exc, self.address) from None  # which may repeat what it was given
 
     def set_up(self, db: Session) -> None:
-        """Make a session ready for the statements of a store."""
+        """Make a session ready for the statements of a store, in one journey."""
         milliseconds = max(1, min(int(self._timeout * 1000), 2**31 - 1))
-        search(db, self.address.schema)
-        db.execute(
-            "SELECT set_config('lock_timeout', %s, false), set_config('jit', 'off', false), "
-            "set_config('default_transaction_isolation', 'read committed', false), "
+        found = db.execute(
+            "SELECT (SELECT t.oid FROM pg_type t JOIN pg_extension e ON e.extnamespace = t.typnamespace "
+            "WHERE e.extname = 'vector' AND t.typname = 'vector'), "
+            f"set_config('search_path', {SEARCH_PATH}, false), set_config('lock_timeout', %s, false), "
+            "set_config('jit', 'off', false), set_config('default_transaction_isolation', 'read committed', false), "
             "set_config('synchronous_commit', CASE WHEN %s THEN 'off' WHEN current_setting('synchronous_commit') = "
             "'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
-            (f"{milliseconds}ms", self._durability == "process"),
-        )
-        info = TypeInfo.fetch(db, "vector")
-        if info is None:
+            (self.address.schema, f"{milliseconds}ms", self._durability == "process"),
+        ).fetchone()
+        if found is None or found[0] is None:
             raise StoreMissing(2, f"There is no memory in {self.address.shown!r}: it has no pgvector. Check the URL")
-        info.register(db)
-        dumper = type("VectorDumper", (_VectorDumper,), {"oid": info.oid})
-        db.adapters.register_dumper(VectorBytes, dumper)
-        db.adapters.register_loader(info.oid, _VectorLoader)
+        db.adapters.register_dumper(VectorBytes, type("VectorDumper", (_VectorDumper,), {"oid": found[0]}))
+        db.adapters.register_loader(found[0], _VectorLoader)
         db.adapters.register_loader("json", TextLoader)
 
     def take(self) -> Session:
