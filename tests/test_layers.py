@@ -118,6 +118,7 @@ THIRD_PARTY = {
     "store/_copies": {"numpy"},
     "store/postgres": {"psycopg"},
     "store/postgres_batch": {"numpy"},
+    "store/postgres_erasing": {"psycopg"},
     "store/postgres_reading": {"numpy"},
     "store/postgres_schema": {"psycopg"},
     "store/postgres_sessions": {"psycopg"},
@@ -139,7 +140,6 @@ THIRD_PARTY = {
 THROUGH_OTHERS = {
     "doctor/postgres_server": {"psycopg"},
     "store/postgres_batch": {"psycopg"},
-    "store/postgres_erasing": {"psycopg"},
     "store/postgres_reading": {"psycopg"},
 }
 

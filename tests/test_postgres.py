@@ -586,6 +586,10 @@ def test_the_server_keeps_the_words_of_every_text(postgres_url, sql):
             "wort " * 300_000 + "Haus",
         ]
         store.write(Batch(nodes=[Node(f"n{i}", "note", text) for i, text in enumerate(texts)]))
+        letters = [chr(0x1D400 + n) for n in range(80)]  # of four bytes each, and every compound another one
+        compounds = [f"{a}{b}-{c}{d}" for a in letters[:9] for b in letters for c in letters[:9] for d in letters]
+        store.write(Batch(nodes=[Node("compounds", "note", " ".join(compounds)), Node("urls", "note", " ".join(
+            f"{a}{b}.de/{c}" for a in letters for b in letters for c in letters[:9]))]))  # fmt: skip
         assert store.find_words("Haus", "default") == ["n0", "n1", "n3"]  # the last one's stands too far behind
         assert store.find_words("wald -haus", "default") == ["n2"]
         store.write(prompt("n0", "nichts mehr"))
@@ -638,6 +642,22 @@ def test_forgetting_for_good_waits_for_readers_and_can_be_done_again(postgres_se
         memory.forget("p", secure=True)
         assert memory._store.meta("erasing") is None
         assert b"Zyxwvut78" not in bytes_of_tables(postgres_server, sql)
+
+
+def test_forgetting_for_good_that_is_killed_is_done_later(postgres_server, postgres_url, sql, monkeypatch):
+    with MemoryGraph(postgres_url, "builtin") as memory:
+        memory.add_interaction({"id": "p", "text": "Zyxwvut80"})
+        with monkeypatch.context() as patch:
+            patch.setattr("raeburnmemory.store.postgres.erase", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                memory.forget("p", secure=True)
+        assert memory._store.query("SHOW lock_timeout") == [("30s",)]
+    assert doctor.verify(postgres_url).codes() == {"erasure-pending"}
+    open_store(postgres_url, read_only=True).close()
+    assert b"Zyxwvut80" in bytes_of_tables(postgres_server, sql)
+    open_store(postgres_url).close()
+    assert b"Zyxwvut80" not in bytes_of_tables(postgres_server, sql)
+    assert doctor.verify(postgres_url).sound
 
 
 def test_forgetting_for_good_names_what_the_server_keeps(postgres_url, sql):

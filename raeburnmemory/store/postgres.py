@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg
@@ -188,8 +189,8 @@ class PostgresStore(Reading):
         patience = self._timeout if timeout is None else min(timeout, self._timeout)
         with self.exclusive(), self._translated():
             mark = asked(self.meta(ERASING), batch, backups=backups)
-            if batch:
-                self._section.write(batch)
+            if batch:  # with the mark, so that whoever comes after a kill knows what is left to do
+                self._section.write(replace(batch, meta={**batch.meta, ERASING: mark}))
             return self._section.read(lambda db: erase(db, self.location, mark, self._lock, patience))
 
     def make_graph(self, number: int, expression: str, options: str, *, bytes_needed: int) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from ..errors import LockTimeout
 from . import ERASING, Erased
@@ -12,6 +15,8 @@ from .postgres_batch import sets_of
 from .postgres_schema import NAMES, escaped, key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .postgres_sessions import Session
 
 __all__ = ["erase"]
@@ -39,9 +44,9 @@ def erase(db: Session, location: str, mark: dict[str, Any], lock: tuple[int, int
         if time.monotonic() > until:
             raise _held(location, patience)
         time.sleep(_PAUSE)
-    db.execute("SELECT set_config('lock_timeout', %s, false)", (f"{max(1, int(patience * 1000))}ms",))
-    for name in mine:
-        db.execute(f"VACUUM (FULL, FREEZE, ANALYZE) {name}")
+    with _waiting(db, patience):
+        for name in mine:
+            db.execute(f"VACUUM (FULL, FREEZE, ANALYZE) {name}")
     left = [f"{location} ({name}, which another user owns)" for name in NAMES if name not in mine]
     left += [
         f"{location} ({name}, because somebody reads what was there before)"
@@ -52,6 +57,18 @@ def erase(db: Session, location: str, mark: dict[str, Any], lock: tuple[int, int
     if not any(name in line for name in NAMES for line in left):
         _set(db, None)
     return Erased((location,), (), tuple(left))
+
+
+@contextlib.contextmanager
+def _waiting(db: Session, patience: float) -> Iterator[None]:
+    """Wait for the locks of readers as long as that in the block."""
+    found = db.execute("SELECT current_setting('lock_timeout')").fetchone()
+    db.execute("SELECT set_config('lock_timeout', %s, false)", (f"{max(1, int(patience * 1000))}ms",))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psycopg.Error):  # of a session that is lost
+            db.execute("SELECT set_config('lock_timeout', %s, false)", found)
 
 
 def _remove(db: Session, mark: dict[str, Any], lock: tuple[int, int]) -> int:

@@ -97,7 +97,7 @@ SEARCH_PATH = (
     "concat_ws(', ', quote_ident(%s), (SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n "
     "ON n.oid = e.extnamespace WHERE e.extname = 'vector'))"
 )
-_CHARACTERS = 100_000  # of a text that get into its tsvector, which holds no more than a megabyte
+_CHARACTERS = 50_000  # of a text that get into its tsvector, which holds a megabyte; compounds are in it twice
 
 # --- how texts are written --------------------------------------------------------------------------------------
 # PostgreSQL's text holds every character but U+0000. U+001A, "substitute", stands for it, followed by a 0; by itself
@@ -244,7 +244,7 @@ _LOST = ("08", "57P")  # connection exceptions; the administrator or a crash end
 
 def is_lost(exc: BaseException, db: psycopg.Connection[Any] | None = None) -> bool:
     """Tell whether *exc* means that the session is gone, and with it what was not committed."""
-    if not isinstance(exc, Error):
+    if not isinstance(exc, Error) or isinstance(exc, psycopg.errors.PipelineAborted):  # what came before it says why
         return False
     if db is not None and (db.closed or db.broken):
         return True
