@@ -67,11 +67,18 @@ def fill(location):
         store.write(Batch(links=[Link("later", "gone", "r"), Link("later", "p1", "r")], meta={"graph": {"title": "T"}}))
 
 
-def answers(location):
-    with MemoryGraph(location, "builtin", read_only=True) as memory:
-        return [
-            [(hit.id, round(hit.score, 5), hit.text) for hit in memory.recall(question, 8)] for question in QUESTIONS
-        ] + [memory.get_similar_prompts(question, 9) for question in QUESTIONS]
+def same_answers(locations, questions=QUESTIONS):
+    """See that all answer alike, hit by hit; scores may differ where the server adds up in another order."""
+    found, scores = [], []
+    for location in locations:
+        with MemoryGraph(location, "builtin", read_only=True) as memory:
+            hits = [memory.recall(question, 8) for question in questions]
+            near = [memory.get_similar_prompts(question, 9) for question in questions]
+        found.append([[[(hit.id, hit.text) for hit in some] for some in hits], near])
+        scores.append([hit.score for some in hits for hit in some])
+    for other, values in zip(found[1:], scores[1:], strict=True):
+        assert other == found[0]
+        np.testing.assert_allclose(values, scores[0], atol=2e-6)
 
 
 @pytest.mark.parametrize("target", KINDS)
@@ -93,7 +100,7 @@ def test_every_kind_to_every_kind(source, target, at):
         assert new.get(["later"], "default")["later"].expires_at > time.time() + 8e8
         assert new.meta("graph") == {"title": "T"}
         assert new.meta("copying") is None
-    assert answers(two) == answers(one)
+    same_answers([one, two])
     report = doctor.verify(two)
     assert [finding for finding in report.findings if finding.severity == "error"] == []
     with contextlib.closing(open_store(one)) as old:
@@ -111,6 +118,10 @@ def test_there_and_back_again(at):
     doctor.copy(one, two)
     doctor.copy(two, three)
     assert doctor.verify(one).digests == doctor.verify(two).digests == doctor.verify(three).digests
+    words = ("tea", "bicycle", "piano", "keys", "Ana", "peanuts", "answer", "old", "changed", "lives")
+    questions = [f"{first} and {second}" for first in words for second in words]
+    assert len(questions) == 100
+    same_answers([one, two, three], questions)
 
 
 def many(location, count=3500, dim=8):
