@@ -111,12 +111,12 @@ def copy(
 ) -> None:
     """Copy the memory to another one, of any kind: JSON, SQLite or PostgreSQL. Both are compared at the end.
 
-    Cut short, the same command goes on where it was.
+    TARGET must be new or empty; postgresql://me@localhost/memories is a database. Cut short, the same command goes on
+    where it was.
 
-    [bold]Examples[/bold]
+    [bold]Example[/bold]
 
       raeburnmemory --db graph.json copy memory.db
-      raeburnmemory --db graph.json copy postgresql://me@localhost/memories
     """
     from . import doctor
 
