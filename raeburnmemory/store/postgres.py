@@ -291,7 +291,7 @@ class _Section:
         """Return a session that holds the lock, and the version then."""
         sessions = self._store._sessions  # noqa: SLF001
         for last in (False, True):
-            db = sessions.take() if lost is None else sessions.again(lost)
+            db = sessions.again(lost)
             try:
                 with pipeline(db):
                     db.execute("SELECT pg_advisory_lock(%s, %s)", self._store._lock)  # noqa: SLF001

@@ -18,7 +18,7 @@ from psycopg import pq
 from psycopg.adapt import Dumper, Loader
 from psycopg.types.string import TextLoader
 
-from ..errors import GraphClosed, StoreMissing
+from ..errors import GraphClosed, StoreMissing, StoreUnreachable
 from .postgres_schema import SEARCH_PATH, is_lost, lock_of, unreachable
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Sessions:
         self._mutex = threading.Lock()
         self._idle: list[Session] = []
         self._pid = os.getpid()
+        self._met = False  # the server was there once
         self.closed = False
 
     def connect(self) -> Session:
@@ -128,6 +129,7 @@ class Sessions:
         db.adapters.register_dumper(VectorBytes, type("VectorDumper", (_VectorDumper,), {"oid": found[0]}))
         db.adapters.register_loader(found[0], _VectorLoader)
         db.adapters.register_loader("json", TextLoader)
+        self._met = True
 
     def take(self) -> Session:
         """Return a session for the calling thread alone; give it back with `give`."""
@@ -167,18 +169,16 @@ class Sessions:
             drop(each)
 
     def again(self, first_failure: BaseException | None = None) -> Session:
-        """Open a session with a server that may be starting again just now.
+        """Return a session with a server that was there before, and may be starting again just now.
 
         Raises:
             StoreUnreachable: It did not come back in time.
         """
-        until = time.monotonic() + min(self._timeout, _PATIENCE)
+        until = time.monotonic() + (min(self._timeout, _PATIENCE) if self._met else 0)
         while True:
             try:
                 return self.take()
-            except GraphClosed:
-                raise
-            except OSError as exc:  # StoreUnreachable is one
+            except StoreUnreachable as exc:
                 if time.monotonic() > until:
                     raise exc from first_failure
             time.sleep(_PAUSE)
@@ -200,7 +200,7 @@ class Sessions:
     ) -> tuple[Session, Found]:
         lost: BaseException | None = None
         for last in (False, False, True):
-            db = self.take() if lost is None else self.again(lost)
+            db = self.again(lost)
             try:
                 found = work(db)
             except BaseException as exc:  # noqa: BLE001 - raised again, in our words
