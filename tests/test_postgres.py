@@ -4,6 +4,7 @@ Expected values come from SQL in sessions of our own.
 """
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -312,6 +313,29 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(postgres_url, cut, sql, befo
     assert sql.execute("SELECT count(*), count(DISTINCT id) FROM nodes").fetchone() == (6, 6)
     assert sql.execute("SELECT version FROM log ORDER BY version").fetchall() == [(1,), (2,), (3,)]
     assert sql.execute("SELECT count(*) FROM history").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+def test_a_transaction_that_others_got_in_the_way_of_is_tried_again(store, sql, monkeypatch, state):
+    finish, refused = postgres_batch._Writing.finish, []
+
+    def refusing(self, version, mark):
+        if len(refused) < left:
+            refused.append(version)
+            self._db.execute(f"DO $$ BEGIN RAISE EXCEPTION 'in the way' USING ERRCODE = '{state}'; END $$")
+        finish(self, version, mark)
+
+    monkeypatch.setattr(postgres_batch._Writing, "finish", refusing)
+    left = 3
+    assert store.write(prompt("a")) == 1
+    assert refused == [1, 1, 1]
+    left = 1000
+    with pytest.raises(OSError, match="because others wrote: in the way") as caught:
+        store.write(prompt("b"))
+    assert caught.value.errno == errno.EAGAIN
+    left = 0
+    assert store.write(prompt("c")) == 2
+    assert sql.execute("SELECT id FROM nodes ORDER BY row").fetchall() == [("a",), ("c",)]
 
 
 def test_a_snapshot_that_is_lost_is_an_error(store, sql):
