@@ -53,11 +53,21 @@ class _Paired(Protocol):
         """Return the numbers of vectors, the slots and the scores of all pairs above *threshold*."""
 
 
+class _Slots(Protocol):
+    """What happened to slots after a version."""
+
+    version: int
+    reset: bool
+    removed: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
 class _InStore(Protocol):
     """An index over the store's own vectors."""
 
-    def refresh(self, known: NDArray[np.int64] | None = None) -> None:
-        """Learn how many there are now, and which slots its owner knows."""
+    def follow(self, since: int) -> _Slots:
+        """Return what came and went after a version, and go on with it."""
 
 
 class Alike(NamedTuple):
@@ -186,20 +196,13 @@ class FieldIndex:
 
     def _follow(self) -> None:
         """Learn which slots there are, of an index whose vectors are in the store: none of them has to be read."""
-        changes = self._store.vectors(self._field, self._version)
-        if changes.reset or self._version < 0:
+        changes = cast("_InStore", self.index).follow(self._version)
+        if changes.reset:
             self._forget_all()
-            with self._store.snapshot():
-                self._version = self._store.version()
-                self._know(*self._store.vector_slots(self._field))
-        else:
-            if len(changes.removed):
-                self._take_out(changes.removed)
-            for block in changes.blocks:
-                self._know(block.slots, block.rows)
-            self._version = changes.version
-        self._order = None
-        cast("_InStore", self.index).refresh(self.slots)
+        elif len(changes.removed):
+            self._take_out(changes.removed)
+        self._know(changes.slots, changes.rows)
+        self._order, self._version = None, changes.version
 
     def build(self) -> None:
         """Let an index that prepares itself at leisure do so."""

@@ -41,6 +41,7 @@ class Written(PgVectorIndex):
             "INSERT INTO sets(field, dim, reset_at, next_slot) VALUES (%s, %s, 0, 0) RETURNING number", (field, dim)
         ).fetchone()
         self.bind(store, field)
+        self.follow(-1)
 
     def add(self, slots, vectors):
         assert len(slots) == len(vectors)
@@ -49,13 +50,13 @@ class Written(PgVectorIndex):
                 out.write_row((self._set, slot, 0, 0, 0, -1, str(row)))
         last = int(slots[-1]) + 1 if len(slots) else 0
         self._sql.execute("UPDATE sets SET next_slot = greatest(next_slot, %s) WHERE number = %s", (last, self._set))
-        self.refresh()
+        self.follow(-1)
 
     def remove(self, slots):
         self._sql.execute(
             'DELETE FROM vectors WHERE "set" = %s AND slot = ANY(%s::bigint[])', (self._set, slots.tolist())
         )
-        self.refresh()
+        self.follow(-1)
 
 
 @pytest.fixture
@@ -162,13 +163,14 @@ def test_it_searches_in_the_transaction_of_the_store(home):
     store.write(Batch(nodes=[Node("a", "prompt", "x")], vectors=[Vector("a", "prompt", one)]))
     index = open_index("pgvector", 1)
     index.bind(store, "prompt")
+    index.follow(-1)
     with store.snapshot():
         assert index.search(two, 5)[0].tolist() == [0]
         with contextlib.closing(open_store(store_url(store))) as other:
             other.write(Batch(nodes=[Node("b", "prompt", "y")], vectors=[Vector("b", "prompt", two)]))
-        index.refresh()
+        index.follow(-1)
         assert index.search(two, 5)[0].tolist() == [0]
-    index.refresh()
+    index.follow(-1)
     assert index.search(two, 5)[0].tolist() == [1, 0]
 
 

@@ -230,6 +230,7 @@ class _Copying:
             for field in self._new.counts(None)["vectors"]:
                 index: Any = open_index("pgvector", 1)
                 index.bind(self._new, field)
+                index.follow(-1)
                 index.build()
 
 

@@ -49,8 +49,8 @@ class _Home(Protocol):
     location: str
     read_only: bool
 
-    def vector_set(self, field: str) -> Any:
-        """Return the set of *field* and how many vectors it holds, None if there is none."""
+    def slots_since(self, field: str, since: int) -> Any:
+        """Return which slots of *field* came and went after a version."""
 
     def vectors_by(
         self, sql: str, values: Sequence[Any], dim: int, settings: Sequence[str] = ()
@@ -78,9 +78,9 @@ class PgVectorIndex:
         self.dim = dim
         self._home: _Home | None = None
         self._field = ""
-        self._known: NDArray[np.int64] | None = None
+        self._known = np.empty(0, np.int64)  # the slots that there are
         self._number = -1  # of the store's set
-        self._count = self._next = 0
+        self._next = 0  # the slot after the last that was given
         self._graph = False
         self._warned = False
 
@@ -96,29 +96,32 @@ class PgVectorIndex:
                 f"store. Choose 'faiss' or 'exact', or name a postgresql:// URL."
             )
         self._home, self._field = store, field
-        self.refresh()
 
-    def refresh(self, known: NDArray[np.int64] | None = None) -> None:
-        """Learn how many vectors there are now, and of which length.
+    def follow(self, since: int) -> Any:
+        """Return what came and went after version *since* of the store, and go on with it.
 
-        *known* are the slots that the caller will ask for: where others have removed one of them since, it gets a row
-        of zeros, so that what is asked for and what comes always fit each other.
+        Where others remove any of it later, it gets a row of zeros, so that what is asked for and what comes always
+        fit each other.
         """
         assert self._home is not None
-        self._known = known
-        found = self._home.vector_set(self._field)
-        if found is None:
-            self._count = 0
-            return
-        (number, dim, _, following), count = found
-        if number != self._number:
-            self._number, self._graph, self._warned = number, False, False
-        self.dim, self._next, self._count = dim, following, count
+        changes = self._home.slots_since(self._field, since)
+        if changes.reset:
+            self._known = changes.slots
+        else:
+            self._known = np.concatenate([self._without(changes.removed), changes.slots])
+        if changes.found is not None:
+            if changes.found.number != self._number:
+                self._number, self._graph, self._warned = changes.found.number, False, False
+            self.dim, self._next = changes.found.dim, changes.found.next_slot
+        return changes
+
+    def _without(self, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.setdiff1d(self._known, removed, assume_unique=True) if len(removed) else self._known
 
     @property
     def mode(self) -> str:
         """How a search among all vectors compares now: "float32" (every one) or "hnsw" (where a graph leads)."""
-        return "hnsw" if self._count > EXACT and self._graph else "float32"
+        return "hnsw" if len(self) > EXACT and self._graph else "float32"
 
     def add(self, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Do nothing: the store has written them, in the transaction of what they belong to."""
@@ -127,12 +130,12 @@ class PgVectorIndex:
         """Do nothing: the store has removed them."""
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._known)
 
     @property
     def ntotal(self) -> int:
         """The number of vectors, under the name that FAISS gives it."""
-        return self._count
+        return len(self)
 
     def save(self, path: str, stamp: dict[str, object]) -> None:
         """Refuse: there is nothing that a file could be for."""
@@ -165,7 +168,7 @@ class PgVectorIndex:
             if not ascending(allowed):
                 raise InvalidInput("The slots that are allowed must ascend.")
             allowed = allowed[(allowed >= 0) & (allowed < self._next)]
-        most = self._count if allowed is None else min(self._count, len(allowed))
+        most = len(self) if allowed is None else min(len(self), len(allowed))
         k = min(k, most)
         if k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -185,7 +188,7 @@ class PgVectorIndex:
         if not len(wanted):
             return np.empty((0, self.dim), np.float32)
         found, rows = self._ask(sql, [wanted.tolist()])
-        if self._known is None or len(found) == len(wanted):
+        if len(found) == len(wanted):
             return rows
         wanted = wanted[np.isin(wanted, self._known)]
         whole = np.zeros((len(wanted), self.dim), np.float32)
@@ -264,29 +267,29 @@ class PgVectorIndex:
             return False
         if not self._graph:
             self._graph = self._home.graph_of(self._number)
-            if not self._graph and not self._home.read_only and self._count <= _AT_A_SEARCH:
+            if not self._graph and not self._home.read_only and len(self) <= _AT_A_SEARCH:
                 self.build()
             elif not self._graph and not self._warned:
                 self._warned = True
                 log.warning(
                     "%r holds %d vectors of %r without an HNSW graph, so that every search compares all of them. Make "
                     "one with: raeburnmemory --db %s reindex",
-                    self._home.location, self._count, self._field, shlex.quote(self._home.location),
+                    self._home.location, len(self), self._field, shlex.quote(self._home.location),
                 )  # fmt: skip
         return self._graph
 
     def build(self) -> None:
         """Make the HNSW graph if there are enough vectors for it to be of use, while others read and write."""
         assert self._home is not None
-        if self._count <= EXACT or self.dim > _WIDEST:
+        if len(self) <= EXACT or self.dim > _WIDEST:
             return
-        log.info("Making an HNSW graph over %d vectors in %r.", self._count, self._home.location)
+        log.info("Making an HNSW graph over %d vectors in %r.", len(self), self._home.location)
         operators = "vector_cosine_ops" if self.dim <= _WIDE else "halfvec_cosine_ops"
         self._graph = self._home.make_graph(
             self._number,
             f"(vector::{self._kind}) {operators}",
             f"m = {_DEGREE}, ef_construction = {_EFFORT}",
-            bytes_needed=int(1.3 * self._count * (4 * self.dim + 16 * _DEGREE + 200)),
+            bytes_needed=int(1.3 * len(self) * (4 * self.dim + 16 * _DEGREE + 200)),
         )
 
 

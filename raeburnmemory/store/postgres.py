@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
@@ -124,13 +124,16 @@ class PostgresStore(Reading):
         with self._translated():
             return work(frozen)
 
-    def _read_at_once(self, work: Callable[[Session], Found]) -> Found:
+    def _read_at_once(self, ask: Callable[[Session], Any], work: Callable[[Session, Any], Found]) -> Found:
         def at_once(db: Session) -> Found:
-            if db.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                return work(db)
-            db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            found = work(db)
-            db.execute("COMMIT")
+            alone = db.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            with pipeline(db):  # the beginning goes along with the first questions
+                if alone:
+                    db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                asked = ask(db)
+            found = work(db, asked)
+            if alone:
+                db.execute("COMMIT")
             return found
 
         return self._read(at_once)

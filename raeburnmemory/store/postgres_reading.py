@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ..nodes import Where
     from .postgres_sessions import Session
 
-__all__ = ["GRAPH", "Reading"]
+__all__ = ["GRAPH", "Reading", "SlotChanges"]
 
 _BLOCK = 4096  # vectors per query
 _PAGE = 2000  # nodes or edges per query
@@ -38,6 +39,21 @@ _EDGE = (
 )
 
 Found = TypeVar("Found")
+Asked = Any  # a cursor, or several
+
+
+class SlotChanges(NamedTuple):
+    """What happened to the slots of a field: those `removed`, those that came, with the rows of their nodes.
+
+    `found` is the set of the field, None if it has no vectors. `reset`: forget every slot first.
+    """
+
+    version: int
+    found: VectorSet | None
+    reset: bool
+    removed: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 class Reading:
@@ -49,24 +65,15 @@ class Reading:
         """Do *work* with a session, again with another one if that was lost."""
         raise NotImplementedError
 
-    def _read_at_once(self, work: Callable[[Session], Found]) -> Found:
-        """Do *work* so that all it reads is of one version."""
+    def _read_at_once(self, ask: Callable[[Session], Asked], work: Callable[[Session, Asked], Found]) -> Found:
+        """Let *ask* send questions, and *work* get the answers and ask more, so that all is of one version."""
         raise NotImplementedError
 
     def _query(self, sql: str, values: Sequence[Any] = (), *, binary: bool = False) -> list[tuple[Any, ...]]:
         return self._read(lambda db: db.execute(sql, values, binary=binary).fetchall())
 
-    def _columns(self, sql: str, values: Sequence[Any], count: int) -> list[NDArray[np.int64]]:
-        """Return what a query gives, columns of bigint without NULLs, by COPY: millions are no Python objects then."""
-
-        def read(db: Session) -> bytes:
-            with db.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)", values) as out:
-                return b"".join(bytes(part) for part in out)
-
-        # postgresql.org/docs/current/sql-copy.html: a head of 19 bytes, rows with the length before each value, an end.
-        cells: list[Any] = [part for n in range(count) for part in ((f"size{n}", ">i4"), (f"value{n}", ">i8"))]
-        rows = np.frombuffer(self._read(read)[19:-2], np.dtype([("columns", ">i2"), *cells]))
-        return [rows[f"value{n}"].astype(np.int64) for n in range(count)]
+    def _numbers(self, sql: str, values: Sequence[Any], count: int) -> list[NDArray[np.int64]]:
+        return self._read(lambda db: _columns(db, sql, values, count))
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query over the tables, for who looks after them."""
@@ -81,33 +88,39 @@ class Reading:
     def changes(self, since: int) -> Changes:
         """Return what happened to nodes and edges after version *since*."""
         version = self.version()
-        return Changes(version) if since >= version else self._read_at_once(lambda db: _changes(db, since))
+        if since >= version:
+            return Changes(version)
+        return self._read_at_once(lambda db: (_ask_state(db), _ask_log(db, since)), partial(_changes, since))
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""
-
-        def look(db: Session) -> tuple[int, VectorSet | None, list[dict[str, Any]] | None]:
-            with pipeline(db):
-                state = db.execute("SELECT version FROM state")
-                rows = db.execute(
-                    "SELECT number, dim, reset_at, next_slot FROM sets WHERE field = %s", (escaped(field),)
-                )
-            found = rows.fetchone()
-            kept = None if found is None or since < found[2] else _log(db, since)
-            (version,) = state.fetchall()[0]
-            return version, None if found is None else VectorSet(*found), kept
-
-        version, found, entries = self._read_at_once(look)
+        version, found, entries = self._read_at_once(
+            partial(_ask_vectors, field, since), lambda _, asked: _vector_log(since, asked)
+        )
         nothing = np.empty(0, np.int64)
         if found is None:
             return VectorChanges(version, since < version, nothing, iter(()))
         if entries is None:
             return VectorChanges(version, True, nothing, self._blocks(found, 0, found.next_slot))
-        spans = [entry["added"][field] for entry in entries if field in entry.get("added", {})]
-        gone = {slot for entry in entries for slot in entry.get("dropped", {}).get(field, ())}
-        low, high = (spans[0][0], spans[-1][1] + 1) if spans else (0, 0)
-        removed = np.array(sorted(slot for slot in gone if slot < low or not spans), np.int64)
+        low, high, removed = _came_and_went(field, entries)
         return VectorChanges(version, False, removed, self._blocks(found, low, high))
+
+    def slots_since(self, field: str, since: int) -> SlotChanges:
+        """Return what `vectors` does, without the vectors: which slots came and went, and how they lie in the table."""
+
+        def look(db: Session, asked: tuple[Any, ...]) -> SlotChanges:
+            version, found, entries = _vector_log(since, asked)
+            nothing = np.empty(0, np.int64)
+            if found is None:
+                return SlotChanges(version, None, True, nothing, nothing, nothing)
+            low, high, removed = (0, found.next_slot, nothing) if entries is None else _came_and_went(field, entries)
+            slots, rows = nothing, nothing
+            if high > low:
+                sql = 'SELECT slot, "row" FROM vectors WHERE "set" = %s AND slot >= %s AND slot < %s ORDER BY slot'
+                slots, rows = _columns(db, sql, (found.number, low, high), 2)
+            return SlotChanges(version, found, entries is None, removed, slots, rows)
+
+        return self._read_at_once(partial(_ask_vectors, field, since), look)
 
     def _blocks(self, found: VectorSet, low: int, high: int) -> Iterator[VectorBlock]:
         """Yield the vectors at slots from *low* up to *high*, each block one query."""
@@ -141,17 +154,8 @@ class Reading:
         sql = (
             'SELECT v.slot, v."row" FROM vectors v JOIN sets s ON s.number = v."set" WHERE s.field = %s ORDER BY v.slot'
         )
-        slots, rows = self._columns(sql, (escaped(field),), 2)
+        slots, rows = self._numbers(sql, (escaped(field),), 2)
         return slots, rows
-
-    def vector_set(self, field: str) -> tuple[VectorSet, int] | None:
-        """Return the set of *field* and how many vectors it holds, None if there is none."""
-        sql = (
-            'SELECT number, dim, reset_at, next_slot, (SELECT count(*) FROM vectors v WHERE v."set" = number) '
-            "FROM sets WHERE field = %s"
-        )
-        rows = self._query(sql, (escaped(field),))
-        return (VectorSet(*rows[0][:4]), rows[0][4]) if rows else None
 
     def vectors_by(
         self, sql: str, values: Sequence[Any], dim: int, settings: Sequence[str] = ()
@@ -249,7 +253,7 @@ class Reading:
             return np.array([node.row for node in self.nodes(where)], np.int64)
         conditions, values = self._conditions(where, time.time())
         sql = f'SELECT "row" FROM nodes WHERE {conditions} AND "row" > %s ORDER BY "row"'
-        return self._columns(sql, (*values, where.after_row), 1)[0]
+        return self._numbers(sql, (*values, where.after_row), 1)[0]
 
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
@@ -393,11 +397,49 @@ class Reading:
         return [unescaped(node_id) for (node_id,) in rows]
 
 
-def _changes(db: Session, since: int) -> Changes:
-    (version,) = db.execute("SELECT version FROM state").fetchall()[0]
+def _ask_state(db: Session) -> Asked:
+    return db.execute("SELECT version FROM state")
+
+
+def _ask_log(db: Session, since: int) -> Asked | None:
+    if since < 0:
+        return None
+    return db.execute("SELECT version, changes FROM log WHERE version > %s ORDER BY version", (since,))
+
+
+def _ask_vectors(field: str, since: int, db: Session) -> tuple[Any, ...]:
+    found = db.execute("SELECT number, dim, reset_at, next_slot FROM sets WHERE field = %s", (escaped(field),))
+    return _ask_state(db), _ask_log(db, since), found
+
+
+def _vector_log(since: int, asked: tuple[Any, ...]) -> tuple[int, VectorSet | None, list[dict[str, Any]] | None]:
+    """Return the version, the set of a field, and what happened since, None if that is not known or was reset."""
+    ((version,),), row = asked[0].fetchall(), asked[2].fetchone()
+    found = None if row is None else VectorSet(*row)
+    entries = None if found is None or since < found.reset_at else _entries(asked[1], since)
+    return version, found, entries
+
+
+def _entries(asked: Asked | None, since: int) -> list[dict[str, Any]] | None:
+    """Return the entries of the log after version *since*, None if not all of them are kept."""
+    rows = None if asked is None else asked.fetchall()
+    if rows is None or (rows and rows[0][0] != since + 1):
+        return None
+    return [json.loads(changes) for _, changes in rows]
+
+
+def _came_and_went(field: str, entries: Sequence[dict[str, Any]]) -> tuple[int, int, NDArray[np.int64]]:
+    """Return between which slots new ones are, and which of those before are gone."""
+    spans = [entry["added"][field] for entry in entries if field in entry.get("added", {})]
+    gone = {slot for entry in entries for slot in entry.get("dropped", {}).get(field, ())}
+    low, high = (spans[0][0], spans[-1][1] + 1) if spans else (0, 0)
+    return low, high, np.array(sorted(slot for slot in gone if slot < low or not spans), np.int64)
+
+
+def _changes(since: int, db: Session, asked: tuple[Any, ...]) -> Changes:
+    ((version,),), entries = asked[0].fetchall(), _entries(asked[1], since)
     if since >= version:
         return Changes(version)
-    entries = _log(db, since)
     if entries is None:
         return Changes(version, reset=True)
     nodes = [row for entry in entries for row in entry.get("nodes", ())]
@@ -414,14 +456,14 @@ def _changes(db: Session, since: int) -> Changes:
     )
 
 
-def _log(db: Session, since: int) -> list[dict[str, Any]] | None:
-    """Return the entries after version *since*, None if not all of them are kept."""
-    if since < 0:
-        return None
-    rows = db.execute("SELECT version, changes FROM log WHERE version > %s ORDER BY version", (since,)).fetchall()
-    if rows and rows[0][0] != since + 1:
-        return None
-    return [json.loads(changes) for _, changes in rows]
+def _columns(db: Session, sql: str, values: Sequence[Any], count: int) -> list[NDArray[np.int64]]:
+    """Return what a query gives, columns of bigint without NULLs, by COPY: millions are no Python objects then."""
+    with db.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)", values) as out:
+        raw = b"".join(bytes(part) for part in out)
+    # postgresql.org/docs/current/sql-copy.html: a head of 19 bytes, rows with the length before each value, an end.
+    cells: list[Any] = [part for n in range(count) for part in ((f"size{n}", ">i4"), (f"value{n}", ">i8"))]
+    rows = np.frombuffer(raw[19:-2], np.dtype([("columns", ">i2"), *cells]))
+    return [rows[f"value{n}"].astype(np.int64) for n in range(count)]
 
 
 def _node(row: tuple[Any, ...]) -> Node:
