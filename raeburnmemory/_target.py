@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import InvalidInput, ReadOnly, StoreMissing
+from .store import is_postgres
 
 if TYPE_CHECKING:
     from .memory_graph import MemoryGraph
@@ -40,6 +41,15 @@ class Target:
         """The file that was named, or the one that is meant where none was."""
         return HOME if self.db is None else self.db
 
+    @property
+    def shown(self) -> str:
+        """The path for a message: of a URL without its password."""
+        if not is_postgres(self.path):
+            return self.path
+        from .store.postgres_url import parse
+
+        return parse(self.path).shown
+
     def open(self, *, read_only: bool = False, **options: Any) -> MemoryGraph:
         """Open the memory, creating it unless *read_only*."""
         from .memory_graph import MemoryGraph
@@ -62,12 +72,13 @@ class Target:
 def existing(ctx: typer.Context, *, read_only: bool) -> MemoryGraph:
     """Open a memory that must be there: a mistyped path is an error, not a new memory."""
     target: Target = ctx.obj
-    is_file = target.path not in {"", ":memory:"} and "://" not in target.path  # of others, opening says what is wrong
-    if is_file and not target.exists():
+    # Of what is no place for a memory, opening says what is wrong.
+    is_place = target.path not in {"", ":memory:"} and ("://" not in target.path or is_postgres(target.path))
+    if is_place and not target.exists():
         raise StoreMissing(
             errno.ENOENT,
-            f"There is no memory at {target.path!r}. Check the path, or make one with: "
-            f"{command_for(target.path)} add --prompt-text 'Hello'",
+            f"There is no memory at {target.shown!r}. Check the path, or make one with: "
+            f"{command_for(target.shown)} add --prompt-text 'Hello'",
         )
     return target.open(read_only=read_only)
 

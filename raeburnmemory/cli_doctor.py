@@ -1,4 +1,4 @@
-"""The commands that look after the files of a memory: verify, repair, backup, restore, compact, schema."""
+"""The commands that look after the files of a memory: verify, repair, backup, restore, copy, compact, schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._target import Json, Target, option
-from ._terminal import print_json, print_text, tell
+from ._terminal import print_json, print_text, progress_bar, tell
 
 if TYPE_CHECKING:
     from .doctor import Copied, Report
@@ -104,6 +104,28 @@ def restore(
     _show_copied("Restored", done, as_json=as_json)
 
 
+def copy(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A file, or the URL of a PostgreSQL database.")],
+    as_json: Json = False,
+) -> None:
+    """Copy the memory to another one, of any kind: JSON, SQLite or PostgreSQL. Both are compared at the end.
+
+    TARGET must be new or empty; postgresql://me@localhost/memories is a database. Cut short, the same command goes on
+    where it was.
+
+    [bold]Example[/bold]
+
+      raeburnmemory --db graph.json copy memory.db
+    """
+    from . import doctor
+
+    here: Target = ctx.obj
+    with progress_bar("Copying") as progress:
+        done = doctor.copy(_path(ctx), os.path.expanduser(target), timeout=here.timeout, progress=progress)
+    _show_copied("Copied", done, as_json=as_json)
+
+
 def compact(ctx: typer.Context, as_json: Json = False) -> None:
     """Give back the room on the disk that the memory does not need.
 
@@ -184,5 +206,5 @@ def _show_copied(verb: str, done: Copied, *, as_json: bool) -> None:
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to *app*, under the heading *panel* of its help."""
-    for command in (verify, repair, backup, restore, compact, vacuum, schema):
+    for command in (verify, repair, backup, restore, copy, compact, vacuum, schema):
         app.command(rich_help_panel=panel)(command)

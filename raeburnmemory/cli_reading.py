@@ -389,6 +389,8 @@ def export(
             path = os.path.realpath(os.path.expanduser(output))
             if path == memory.db_path:
                 raise InvalidInput(f"{output!r} is the memory itself. Leave --output out, or name another file.")
+        elif memory.storage_backend == "postgres" and not as_json:
+            raise InvalidInput(f"{memory.db_path!r} has no file to bring up to date. Name one: --output graph.json")
         data = memory.export(path, all_namespaces=all_namespaces)
         beside = ".json" if memory.storage_backend == "sqlite" else ""
     if as_json:

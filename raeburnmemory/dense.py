@@ -84,7 +84,7 @@ class Dense:
     def __init__(self, store: Store, model: Any, index: Any, embedder: Embedder | None = None) -> None:
         self._store = store
         self._lock = Mutex()
-        maker = index if callable(index) else index_maker(index)
+        maker = index if callable(index) else index_maker(index, location=store.location)
         self.index_name = str(getattr(maker, "name", None) or getattr(maker, "__name__", "custom"))
         self._new_index: Callable[[int], VectorIndex] = maker.connected() if hasattr(maker, "connected") else maker
         self._indexes: dict[str, FieldIndex] = {}
@@ -325,6 +325,8 @@ class Dense:
             for field in {PROMPT, *self._indexes, *fields}:
                 (self._indexes.get(field) or FieldIndex(self._store, field, self._new_index)).drop()
             self._indexes, self._filled = {}, (-1, {})
+            for field in sorted({PROMPT, *fields}):
+                self._cached(field).build()
             return self.size()
 
     def catch_up_elsewhere(self) -> None:
@@ -497,6 +499,9 @@ class Dense:
                 values = np.full(len(rows), np.nan, np.float32)
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
                     slots, at = cached.places_of(rows)
+                    if not exact and hasattr(cached.index, "products"):
+                        np.fmax.at(values, at, cached.index.products(slots, query))
+                        continue
                     for start in range(0, len(slots), _BLOCK):
                         some = slice(start, start + _BLOCK)
                         vectors = cached.get(slots[some])

@@ -22,6 +22,7 @@
         ├── StoreTooNew (RuntimeError)         written by a newer version of this library
         ├── NotAStore (ValueError)             a file or folder of something else
         ├── ErasureIncomplete (RuntimeError)   forgotten, but older copies may still hold it
+        ├── StoreUnreachable (ConnectionError)  the server does not answer, or lets nobody in
         └── StoreWriteFailed (OSError)         the disk refused: full, forbidden, broken
 
 Each is also the builtin in brackets, so that code that knows only builtins catches it.
@@ -59,6 +60,7 @@ __all__ = [
     "StoreError",
     "StoreMissing",
     "StoreTooNew",
+    "StoreUnreachable",
     "StoreWriteFailed",
     "UnknownBackend",
 ]
@@ -169,6 +171,13 @@ class ErasureIncomplete(StoreError, RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.report, self.files)
+
+
+class StoreUnreachable(StoreError, ConnectionError):
+    """The server of a store does not answer, or lets nobody in. Takes an error number and a message, like `OSError`."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class StoreWriteFailed(StoreError, OSError):

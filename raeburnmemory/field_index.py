@@ -68,6 +68,23 @@ class _Paired(Protocol):
         """Return the numbers of vectors, the slots and the scores of all pairs above *threshold*."""
 
 
+class _Slots(Protocol):
+    """What happened to slots after a version."""
+
+    version: int
+    reset: bool
+    removed: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+class _InStore(Protocol):
+    """An index over the store's own vectors."""
+
+    def follow(self, since: int) -> _Slots:
+        """Return what came and went after a version, and go on with it."""
+
+
 class Alike(NamedTuple):
     """One block of a namespace's vectors, each compared with all before it.
 
@@ -121,6 +138,8 @@ class FieldIndex:
             index.source = self._truth
         if hasattr(index, "keep_for"):
             cast("RemoteIndex", index).keep_for(self._owner())
+        if hasattr(index, "bind"):
+            index.bind(self._store, self._field)
         return index
 
     def _owner(self) -> Owner:
@@ -149,6 +168,13 @@ class FieldIndex:
         self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
         self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
         self._single = True  # and no row has two of them
+
+    def _take_out(self, removed: NDArray[np.int64]) -> None:
+        gone = np.searchsorted(self.slots, removed)
+        gone = gone[gone < self._count]
+        gone = gone[np.isin(self.slots[gone], removed)]
+        self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
+        self._count = len(self._slots)
 
     def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Note whose vectors are at *slots*, which are greater than all before."""
@@ -179,6 +205,9 @@ class FieldIndex:
     def catch_up(self, version: int) -> None:
         """Bring the index to the version of the store, which was *version* a moment ago."""
         if version == self._version:
+            return
+        if hasattr(self.index, "in_store"):
+            self._follow()
             return
         for last in (False, True):
             try:
@@ -220,11 +249,7 @@ class FieldIndex:
             remote.reaching(changes.version, self._store.mark(changes.version))
         if len(changes.removed) and not changes.reset:
             self.index.remove(changes.removed)
-            gone = np.searchsorted(self.slots, changes.removed)
-            gone = gone[gone < self._count]
-            gone = gone[np.isin(self.slots[gone], changes.removed)]
-            self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
-            self._count = len(self._slots)
+            self._take_out(changes.removed)
             self._unsaved += len(changes.removed)
         known = int(self.slots[-1]) if self._count else -1
         for block in changes.blocks:
@@ -286,6 +311,21 @@ class FieldIndex:
     def get(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of those of *slots* (ascending) that are present."""
         return self._asked(lambda index: index.get(slots))
+
+    def _follow(self) -> None:
+        """Learn which slots there are, of an index whose vectors are in the store: none of them has to be read."""
+        changes = cast("_InStore", self.index).follow(self._version)
+        if changes.reset:
+            self._forget_all()
+        elif len(changes.removed):
+            self._take_out(changes.removed)
+        self._know(changes.slots, changes.rows)
+        self._order, self._version = None, changes.version
+
+    def build(self) -> None:
+        """Let an index that prepares itself at leisure do so."""
+        if hasattr(self.index, "build"):
+            self.index.build()
 
     def rows_of(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the node row of each of *slots*, -1 for one that is gone."""

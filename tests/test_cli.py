@@ -54,6 +54,7 @@ COMMANDS = [
     "repair",
     "backup",
     "restore",
+    "copy",
     "compact",
     "vacuum",
     "schema",

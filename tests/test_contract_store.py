@@ -30,7 +30,7 @@ def named(value):
 BIG = {"store_many", "store_texts", "store_where", "vectors_many"}  # they hold no surprise for a second handle
 RUNS = [
     ("memory", ""),
-    *((backend, mode) for mode in MODES for backend in ("json", "sqlite")),
+    *((backend, mode) for mode in MODES for backend in ("json", "sqlite", "postgres")),
     ("json-npy", "reopening"),  # the vectors' file is all that differs
     ("sqlite-pgvector", "reopening"),  # and here their form
 ]
@@ -50,18 +50,18 @@ def test_contract(backend, mode, check, place):
 
 
 @pytest.mark.parametrize("check", PLACE_CHECKS, ids=named)
-@pytest.mark.parametrize("backend", STORE_FILES)
+@pytest.mark.parametrize("backend", [*STORE_FILES, "postgres"])
 def test_place(backend, check, place):
     check(place(backend))
 
 
-@pytest.mark.parametrize("backend", STORE_FILES)
+@pytest.mark.parametrize("backend", [*STORE_FILES, "postgres"])
 def test_read_only(backend, place):
     opener = place(backend)
     check_read_only(opener, lambda: opener(read_only=True))
 
 
-@pytest.mark.parametrize("backend", [*STORE_FILES, "memory"])
+@pytest.mark.parametrize("backend", [*STORE_FILES, "postgres", "memory"])
 def test_protocol(backend, place):
     store = place(backend)()
     assert isinstance(store, Store)
@@ -316,3 +316,48 @@ def test_sqlite_tables(place, tmp_path):
         ]
         past = db.execute("SELECT n.id, h.text, h.attributes FROM history h JOIN nodes n USING (row)").fetchall()
         assert [(*old[:2], json.loads(old[2])) for old in past] == [("p", "old", {"n": 1})]
+
+
+def test_postgres_tables(place, postgres_url):
+    """Read back with SQL alone; a key is what the documentation says it is."""
+    psycopg = pytest.importorskip("psycopg", reason="a PostgreSQL store needs psycopg")
+    store = place("postgres")()
+    fill(store)
+    with psycopg.connect(postgres_url.partition("&schema=")[0], autocommit=True) as db:
+        db.execute("SELECT set_config('search_path', quote_ident(%s) || ', public', false)", (store._address.schema,))
+        assert db.execute("SELECT version, (SELECT max(version) FROM log) FROM state").fetchone() == (3, 3)
+        nodes = db.execute(
+            'SELECT namespace, id, kind, text, attributes, expires_at FROM nodes ORDER BY "row"'
+        ).fetchall()
+        assert nodes == [
+            ("default", "p", "prompt", "new", {"n": 2}, 4e9),
+            ("default", "r", "response", "ünï \x1a0 \U0001f98a", {"deep": {"x": [1, None, True, 1.5]}}, None),
+            ("wörk", "p", "prompt", "other p", {}, None),
+            ("default", "s", "session", None, {}, None),
+        ]
+        sql = (
+            "SELECT e.namespace, s.id, e.relation, t.id, e.data FROM edges e JOIN nodes s ON s.row = e.source "
+            "JOIN nodes t ON t.row = e.target ORDER BY e.row"
+        )
+        assert db.execute(sql).fetchall() == [
+            ("default", "p", "zz", "r", {"n": 1}),
+            ("default", "r", "back", "p", {}),
+            ("default", "p", "aa", "r", {"m": [2]}),
+            ("wörk", "p", "self", "p", {}),
+        ]
+        sql = (
+            'SELECT s.field, n.namespace, n.id, v.part, v.start, v."end", v.vector::text FROM vectors v '
+            'JOIN nodes n ON n.row = v.row JOIN sets s ON s.number = v."set" ORDER BY v."set", v.slot'
+        )
+        assert db.execute(sql).fetchall() == [
+            ("prompt", "wörk", "p", 0, 0, -1, "[0,1,0]"),
+            ("prompt", "default", "p", 0, 0, -1, "[0,0.6,0.8]"),
+            ("fact", "default", "r", 1, 2, 7, "[0,0,-1]"),
+        ]
+        past = db.execute("SELECT n.id, h.text, h.attributes FROM history h JOIN nodes n USING (row)").fetchall()
+        assert past == [("p", "old", {"n": 1})]
+        sql = (
+            "SELECT count(*) FROM nodes WHERE decode(replace(key::text, '-', ''), 'hex') = "
+            "substring(sha256(convert_to(namespace, 'UTF8') || '\\x00' || convert_to(id, 'UTF8')) for 16)"
+        )
+        assert db.execute(sql).fetchone() == (4,)

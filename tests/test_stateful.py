@@ -7,6 +7,7 @@ processes "die": the files are copied as they are, with or without half a line a
 import os
 import shutil
 import tempfile
+import uuid
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ from raeburnmemory.errors import EmbeddingsMissing, KindConflict, NodeNotFound
 
 # In memory, where there is such a folder: power is not what is cut here, and three quarters of the time went into syncs.
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-FILES = {"json": "m.json", "sqlite": "m.db", "memory": None}
+FILES = {"json": "m.json", "sqlite": "m.db", "postgres": "?", "memory": None}  # None: nothing is kept
 SPACES = ["default", "default", "other"]
 TIMES = [f"2026-01-0{day}T00:00:00+00:00" for day in range(1, 5)]
 
@@ -46,9 +47,10 @@ interactions = st.tuples(spoken, st.none() | spoken, agents, sessions, times)
 
 
 class Machine(RuleBasedStateMachine):
-    def __init__(self, backend, row):
+    def __init__(self, backend, row, server):
         super().__init__()
-        self.backend, self.row = backend, row
+        self.backend, self.row, self.server = backend, row, server
+        self.schema = f"machine{uuid.uuid4().hex}"
         row.rounds += 1
         self.folder = Path(tempfile.mkdtemp(dir=QUICK))
         self.models = {space: Model() for space in SPACES}
@@ -58,6 +60,8 @@ class Machine(RuleBasedStateMachine):
 
     def open(self, at, **options):
         place = self.folder / FILES[self.backend] if FILES[self.backend] else ":memory:"
+        if self.backend == "postgres":
+            place = f"{self.server}&schema={self.schema}"
         return MemoryGraph(place, fake_embedder, namespace=SPACES[at], **options)
 
     def teardown(self):
@@ -70,6 +74,14 @@ class Machine(RuleBasedStateMachine):
             for memory in self.memories:
                 memory.close()
             shutil.rmtree(self.folder)
+            if self.backend == "postgres":
+                self.sql("SET client_min_messages = warning; DROP SCHEMA " + self.schema + " CASCADE")
+
+    def sql(self, statement):
+        import psycopg
+
+        with psycopg.connect(self.server, autocommit=True) as db:
+            db.execute(statement)
 
     def pick(self, at):
         at %= len(self.memories)
@@ -288,6 +300,14 @@ class Machine(RuleBasedStateMachine):
     @rule(torn=st.sampled_from([b"", b"0", b'deadbeef {"version":', b"\0" * 9]))
     def crash(self, torn):
         self.row.injected += 1
+        if self.backend == "postgres":  # every session is lost, and nobody is told
+            self.sql(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
+            )
+            for at in range(3):
+                self.check(at)
+            return
         old, dead = self.folder, self.memories
         self.folder = Path(tempfile.mkdtemp(dir=QUICK))
         for path in old.iterdir():
@@ -404,12 +424,14 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("backend", FILES)
-def test_any_history(backend):
+def test_any_history(backend, request):
+    server = request.getfixturevalue("postgres_server").uri if backend == "postgres" else None
+    how = {"suppress_health_check": list(HealthCheck)}
+    if backend == "postgres":  # each call is several journeys to a server
+        how["max_examples"] = max(5, settings.default.max_examples // 3)
     with rounds("any history", backend) as count:
         try:
-            run_state_machine_as_test(
-                partial(Machine, backend, count.row), settings=settings(suppress_health_check=list(HealthCheck))
-            )
+            run_state_machine_as_test(partial(Machine, backend, count.row, server), settings=settings(**how))
         except BaseException:
             count.row.wrong += 1
             raise

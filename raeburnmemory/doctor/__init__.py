@@ -1,4 +1,4 @@
-"""Looking after the files of a memory: verify, repair, back up, restore, make small, bring up to date.
+"""Looking after a memory: verify, repair, back up, restore, copy to another store, make small, bring up to date.
 
 >>> from raeburnmemory import doctor
 >>> doctor.verify("memory.db").sound
@@ -11,6 +11,7 @@ from .copies import backup, restore
 from .examine import verify
 from .mend import repair
 from .report import Compacted, Copied, FileFormat, Finding, Report, Schema
+from .transfer import copy
 from .upkeep import compact, schema
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Schema",
     "backup",
     "compact",
+    "copy",
     "repair",
     "restore",
     "schema",

@@ -8,8 +8,10 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._optional import extra
 from ..embed import BUILTIN, open_embedder
 from ..errors import MemoryGraphError
+from ..store import is_postgres
 from ..store._files import SWITCHING, alive, write_failed
 from .content import Content, check_content
 from .generation import parts_of
@@ -35,7 +37,8 @@ def verify(path: Any, *, embedding_model: Any = None) -> Report:
     Nothing is written, so that it works on files and in folders that are read-only, and while others use the memory.
     *embedding_model* is the model of the memory, if it is not `"builtin"`; it is asked only whether texts that have no
     vector could have one. What cannot be told is whether a text in a SQLite memory is another one than was written:
-    SQLite keeps no checksums. Compare `digests` with those of an earlier report for that.
+    SQLite keeps no checksums. Compare `digests` with those of an earlier report for that. Of a memory in a PostgreSQL
+    server its rows are looked at, as of one moment; its files are the server's business (data checksums, pg_amcheck).
 
     Raises:
         StoreMissing: Nothing is there.
@@ -43,6 +46,11 @@ def verify(path: Any, *, embedding_model: Any = None) -> Report:
         StoreTooNew: A newer version of this library wrote it.
         StoreWriteFailed: The system refused to read a file.
     """
+    if is_postgres(path):
+        with extra("postgres", module="psycopg"):
+            from .postgres_server import examine_server
+
+        return examine_server(path, lambda content, report: _embedder(content, embedding_model, report))
     return examine(find(path), embedding_model)
 
 

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import InvalidInput, NotAStore, StoreMissing, UnknownBackend
-from ..store import checked_path
+from ..store import checked_path, is_postgres
 from ..store._files import SWITCHING, database_is_free, write_failed
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ def find(location: Any, *, must_exist: bool = True) -> Place:
     name = checked_path(location)
     if name == ":memory:":
         raise InvalidInput("':memory:' has no files. Name the file of a memory.")
+    if is_postgres(name):
+        from .postgres_server import no_files
+
+        raise no_files(name)
     if "://" in name:
         raise UnknownBackend(f"{name.split('@')[-1]!r} is no file. Name the file of a memory.")
     # A link that leads in a circle cannot be followed: then it is the link itself that is damaged.

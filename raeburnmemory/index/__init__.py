@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 from .._optional import extra, installed
-from ..errors import MissingDependency, UnknownBackend
+from ..errors import InvalidInput, MissingDependency, UnknownBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ __all__ = [
     "open_index",
 ]
 
-IndexName = Literal["exact", "faiss", "qdrant"]
+IndexName = Literal["exact", "faiss", "pgvector", "qdrant"]
 
 
 @dataclass(frozen=True)
@@ -157,15 +157,25 @@ class RemoteIndex(VectorIndex, Protocol):
         """Delete what is there."""
 
 
-def index_name(name: str | None) -> str:
+def index_name(name: str | None, location: object = None) -> str:
     """Return the name of the index to use, without importing what is behind it.
 
-    None chooses `faiss` where it is installed and `exact` where it is not.
+    None chooses `faiss` where it is installed and `exact` where it is not; a memory at the *location* of a PostgreSQL
+    database has `pgvector` instead, because what is in the server need not be brought here to be searched.
 
     Raises:
         UnknownBackend: No index has that name.
+        InvalidInput: `pgvector` has no server at *location*.
         MissingDependency: The package behind it is not installed.
     """
+    in_server = isinstance(location, str) and location.startswith(("postgresql://", "postgres://"))
+    if name is None and in_server:
+        return "pgvector"
+    if name == "pgvector" and location is not None and not in_server:
+        raise InvalidInput(
+            f"vector_backend='pgvector' searches in a PostgreSQL server, and {str(location)!r} is no URL of one. "
+            f"Choose 'faiss' or 'exact', or name a URL that begins with postgresql://"
+        )
     if name is None:
         return "faiss" if installed("faiss") else "exact"
     if name not in get_args(IndexName):
@@ -191,15 +201,19 @@ class _Maker:
             from .exact import ExactIndex
 
             return ExactIndex(dim)
+        if self.name == "pgvector":
+            from .pgvector import PgVectorIndex
+
+            return PgVectorIndex(dim)
         with extra("", module="faiss"):
             from .faiss import FaissIndex
 
         return FaissIndex(dim)
 
 
-def index_maker(name: str | None, url: str = ":memory:") -> Any:
+def index_maker(name: str | None, url: str = ":memory:", location: object = None) -> Any:
     """Return what makes empty indexes called *name* (see `index_name`); *url* is where `qdrant` keeps them."""
-    name = index_name(name)
+    name = index_name(name, location)
     if name != "qdrant":
         return _Maker(name)
     with extra("qdrant", module="qdrant_client"):

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
+from .._optional import extra
 from ..errors import (
     InvalidInput,
     MemoryGraphError,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .sqlite_vectors import VectorFormat
 
 __all__ = [
+    "COPYING",
+    "COPYING_META",
     "ERASING",
     "SOURCE",
     "Durability",
@@ -45,14 +48,17 @@ __all__ = [
     "copy_store",
     "default_path",
     "finish_erasing",
+    "is_postgres",
     "open_store",
     "store_exists",
 ]
 
-StoreName = Literal["json", "sqlite", "memory"]
+StoreName = Literal["json", "sqlite", "postgres", "memory"]
 Durability = Literal["full", "process"]
 
 ERASING = "erasing"  # the key in meta of an erasure that is not through: the nodes, and whether copies may be deleted
+COPYING = "copying"  # the key in meta of a copy that is not through: of what, and how far it is
+COPYING_META = ("embedder", "graph", "top", "reembedding", "single_valued")  # what is said about a memory by itself
 SOURCE = "migrated_from"  # the key in meta of the store that this one was copied from: its file's name and its id
 
 
@@ -97,7 +103,7 @@ class Store(Protocol):
     """
 
     name: str
-    """The backend's name: `"json"`, `"sqlite"`, `"memory"`."""
+    """The backend's name: `"json"`, `"sqlite"`, `"postgres"`, `"memory"`."""
     location: str
     """Where it is, for messages: a path, a URL, `":memory:"`."""
     id: str
@@ -225,6 +231,11 @@ class Store(Protocol):
         """Leave everything in order for the next one to open it. Closing twice is fine."""
 
 
+def is_postgres(location: Any) -> bool:
+    """Tell whether *location* is the URL of a PostgreSQL server."""
+    return isinstance(location, str) and location.startswith(("postgresql://", "postgres://"))
+
+
 def default_path(backend: str | None) -> str:
     """Return where a memory is kept when nobody says where."""
     return os.path.join("~", ".raeburnbrain", "graph.db" if backend == "sqlite" else "graph.json")
@@ -238,14 +249,16 @@ def open_store(
     timeout: float = 30.0,
     durability: Durability = "full",
     vector_format: VectorFormat | None = None,
+    language: str = "english",
 ) -> Store:
     """Open the store at *location*, creating it unless *read_only*.
 
     The backend is taken from what an existing file holds, else from the suffix (.db, .sqlite and .sqlite3 are
     `sqlite`, all others `json`), unless it is named. `sqlite` with `x.json` means `x.db`; a memory in JSON files
-    beside a `sqlite` store that does not exist yet is copied into it. *durability* is what a write survives, see
-    `Store.durability`. *vector_format* is how a new `sqlite` store writes vectors: `"float32"`, or `"pgvector"` in the
-    binary form of that package.
+    beside a `sqlite` store that does not exist yet is copied into it. A URL that begins with `postgresql://` or
+    `postgres://` is `postgres`, where *language* is that of the full text search of a new store. *durability* is what a
+    write survives, see `Store.durability`. *vector_format* is how a new `sqlite` store writes vectors: `"float32"`, or
+    `"pgvector"` in the binary form of that package.
 
     Raises:
         UnknownBackend: No store has that name.
@@ -265,8 +278,26 @@ def open_store(
         from .memory import MemoryStore
 
         return MemoryStore()
+    if is_postgres(name):
+        from .postgres_url import parse
+
+        if backend not in {None, "postgres"}:
+            raise InvalidInput(
+                f"{parse(name).shown!r} is the URL of a postgres store, but storage_backend={backend!r} was asked for. "
+                f"Leave storage_backend out, or name a file."
+            )
+        if vector_format is not None:
+            raise InvalidInput(f"vector_format={vector_format!r} is for SQLite; PostgreSQL has pgvector's form anyway.")
+        with extra("postgres", module="psycopg"):
+            from .postgres import PostgresStore
+
+        return _without_pending(
+            PostgresStore(name, read_only=read_only, timeout=timeout, durability=durability, language=language)
+        )
     if "://" in name:
         raise UnknownBackend(f"No storage backend opens {name.split('@')[-1]!r}. Name a file, such as 'memory.db'.")
+    if backend == "postgres":
+        raise InvalidInput(f"A postgres store is named by a URL, postgresql://user@host/database, not by {name!r}.")
     path, older = _resolve(name, backend)
     found = _kind_of(path)
     if backend is not None and found is not None and found != backend:
@@ -303,6 +334,13 @@ _PATIENCE = 1.0  # seconds that opening waits for others who read what is to be 
 
 def _without_pending(store: Store) -> Store:
     """Complete an erasure that was cut short, if this store may be written."""
+    if (copying := store.meta(COPYING)) is not None:
+        import logging
+
+        logging.getLogger("raeburnmemory").warning(
+            "%r is a copy that was not finished (it got as far as the %s). Run copy again.",
+            store.location, copying.get("stage"),
+        )  # fmt: skip
     if store.read_only or store.meta(ERASING) is None:
         return store
     import logging
@@ -343,6 +381,11 @@ def finish_erasing(location: str | os.PathLike[str], timeout: float = 30.0) -> E
 def store_exists(location: str | os.PathLike[str], backend: str | None = None) -> bool:
     """Tell whether `open_store` would find a store at *location*, one to copy from included."""
     name = checked_path(location)
+    if is_postgres(name):
+        with extra("postgres", module="psycopg"):
+            from .postgres import postgres_exists
+
+        return postgres_exists(name)
     if name == ":memory:" or backend == "memory" or "://" in name:
         return False
     path, older = _resolve(name, backend)
@@ -509,6 +552,5 @@ def _copy(source: Store, target: Store, block: int) -> None:
                     ]
                 )
             )
-    keys = ("embedder", "graph", "top", "reembedding", "single_valued")
-    meta = {key: value for key in keys if (value := source.meta(key)) is not None}
+    meta = {key: value for key in COPYING_META if (value := source.meta(key)) is not None}
     target.write(Batch(meta=meta))
