@@ -224,6 +224,11 @@ def edit_header(path, change):
     name.write_text(json.dumps(header))
 
 
+def other_digit(raw):
+    """Return *raw* with another first digit: a 0 would be the right one in one journal of sixteen."""
+    return (b"1" if raw[:1] == b"0" else b"0") + raw[1:]
+
+
 def spoil_vector(path, make):
     """Write other numbers into the file of vectors, with the right digest."""
     from hashlib import sha256
@@ -277,7 +282,7 @@ JSON_DAMAGE = {
     "a time that is none": (
         lambda p: refold(p, lambda d: d["nodes"][0].update(timestamp="last spring")), {"time"}, "all"),
     "journal with a wrong checksum": (
-        lambda p: beside(p, ".journal").write_bytes(b"0" + beside(p, ".journal").read_bytes()[1:]), {"journal"}, "all"),
+        lambda p: beside(p, ".journal").write_bytes(other_digit(beside(p, ".journal").read_bytes())), {"journal"}, "all"),
     "journal empty": (lambda p: beside(p, ".journal").write_bytes(b""), {"journal"}, "all"),
     "journal an HTML page": (
         lambda p: beside(p, ".journal").write_bytes(b"<html>\n</html>\n"), {"journal"}, "all"),
