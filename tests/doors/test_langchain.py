@@ -106,9 +106,8 @@ def test_metadata_comes_back_as_it_was(memory):
 def test_metadata_come_back_in_another_process_too(tmp_path):
     with MemoryGraph(tmp_path / "g.json", "builtin") as memory:
         RaeburnVectorStore(memory).add_texts(["one"], [METADATA], ids=["1"])
-    script = "import sys, json; from raeburnmemory.langchain import RaeburnVectorStore as S; " + (
-        "print(json.dumps(S(sys.argv[1]).get_by_ids(['1'])[0].metadata))"
-    )
+    script = "import sys, json; from raeburnmemory.langchain import RaeburnVectorStore as S; "
+    script += "print(json.dumps(S(sys.argv[1]).get_by_ids(['1'])[0].metadata))"
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "g.json"],
         capture_output=True,
@@ -123,7 +122,7 @@ def test_metadata_come_back_in_another_process_too(tmp_path):
 def test_searches_agree_with_brute_force(memory):
     store = RaeburnVectorStore(memory, Words())
     rng = np.random.default_rng(3)
-    words = "red green blue round square small large cat dog bird".split()
+    words = ["red", "green", "blue", "round", "square", "small", "large", "cat", "dog", "bird"]
     texts = [" ".join(rng.choice(words, 4)) + f" {n}" for n in range(60)]
     metadatas = [{"n": n, "even": n % 2 == 0, "type": "abc"[n % 3]} for n in range(60)]
     keys = store.add_texts(texts, metadatas)
@@ -402,7 +401,7 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize("options", FILTERS, ids=lambda options: ",".join(options))
+@pytest.mark.parametrize("options", FILTERS, ids=",".join)
 def test_filters_are_those_of_recall_in_fields_and_in_calls(told, options):
     RaeburnVectorStore(told, collection="c").add_texts(["Ana and Ben"])
     expected = told.recall("what does Ana avoid, and Ben?", **options).ids
@@ -750,7 +749,7 @@ def test_what_one_face_writes_the_others_find(memory):
     store.add_texts(["zebra three"])
     history.add_messages([HumanMessage("zebra four"), AIMessage("zebra five")])
     model_that_says(AIMessage("zebra seven")).invoke("zebra six", {"callbacks": [handler]})
-    everything = {f"zebra {n}" for n in "one two three four five six seven".split()}
+    everything = {f"zebra {n}" for n in ["one", "two", "three", "four", "five", "six", "seven"]}
     assert set(memory.recall("zebra", 50).texts) == everything
     assert {one.page_content for one in retriever.invoke("zebra")} == everything
     assert set(memory.similar("zebra", 50, kinds=None).texts) == everything
