@@ -31,6 +31,7 @@ from .nodes import (
     SESSION,
     SUPERSEDES,
     Where,
+    collection_of,
 )
 from .passages import indexed_text, speaker
 from .records import time_of
@@ -140,6 +141,8 @@ class Corpus:
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
         self._said, self._said_at = np.empty(0, np.float32), -1
         self._earliest, self._earliest_at = math.nan, -1
+        self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
+        self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
         if parts is None:
             self._room = {name: np.empty(16, kind) for name, (kind, _) in _COLUMNS.items()}
@@ -218,6 +221,16 @@ class Corpus:
             self._table[self.rows[there]] = there
             self._table_of = self.version
         return self._table[np.minimum(rows, len(self._table) - 1)]
+
+    def in_collections(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell of every node whether it is in one of these collections, which its id says."""
+        known = len(self._collected)
+        if known < self._n:
+            codes = self._collections
+            named = (collection_of(self.ids[number]) for number in range(known, self._n))
+            fresh = [-1 if name is None else codes.setdefault(name, len(codes)) for name in named]
+            self._collected = np.concatenate([self._collected, np.array(fresh, np.int32)])
+        return np.isin(self._collected, [self._collections[name] for name in names if name in self._collections])
 
     def members(self, session: int) -> list[int]:
         """Return what was said in a session, in order; not to be changed."""

@@ -513,6 +513,18 @@ class Dense:
                 found.append(values)
         return found[0], found[1]
 
+    def vectors(self, rows: Sequence[int], version: int) -> dict[int, NDArray[np.float32]]:
+        """Return the vectors of whole texts of the nodes at *rows* (ascending), of those that have one."""
+        found: dict[int, NDArray[np.float32]] = {}
+        if (lost := self.lost()) is not None:
+            raise EmbeddingsMissing(lost)
+        with self._lock:
+            for cached in self._holding(version, passages=False) if rows else ():
+                slots, at = cached.places_of(np.array(rows, np.int64))
+                vectors = np.array(cached.index.get(slots))
+                found.update(zip((rows[place] for place in at.tolist()), vectors, strict=True))
+        return found
+
     def _nearest_in(
         self,
         cached: FieldIndex,

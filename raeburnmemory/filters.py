@@ -22,7 +22,8 @@ def condition(where: Mapping[str, Any]) -> Condition:
     An entry is a name with a value (equal to it) or with operators: `eq`, `ne`, `in` (one of a list), `gt`, `gte`,
     `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that item)
     and `exists` (true or false). `and` and `or` take a list of such dicts, `not` takes one. A node without the
-    attribute fulfils `ne` and `exists: false` only.
+    attribute fulfils `ne` and `exists: false` only. A name that no attribute has leads into nested objects at its
+    dots: `metadata.author` is `author` in `metadata`.
 
     Raises:
         InvalidInput: It cannot be understood; the message names the entry.
@@ -70,7 +71,20 @@ def _operator(name: str, operator: str, operand: Any) -> Condition:
     if operator in {"gt", "gte", "lt", "lte"} and not (_number(operand) or isinstance(operand, str)):
         raise InvalidInput(f"{operator!r} for {name!r} in where takes a number or a string, not {shown(operand)}.")
     test = _OPERATORS[operator]
-    return lambda attributes: test(attributes.get(name, _MISSING), operand)
+    return lambda attributes: test(_found(attributes, name), operand)
+
+
+def _found(attributes: Any, name: str) -> Any:
+    """Return what is under *name*, or where its dots lead; `_MISSING` if that is nowhere."""
+    if name in attributes:
+        return attributes[name]
+    at = name.find(".")
+    while at >= 0:
+        inner = attributes.get(name[:at])
+        if isinstance(inner, Mapping) and (value := _found(inner, name[at + 1 :])) is not _MISSING:
+            return value
+        at = name.find(".", at + 1)
+    return _MISSING
 
 
 def _number(value: Any) -> bool:

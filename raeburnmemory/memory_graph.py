@@ -47,10 +47,13 @@ from .records import (
     checked_id,
     checked_ids,
     checked_text,
+    conversation,
     interaction,
     message,
+    new_id,
     several,
     shown,
+    stated,
     utc,
 )
 from .store import default_path, open_store, store_exists
@@ -59,6 +62,9 @@ from .writer import Chosen, Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from .context import Context
     from .doctor import Copied
@@ -295,6 +301,60 @@ class MemoryGraph:
             self._writer.record([record], allow_unembedded=allow_unembedded)
         return record.ids
 
+    def add_messages(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        session_id: str | None = None,
+        *,
+        progress: Callable[[int, int], Any] | None = None,
+        allow_unembedded: bool = False,
+    ) -> list[Recorded]:
+        """Record many messages in one transaction: all of them or, if anything is wrong, none.
+
+        Each is a dict of the arguments of `add_message`, in the order in which they were said; *session_id* is that of
+        those that name none. *progress* is as in `add_many`.
+        """
+        if isinstance(messages, (str, Mapping)) or not isinstance(messages, Iterable):
+            raise InvalidInput(f"The messages must be a list of dicts, not {shown(messages)}.")
+        given = []
+        for number, one in enumerate(messages):
+            if not isinstance(one, Mapping):
+                raise InvalidInput(f"Message {number} must be a dict of the arguments of add_message: {shown(one)}.")
+            given.append({**one, "id": new_id() if one.get("id") is None else one["id"]})
+        with no_collections():
+            records = self._writer.converse(
+                lambda: conversation(given, session_id, self._writer.answered_by, self.namespace),
+                allow_unembedded=allow_unembedded,
+                progress=progress,
+            )
+        return [record.ids for record in records]
+
+    def put(
+        self,
+        nodes: Iterable[Node | Mapping[str, Any]],
+        links: Iterable[Link | Sequence[str]] = (),
+        *,
+        vectors: Mapping[str, Any] | None = None,
+        progress: Callable[[int, int], Any] | None = None,
+        allow_unembedded: bool = False,
+    ) -> list[str]:
+        """Write nodes of any kind, and links between nodes, in one transaction; return the ids of those that are new.
+
+        Nodes are `Node` or dicts as `Node.to_dict` makes them, links are `Link` or tuples of source, target and
+        relation. A node that is there already under its id is replaced if it differs, in text, attributes or the time
+        at which it expires, and keeps its first timestamp; of agents and sessions only what is named is. *vectors* are
+        those of some nodes by their ids, made by the memory's model. The rest is as in `add_many`.
+
+        For documents and other things that bring ids of their own see `raeburnmemory.nodes.collected_id`.
+
+        Raises:
+            InvalidInput: Something cannot be stored.
+            KindConflict: An id belongs to another kind of node.
+            NodeNotFound: One end of a link does not exist.
+        """
+        record = stated(nodes, links, vectors, self.namespace)
+        return self._writer.put(record, allow_unembedded=allow_unembedded, progress=progress)
+
     def link(self, source: str, target: str, relation: str, **data: Any) -> None:
         """Add an edge between two nodes, with *data*; one that is there gets the new data.
 
@@ -501,6 +561,7 @@ class MemoryGraph:
         session: str | Sequence[str] | None = None,
         agent: str | Sequence[str] | None = None,
         speaker: str | Sequence[str] | None = None,
+        collection: str | Sequence[str] | None = None,
         since: Any = None,
         until: Any = None,
         where: Mapping[str, Any] | None = None,
@@ -517,9 +578,9 @@ class MemoryGraph:
         """Return what matters for *query*, best first: by meaning, by words, by what stands around it, and by time.
 
         Everything with a text can be found. *kinds* (of nodes), *session*, *agent* (what it said, and was asked),
-        *speaker* (a name, an agent's id, `"user"` or `"assistant"`), *since* (inclusive) and *until* (exclusive) say
-        what may be found, each one value or several; *where* is a condition on attributes such as
-        `{"stars": {"gte": 4}}`, see `raeburnmemory.filters.condition`. They hold before the best *k* are taken.
+        *speaker* (a name, an agent's id, `"user"` or `"assistant"`), *collection* (of documents), *since* (inclusive)
+        and *until* (exclusive) say what may be found, each one value or several; *where* is a condition on attributes
+        such as `{"stars": {"gte": 4}}`, see `raeburnmemory.filters.condition`. They hold before the best *k* are taken.
 
         *min_similarity* and *min_coverage* (0 to 1) leave out hits below: a question about something that was never
         said then finds nothing. *recency* (0 to 1) is the share of the score that newness has, which halves every
@@ -536,6 +597,7 @@ class MemoryGraph:
             session=session,
             agent=agent,
             speaker=speaker,
+            collection=collection,
             since=since,
             until=until,
             where=where,
@@ -594,6 +656,7 @@ class MemoryGraph:
         session: str | Sequence[str] | None = None,
         agent: str | Sequence[str] | None = None,
         speaker: str | Sequence[str] | None = None,
+        collection: str | Sequence[str] | None = None,
         since: Any = None,
         until: Any = None,
         where: Mapping[str, Any] | None = None,
@@ -611,7 +674,14 @@ class MemoryGraph:
         """
         checked_count(k, "the number of hits")
         wanted = Wanted(
-            kinds=kinds, session=session, agent=agent, speaker=speaker, since=since, until=until, where=where
+            kinds=kinds,
+            session=session,
+            agent=agent,
+            speaker=speaker,
+            collection=collection,
+            since=since,
+            until=until,
+            where=where,
         )
         given = isinstance(text, (list, tuple)) or hasattr(text, "__array__")
         return self._recall.similar(text if given else checked_text(text, "a question"), k, wanted)
@@ -675,6 +745,18 @@ class MemoryGraph:
             NodeNotFound: There is none.
         """
         return self._reader.get(node_id)
+
+    def get_many(self, ids: Iterable[str]) -> list[Node]:
+        """Return the nodes with those ids that there are, in that order."""
+        return self._reader.get_many(ids)
+
+    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the unit vectors of texts by the ids of their nodes, of those that have one.
+
+        Raises:
+            EmbeddingsMissing: The vectors of the memory are lost; `reindex` makes them.
+        """
+        return self._reader.vectors(ids)
 
     def nodes(
         self,

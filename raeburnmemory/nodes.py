@@ -35,6 +35,8 @@ __all__ = [
     "Trace",
     "Vector",
     "Where",
+    "collected_id",
+    "collection_of",
     "copied",
     "same_json",
 ]
@@ -230,6 +232,22 @@ class Where:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     after_row: int = -1
     limit: int | None = None
+
+
+def collected_id(kind: str, collection: str, own: str) -> str:
+    """Return the id of a node that goes by the id *own* in a *collection*, such as `"fragment/handbook/page 12"`.
+
+    Ids are unique in a namespace, whatever the kind; documents, items and entities bring their own ids, unique only
+    where they come from. Only a collection is escaped, and only `/` and `%` in it: what follows the second `/` is
+    the id as it was given, and no two triples give the same node.
+    """
+    return f"{kind}/{collection.replace('%', '%25').replace('/', '%2F')}/{own}"
+
+
+def collection_of(node_id: str) -> str | None:
+    """Return the collection that an id made by `collected_id` names, None for any other id."""
+    parts = node_id.split("/", 2)
+    return parts[1].replace("%2F", "/").replace("%25", "%") if len(parts) == 3 and all(parts) else None
 
 
 # --- what people get back --------------------------------------------------------------------------------------

@@ -10,7 +10,10 @@ from .passages import EMBEDDED
 from .records import checked_count, checked_data, checked_id, checked_ids, time_of, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from .dense import Dense
     from .nodes import Link, Node
@@ -33,6 +36,20 @@ class Reader:
         if found is None:
             raise NodeNotFound(f"No node has the id {node_id!r} in {self._store.location!r}.")
         return found
+
+    def get_many(self, ids: Iterable[str]) -> list[Node]:
+        """Return the nodes with those ids that there are, in that order."""
+        wanted = checked_ids(ids, "an id")
+        found = self._store.get(list(dict.fromkeys(wanted)), self._namespace)
+        return [found[node_id] for node_id in wanted if node_id in found]
+
+    def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors of whole texts by the ids of their nodes, of those that have one."""
+        with self._store.snapshot():
+            version = self._store.version()
+            nodes = sorted({node.row: node.id for node in self.get_many(ids)}.items())
+            found = self._dense.vectors([row for row, _ in nodes], version)
+        return {node_id: found[row] for row, node_id in nodes if row in found}
 
     def has(self, node_id: object) -> bool:
         """Tell whether there is a node with that id."""

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -18,6 +18,7 @@ from .errors import InvalidInput
 from .nodes import (
     AGENT,
     BELONGS_TO,
+    DEFAULT_NAMESPACE,
     GENERATED_BY,
     PROMPT,
     RESPONDED_WITH,
@@ -40,11 +41,13 @@ __all__ = [
     "checked_id",
     "checked_ids",
     "checked_text",
+    "conversation",
     "interaction",
     "message",
     "new_id",
     "several",
     "shown",
+    "stated",
     "time_of",
     "utc",
 ]
@@ -177,6 +180,98 @@ def message(
         message=node.id,
     )
     return Record(tuple(nodes), tuple(links), ids, {} if vector is None else {node.id: vector})
+
+
+def conversation(
+    given: Any, session_id: str | None, answered: Callable[[str | None, str | None], str | None], namespace: str
+) -> list[Record]:
+    """Turn messages, each a dict of the arguments of `message`, into records, in order.
+
+    An assistant's message answers the last prompt before it in its session: one of these, or what *answered* says of
+    a session and the message's id. Messages without an id get one, in the dicts themselves.
+
+    Raises:
+        InvalidInput: One of them cannot be stored; the message says which.
+    """
+    records: list[Record] = []
+    last: dict[str | None, str] = {}
+    for number, one in enumerate(given):
+        arguments = {"role": "user", "session_id": session_id, **one}
+        session, role = arguments.pop("session_id"), arguments.pop("role")
+        try:
+            for value, what in ((session, "a session's id"), (arguments["id"], "an id")):
+                if value is not None:
+                    checked_id(value, what)
+            answers = None
+            if role == "assistant":
+                answers = last.get(session) if session is not None else None
+                answers = answered(session, arguments["id"]) if answers is None else answers
+            record = message(arguments.pop("text", None), role, session, answers, namespace=namespace, **arguments)
+        except InvalidInput as exc:
+            raise type(exc)(f"Message {number}: {exc}") from exc
+        except TypeError as exc:
+            raise InvalidInput(f"Message {number} must be a dict of the arguments of add_message: {exc}.") from exc
+        if role == "user":
+            last[session] = record.nodes[0].id
+        records.append(record)
+    return records
+
+
+def stated(nodes: Any, links: Any, vectors: Mapping[str, Any] | None, namespace: str) -> Record:
+    """Turn nodes (or dicts as `Node.to_dict` makes them) and links (or tuples) into one record.
+
+    A text without a timestamp is of now.
+
+    Raises:
+        InvalidInput: Something cannot be stored; the message names it.
+    """
+    for given, what in ((nodes, "nodes"), (links, "links")):
+        if isinstance(given, (str, bytes, Mapping, Node, Link)) or not isinstance(given, Iterable):
+            raise InvalidInput(f"The {what} must be a list of them, not {shown(given)}.")
+    now = utc(None)
+    made = tuple(_node(node, namespace, now) for node in nodes)
+    known = {node.id for node in made}
+    if stray := [node_id for node_id in vectors or {} if node_id not in known]:
+        raise InvalidInput(f"There is a vector for {shown(stray[0])}, which is none of the nodes.")
+    return Record(made, tuple(_link(link, namespace) for link in links), Recorded(), dict(vectors or {}))
+
+
+def _node(given: Any, namespace: str, now: str) -> Node:
+    expires_at = None
+    if isinstance(given, Node):
+        if given.namespace not in {DEFAULT_NAMESPACE, namespace}:
+            raise InvalidInput(f"{given.id!r} is of the namespace {given.namespace!r}, this memory of {namespace!r}.")
+        node_id, kind, text, attributes = given.id, given.kind, given.text, dict(given.attributes)
+        expires_at = given.expires_at
+    elif isinstance(given, Mapping):
+        attributes = dict(given)
+        node_id, kind, text = attributes.pop("id", None), attributes.pop("type", "node"), attributes.pop("text", None)
+    else:
+        raise InvalidInput(f"A node is a Node or a dict, not {shown(given)}.")
+    checked_id(kind, "the type of a node")
+    checked_id(node_id, f"a {kind}'s id")
+    if text is not None:
+        checked_text(text, f"the text of {kind} {node_id!r}")
+    attributes = _attributes(attributes, _NODE_KEYS, f"{kind} {node_id!r}")
+    if attributes.get("timestamp") is not None:
+        attributes["timestamp"] = utc(attributes["timestamp"])
+    elif text is not None:
+        attributes["timestamp"] = now
+    if expires_at is not None and (
+        isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)) or not math.isfinite(expires_at)
+    ):
+        raise InvalidInput(f"expires_at of {node_id!r} must be in seconds since 1970, not {shown(expires_at)}.")
+    return Node(node_id, kind, text, attributes, namespace, expires_at)
+
+
+def _link(given: Any, namespace: str) -> Link:
+    if isinstance(given, (list, tuple)) and len(given) == 3:
+        given = Link(*given)
+    if not isinstance(given, Link):
+        raise InvalidInput(f"A link is a Link or a tuple of source, target and relation, not {shown(given)}.")
+    source, target = checked_id(given.source, "an id"), checked_id(given.target, "an id")
+    relation = checked_id(given.relation, "a relation")
+    return Link(source, target, relation, checked_data(given.data, f"the data of the {relation!r} edge"), namespace)
 
 
 def _session(session: Any, namespace: str) -> Node:

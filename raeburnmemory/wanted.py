@@ -36,6 +36,7 @@ class Wanted:
     session: str | Sequence[str] | None = None
     agent: str | Sequence[str] | None = None
     speaker: str | Sequence[str] | None = None
+    collection: str | Sequence[str] | None = None
     since: Any = None
     until: Any = None
     where: Mapping[str, Any] | None = None
@@ -135,6 +136,8 @@ class Selection:
             found.append(given[at])
         if wanted.speaker is not None:
             found.append(self._spoken_by(checked_ids(wanted.speaker, "a speaker"), at))
+        if wanted.collection is not None:
+            found.append(corpus.in_collections(checked_ids(wanted.collection, "a collection"))[at])
         for bound, below in ((wanted.since, False), (wanted.until, True)):
             if bound is not None:
                 limit, times = seconds(utc(bound)), corpus.times[at]

@@ -96,16 +96,66 @@ class Writer:
             new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
             self._store.write(vectors.batch(changed, new, self._namespace))
 
-    def _changed(self, nodes: Sequence[Node], known: dict[str, Node]) -> list[Node]:
+    def converse(
+        self,
+        plan: Callable[[], Sequence[Record]],
+        *,
+        allow_unembedded: bool = False,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> Sequence[Record]:
+        """Write the records that *plan* finds, in one transaction, and return them.
+
+        *plan* is called twice, as in `transact`; its nodes must have the same ids each time.
+        """
+        expected = plan()
+        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors.give({node_id: values for record in expected for node_id, values in record.vectors.items()})
+        vectors.embed(self._changed([node for record in expected for node in record.nodes], {}))
+        with self._store.exclusive():
+            records = plan()
+            known: dict[str, Node] = {}
+            nodes = [node for record in records for node in record.nodes]
+            changed = self._changed(nodes, known)
+            links = [link for record in records for link in record.links]
+            new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
+            self._store.write(vectors.batch(changed, new, self._namespace))
+        return records
+
+    def put(
+        self,
+        record: Record,
+        *,
+        allow_unembedded: bool = False,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> list[str]:
+        """Write nodes as they are given, and links, in one transaction; return the ids of nodes that were not there."""
+        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors.give(record.vectors)
+        nodes, links = record.nodes, {(link.source, link.target, link.relation): link for link in record.links}
+        for link in links.values():
+            _link_data(link.data)
+        vectors.embed(self._changed(nodes, {}, expiring=True))  # before the lock, because it takes long
+        with no_collections() if len(nodes) > 1 else contextlib.nullcontext(), self._store.exclusive():
+            known: dict[str, Node] = {}
+            changed = self._changed(nodes, known, expiring=True)
+            fresh = dict.fromkeys(node.id for node in nodes if node.id not in known)
+            ends = {end for link in links.values() for end in (link.source, link.target)} - {*fresh, *known}
+            for end in sorted(ends - set(self._store.get(list(ends), self._namespace))):
+                self._one(end)  # for its error
+            new = self._new_links(list(links.values()), fresh)
+            self._store.write(vectors.batch(changed, new, self._namespace))
+        return list(fresh)
+
+    def _changed(self, nodes: Sequence[Node], known: dict[str, Node], *, expiring: bool = False) -> list[Node]:
         """Return those of *nodes* that are new or differ from what is there, as they are to be written.
 
-        What was there under their ids before is put into *known*.
+        What was there under their ids before is put into *known*. When they expire is kept, unless *expiring*.
         """
         known.update(self._store.get(list(dict.fromkeys([node.id for node in nodes])), self._namespace))
         changed: list[Node] = []
         latest: dict[str, Node] = {}
         for node in nodes:
-            new = _merged(latest.get(node.id) or known.get(node.id), node)
+            new = _merged(latest.get(node.id) or known.get(node.id), node, expiring=expiring)
             if new is not None:
                 changed.append(new)
                 latest[node.id] = new
@@ -443,24 +493,25 @@ class _Vectors:
         return Batch(nodes=nodes, links=links, vectors=vectors, meta=meta)
 
 
-def _merged(old: Node | None, new: Node) -> Node | None:
+def _merged(old: Node | None, new: Node, *, expiring: bool) -> Node | None:
     """Return what to write so that *new* is there; None if it is there already."""
     attributes = dict(new.attributes)
     if old is None:
         if new.kind == AGENT:
             attributes.setdefault("name", new.id)
-        return Node(new.id, new.kind, new.text, attributes, new.namespace)
+        return Node(new.id, new.kind, new.text, attributes, new.namespace, new.expires_at)
     if old.kind != new.kind:
         raise _conflict(old, new.kind)
     if new.kind in {AGENT, SESSION}:
-        if not attributes and old.text == new.text:
+        if not attributes and old.text == new.text and not expiring:
             return None
         attributes = {**old.attributes, **attributes}  # naming one again says nothing against what is known
     elif "timestamp" in old.attributes:
         attributes["timestamp"] = old.attributes["timestamp"]
-    if old.text == new.text and same_json(old.attributes, attributes):
+    expires_at = new.expires_at if expiring else old.expires_at
+    if old.text == new.text and same_json(old.attributes, attributes) and expires_at == old.expires_at:
         return None
-    return replace(new, attributes=attributes, expires_at=old.expires_at)
+    return replace(new, attributes=attributes, expires_at=expires_at)
 
 
 def _same(one: Node, other: Node) -> bool:

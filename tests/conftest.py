@@ -8,6 +8,7 @@ import warnings
 import pytest
 from hypothesis import HealthCheck, settings
 
+from raeburnmemory._optional import installed
 from raeburnmemory.store import open_store
 
 # Examples are drawn afresh at every run but for "fast", which finds the same today and tomorrow.
@@ -97,3 +98,10 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("faults injected")
         for line in faults.table():
             terminalreporter.write_line(line)
+
+
+def pytest_addoption(parser):
+    """Know the settings of pytest-asyncio, which langchain-tests needs, also where neither is installed."""
+    if not installed("pytest_asyncio"):
+        parser.addini("asyncio_mode", "how coroutines are run")
+        parser.addini("asyncio_default_fixture_loop_scope", "how long a loop lives")

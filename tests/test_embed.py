@@ -159,7 +159,7 @@ class Generating:
     ("source", "name"),
     [
         (Encoder(), f"{__name__}.Encoder"),
-        (LangChainEmbeddings(), "some-model"),
+        (LangChainEmbeddings(), "LangChainEmbeddings(some-model)"),
         (Generating(), "generating"),
         (letters, f"{__name__}.letters"),
     ],

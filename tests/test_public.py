@@ -67,6 +67,7 @@ METHODS = {
         "(self, text, role='user', session_id=None, *, name=None, id=None, timestamp=None, metadata=None, "
         "vector=None, allow_unembedded=False)"
     ),
+    "add_messages": "(self, messages, session_id=None, *, progress=None, allow_unembedded=False)",
     "backup": "(self, target, *, overwrite=False)",
     "batch_add": "async (self, interactions)",
     "close": "(self)",
@@ -82,6 +83,7 @@ METHODS = {
     "export_async": "async (self, *args, **kwargs)",
     "forget": "(self, ids=None, *, session=None, agent=None, before=None, where=None, secure=False, backups=False)",
     "get": "(self, node_id)",
+    "get_many": "(self, ids)",
     "get_similar_prompts": "(self, text, top_k=5)",
     "graph": "property",
     "history": "(self, node_id)",
@@ -92,18 +94,19 @@ METHODS = {
     "model": "property",
     "neighbours": "(self, node_id, relation=None, direction='out')",
     "nodes": "(self, kind=None, *, session=None, since=None, before=None, where=None, limit=None, after=None)",
+    "put": "(self, nodes, links=(), *, vectors=None, progress=None, allow_unembedded=False)",
     "read_only": "property",
     "recall": (
-        "(self, query, k=10, *, kinds=None, session=None, agent=None, speaker=None, since=None, until=None, where=None, "
-        "legs=None, min_similarity=None, min_coverage=None, recency=0.0, half_life=30.0, diversity=0.0, fold=False, "
+        "(self, query, k=10, *, kinds=None, session=None, agent=None, speaker=None, collection=None, since=None, until=None, "
+        "where=None, legs=None, min_similarity=None, min_coverage=None, recency=0.0, half_life=30.0, diversity=0.0, fold=False, "
         "now=None, explain=False)"
     ),
     "reembed": "(self, model, progress=None)",
     "reindex": "(self, progress=None)",
     "retract": "(self, fact_id, at=None, *, allow_unembedded=False)",
     "similar": (
-        "(self, text, k=5, *, kinds='prompt', session=None, agent=None, speaker=None, since=None, until=None, "
-        "where=None)"
+        "(self, text, k=5, *, kinds='prompt', session=None, agent=None, speaker=None, collection=None, since=None, "
+        "until=None, where=None)"
     ),
     "single_valued": "(self, predicate=None, *, withdraw=False, allow_unembedded=False)",
     "stats": "(self)",
@@ -117,6 +120,7 @@ METHODS = {
     "update": "(self, node_id, *, text=None, metadata=None, remove=(), allow_unembedded=False)",
     "vector_backend": "property",
     "vector_index": "property",
+    "vectors": "(self, ids)",
     "visualise_prompt_chain": "(self, prompt_id, depth=3)",
     "why": "(self, node_id)",
 }

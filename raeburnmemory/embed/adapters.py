@@ -78,12 +78,24 @@ def adapt(source: object) -> Embedder:
 
 
 def _name(source: object) -> str:
+    if callable(getattr(source, "embed_documents", None)):
+        return _langchain_name(source)
     for attribute in ("name", "model_name", "model"):
         own = getattr(source, attribute, None)
         if isinstance(own, str) and own.strip():
             return canonical(own.strip())
     kind = source if hasattr(source, "__qualname__") else type(source)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _langchain_name(source: object) -> str:
+    """Return the class of a LangChain embedder and its model: other classes may give other vectors of one model."""
+    kind = type(source).__qualname__
+    for attribute in ("model", "model_name", "model_id"):
+        own = getattr(source, attribute, None)
+        if isinstance(own, str) and own.strip():
+            return f"{kind}({canonical(own.strip())})"
+    return f"{type(source).__module__}.{kind}"
 
 
 def as_rows(answer: Any, name: str, texts: Sequence[str]) -> NDArray[Any]:
