@@ -455,7 +455,7 @@ class Dense:
 
         With *passages* those of the nearest passage of each long text, else those of whole texts. *among* (ascending)
         restricts the search to nodes at those rows, of all of which *scope* is true. *rough* ones are most of these,
-        with cosines to three digits, where an index has them for less.
+        with cosines within some hundredths, where an index has them for less.
         """
         with self._lock:
             version = self._store.version() if version is None else version

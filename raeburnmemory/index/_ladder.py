@@ -130,7 +130,7 @@ class Ladder(FlatIndex):
     def rough(
         self, vector: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return what `search` does, or less for less: most of the *k* nearest, and their scores to three digits.
+        """Return what `search` does, or less for less: most of the *k* nearest, with scores within some hundredths.
 
         Raises:
             DimensionMismatch, InvalidInput, StoreCorrupt: As `search`.
