@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from .corpus import TEXT, seconds
 from .filters import condition
 from .index import Scope
 from .nodes import PROMPT, RESPONSE
-from .records import checked_ids, utc
+from .records import checked_data, checked_ids, utc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Allowed", "Selection", "Wanted", "scope_of"]
 
 _READ = 1000  # nodes read at a time
+_CONDITIONS = 16  # remembered, as a byte for each node
+_UNKNOWN = -1
 _FEW = 4  # values up to which comparing with each is faster than looking all up
 
 
@@ -78,6 +81,8 @@ class Selection:
         # Who is there: at a version of the corpus, from one time until before another.
         self._alive = Allowed(np.zeros(0, np.bool_), None, np.zeros(0, np.int64))
         self._when = -1, 0.0, 0.0
+        self._judged: dict[str, NDArray[np.int8]] = {}  # by conditions on attributes, at a version of the corpus
+        self._judged_at = -1
 
     def allowed(self, wanted: Wanted) -> Allowed:
         """Tell who may be found; not to be changed."""
@@ -155,12 +160,27 @@ class Selection:
         return found
 
     def _fulfil(self, where: Mapping[str, Any], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        test, found = condition(where), np.zeros(len(numbers), np.bool_)
-        for start in range(0, len(numbers), _READ):
-            rows = self._corpus.rows[numbers[start : start + _READ]].tolist()
+        test = condition(where)
+        judged = self._judged_by(json.dumps(checked_data(where, "where"), sort_keys=True))
+        todo = numbers[judged[numbers] == _UNKNOWN]
+        for start in range(0, len(todo), _READ):
+            some = todo[start : start + _READ]
+            rows = self._corpus.rows[some].tolist()
             nodes = self._store.at_rows(rows)
-            found[start : start + _READ] = [row in nodes and test(nodes[row].attributes) for row in rows]
-        return found
+            judged[some] = [row in nodes and test(nodes[row].attributes) for row in rows]
+        return np.asarray(judged[numbers] == 1)
+
+    def _judged_by(self, where: str) -> NDArray[np.int8]:
+        """Return what is known of a condition: of every node 1 or 0, or that nobody has read it yet."""
+        if self._judged_at != self._corpus.version:
+            self._judged, self._judged_at = {}, self._corpus.version
+        known = self._judged.pop(where, None)
+        if known is None:
+            known = np.full(len(self._corpus), _UNKNOWN, np.int8)
+            if len(self._judged) >= _CONDITIONS:
+                del self._judged[next(iter(self._judged))]  # the one that was not asked for longest
+        self._judged[where] = known
+        return known
 
 
 def _one_of(column: NDArray[Any], values: Sequence[int]) -> NDArray[np.bool_]:

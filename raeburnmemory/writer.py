@@ -90,11 +90,16 @@ class Writer:
         if vectors.needed(nodes):
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
         with no_collections() if len(records) > 1 else contextlib.nullcontext(), self._store.exclusive():
-            known: dict[str, Node] = {}
-            changed = self._changed(nodes, known)
-            links = [link for record in records for link in record.links]
-            new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
-            self._store.write(vectors.batch(changed, new, self._namespace))
+            self._write(records, vectors)
+
+    def _write(self, records: Sequence[Record], vectors: _Vectors) -> None:
+        """Write what of *records* is not there; somebody holds the lock."""
+        nodes = [node for record in records for node in record.nodes]
+        known: dict[str, Node] = {}
+        changed = self._changed(nodes, known)
+        links = [link for record in records for link in record.links]
+        new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
+        self._store.write(vectors.batch(changed, new, self._namespace))
 
     def converse(
         self,
@@ -113,12 +118,7 @@ class Writer:
         vectors.embed(self._changed([node for record in expected for node in record.nodes], {}))
         with self._store.exclusive():
             records = plan()
-            known: dict[str, Node] = {}
-            nodes = [node for record in records for node in record.nodes]
-            changed = self._changed(nodes, known)
-            links = [link for record in records for link in record.links]
-            new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
-            self._store.write(vectors.batch(changed, new, self._namespace))
+            self._write(records, vectors)
         return records
 
     def put(

@@ -472,6 +472,8 @@ def test_names_of_ours_exist(page):
                 assert importlib.util.find_spec(path) is not None, f"{page.name}: {name}"
                 if path == "raeburnmemory.cli":
                     pytest.importorskip("typer", reason="the command line needs typer")
+                if path == "raeburnmemory.langchain":
+                    pytest.importorskip("langchain_core", reason="the LangChain door needs langchain-core")
                 if path == "raeburnmemory.index.qdrant":
                     pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
                 importlib.import_module(path)

@@ -246,6 +246,32 @@ def test_conditions_lead_into_nested_objects(memory):
     assert found({"metadata.nothing.there": {"ne": 1}}) == ["1", "2"]
 
 
+def test_a_condition_that_is_asked_again_reads_nothing_until_something_changes(memory, monkeypatch):
+    memory.put([note(str(n), "words", stars=n % 3) for n in range(30)])
+    read, at_rows = [], memory._store.at_rows
+    monkeypatch.setattr(memory._store, "at_rows", lambda rows: read.extend(rows) or at_rows(rows))
+
+    def found(stars, **options):
+        read.clear()
+        hits = memory.similar("words", 100, kinds="fragment", where={"stars": stars}, **options)
+        return sorted(int(one.rpartition("/")[2]) for one in hits.ids), len(read) - len(hits)
+
+    twos = list(range(2, 30, 3))
+    assert found(2) == (twos, 30)
+    assert found(2) == (twos, 0)
+    assert found(1)[0] == list(range(1, 30, 3))
+    assert found(2) == (twos, 0), "others were asked between"
+    memory.update("fragment/notes/3", metadata={"stars": 2})
+    memory.forget("fragment/notes/2")
+    changed = sorted({*twos, 3} - {2})
+    assert found(2)[0] == changed
+    for stars in range(40):
+        found({"gte": stars})
+    assert found(2)[0] == changed
+    memory.put([note("x", "words", "other", stars=2), note("100", "words", stars=2)])
+    assert found(2, collection="notes")[0] == [*changed, 100]
+
+
 # --- many messages ----------------------------------------------------------------------------------------------
 
 TALK = [

@@ -14,7 +14,7 @@ with extra("langchain", module="langchain_core"):
 if TYPE_CHECKING:
     from ..hits import Hit
 
-__all__ = ["found", "metadata_of", "to_document", "to_node", "to_where"]
+__all__ = ["found", "plain", "to_document", "to_node", "to_where"]
 
 _OWN = {"collection", "key", "timestamp"}  # what the attributes of a document's node say of itself
 # Metadata becomes attributes, so that everybody can filter by it, but for names that mean something else there.
@@ -31,7 +31,7 @@ def to_node(collection: str, key: str, text: str, metadata: Mapping[str, Any]) -
     return Node(collected_id(FRAGMENT, collection, key), FRAGMENT, text, attributes)
 
 
-def metadata_of(node: Node) -> dict[str, Any]:
+def _metadata_of(node: Node) -> dict[str, Any]:
     """Return the metadata of the document that a node was made of."""
     metadata = {name: value for name, value in node.attributes.items() if name not in _OWN and name != "metadata"}
     taken = node.attributes.get("metadata")
@@ -40,7 +40,7 @@ def metadata_of(node: Node) -> dict[str, Any]:
 
 def to_document(node: Node) -> Document:
     """Return the document that a node was made of."""
-    return Document(id=str(node.attributes["key"]), page_content=node.text or "", metadata=_plain(metadata_of(node)))
+    return Document(id=str(node.attributes["key"]), page_content=node.text or "", metadata=plain(_metadata_of(node)))
 
 
 def to_where(conditions: Any) -> Any:
@@ -60,7 +60,7 @@ def to_where(conditions: Any) -> Any:
 def found(hit: Hit) -> Document:
     """Return anything that was found as a document; what the memory says of it wins over equal names."""
     node = hit.node
-    metadata = metadata_of(node) if node.kind == FRAGMENT and "key" in node.attributes else dict(node.attributes)
+    metadata = _metadata_of(node) if node.kind == FRAGMENT and "key" in node.attributes else dict(node.attributes)
     own = {
         "id": hit.id,
         "kind": node.kind,
@@ -77,11 +77,11 @@ def found(hit: Hit) -> Document:
         own.update(collection=node.attributes.get("collection"), key=node.attributes["key"])
         if set(own) & set(metadata):
             own["metadata"] = metadata
-    return Document(id=hit.id, page_content=hit.text, metadata=_plain({**metadata, **own}))
+    return Document(id=hit.id, page_content=hit.text, metadata=plain({**metadata, **own}))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a copy of JSON values, so that changing it changes nothing of the memory's."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

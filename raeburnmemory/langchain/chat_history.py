@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._optional import extra
 from ..errors import NodeNotFound
 from ..nodes import PROMPT, RESPONSE, Node
+from ._documents import plain
 from ._opening import opened
 
 with extra("langchain", module="langchain_core"):
@@ -107,7 +108,7 @@ def _arguments(message: BaseMessage) -> dict[str, Any]:
 def _message(node: Node) -> BaseMessage:
     whole = node.attributes.get("message")
     if isinstance(whole, Mapping) and isinstance(whole.get("data"), Mapping) and isinstance(whole.get("type"), str):
-        data = {"content": node.text or "", **_plain(whole["data"])}
+        data = {"content": node.text or "", **plain(whole["data"])}
         return messages_from_dict([{"type": whole["type"], "data": data}])[0]
     text, name = node.text or "", node.attributes.get("name")
     named: dict[str, Any] = {"id": node.id}
@@ -120,10 +121,3 @@ def _message(node: Node) -> BaseMessage:
     if node.kind == "system":
         return SystemMessage(content=text, **named)
     return ChatMessage(content=text, role=str(node.attributes.get("role") or node.kind), **named)
-
-
-def _plain(value: Any) -> Any:
-    """Return a copy of JSON values, so that changing it changes nothing of the memory's."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

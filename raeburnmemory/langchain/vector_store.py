@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._optional import extra
 from ..errors import InvalidInput
+from ..hits import Hits
 from ..nodes import FRAGMENT, collected_id
 from ._documents import to_document, to_node, to_where
 from ._opening import opened
@@ -22,7 +23,6 @@ with extra("langchain", module="langchain_core"):
 if TYPE_CHECKING:
     import os
 
-    from ..hits import Hits
     from ..memory_graph import MemoryGraph
 
 __all__ = ["RaeburnVectorStore"]
@@ -190,8 +190,6 @@ class RaeburnVectorStore(VectorStore):
         return query if self._embedding is None else self._embedding.embed_query(query)
 
     def _nearest(self, question: Any, k: int, conditions: Any) -> Hits:
-        from ..hits import Hits
-
         if not isinstance(question, str) and not any(question):  # the model knows no word of it
             return Hits()
         return self.memory.similar(question, k, kinds=FRAGMENT, collection=self.collection, where=to_where(conditions))
