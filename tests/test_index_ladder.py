@@ -34,7 +34,7 @@ class Plain(Ladder):
         return products[order].astype(np.float32), order
 
     def _differences(self, table, query):
-        return np.unpackbits(table ^ query, axis=1).sum(axis=1)
+        return np.unpackbits(table ^ query, axis=1).sum(axis=1, dtype=np.int64)
 
 
 def by_faiss(dim, **limits):
