@@ -194,7 +194,7 @@ class SqliteStore(Reading):
                         f"writable. Copy the folder to where you may write, and open it there."
                     ) from exc
                 db = connect(self._path, "ro&immutable=1", self._timeout)
-        return _with_functions(db)
+            return _with_functions(db)
 
     def _set_aside(self, left: tuple[int, int] | None) -> None:
         """Keep a log of which SQLite will overwrite what a power cut has left."""
