@@ -521,7 +521,7 @@ class Dense:
         with self._lock:
             for cached in self._holding(version, passages=False) if rows else ():
                 slots, at = cached.places_of(np.array(rows, np.int64))
-                vectors = np.array(cached.index.get(slots))
+                vectors = np.array(cached.get(slots))
                 found.update(zip((rows[place] for place in at.tolist()), vectors, strict=True))
         return found
 

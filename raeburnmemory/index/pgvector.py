@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import DimensionMismatch, InvalidInput
-from ._arrays import ascending, floats, integers, longest, scores_of, slack_for
+from ..errors import InvalidInput
+from ._arrays import integers, scores_of, slack_for
+from ._given import checked_allowed, checked_query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,16 +158,9 @@ class PgVectorIndex:
             DimensionMismatch: The vector has another length than `dim`.
             InvalidInput: The vector is not finite, or *allowed* does not ascend.
         """
-        query = floats(vector)
-        if query.ndim != 1:
-            raise InvalidInput(f"A search takes one vector of shape ({self.dim},), not {query.shape}.")
-        if len(query) != self.dim:
-            raise DimensionMismatch(f"This vector has {len(query)} numbers, this index holds vectors of {self.dim}.")
-        length = longest(query[np.newaxis])
+        query, length = checked_query(vector, self.dim)
         if allowed is not None:
-            allowed = integers(allowed, "slots that are allowed")
-            if not ascending(allowed):
-                raise InvalidInput("The slots that are allowed must ascend.")
+            allowed = checked_allowed(allowed)
             allowed = allowed[(allowed >= 0) & (allowed < self._next)]
         most = len(self) if allowed is None else min(len(self), len(allowed))
         k = min(k, most)
