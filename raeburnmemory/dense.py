@@ -237,9 +237,9 @@ class Dense:
         """Return what to record about the model in use."""
         return describe(self.embedder(), named=self._spec is None or isinstance(self._spec, str))
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit row per text, zeros where the model knows no word of it."""
-        return checked_embed(self.embedder(), texts)
+    def embed(self, texts: Sequence[str], *, queries: bool = False) -> NDArray[np.float32]:
+        """Return one unit row per text or, with *queries*, question; zeros where the model knows no word of it."""
+        return checked_embed(self.embedder(), texts, queries=queries)
 
     def checked_vector(self, values: Any, what: str) -> NDArray[np.float32]:
         """Return a vector that somebody brought along, normalised.

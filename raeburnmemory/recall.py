@@ -240,7 +240,7 @@ class Recall:
             if not self._dense.size():
                 skipped[DENSE] = "no text here has a vector"
                 return None
-            vector = self._dense.embed([query])[0]
+            vector = self._dense.embed([query], queries=True)[0]
         except (MissingDependency, EmbedderMismatch, EmbeddingError, IndexUnavailable) as exc:
             skipped[DENSE] = str(exc)
             return None

@@ -145,7 +145,20 @@ class LangChainEmbeddings:
         return letters(texts)
 
     def embed_query(self, text):
-        raise AssertionError("one way for all texts")
+        return letters([text + "c"])[0]
+
+
+class Asymmetric:
+    """As sentence-transformers 5 and later."""
+
+    def encode(self, texts):
+        raise AssertionError("neither for texts nor for questions")
+
+    def encode_document(self, texts):
+        return letters(texts)
+
+    def encode_query(self, texts):
+        return letters([text + "c" for text in texts])
 
 
 class Generating:
@@ -172,6 +185,39 @@ def test_foreign_objects_become_embedders(source, name):
     np.testing.assert_allclose(rows, [[5**-0.5, 2 * 5**-0.5, 0], [0, 0, 1]], atol=1e-6)
     assert checked_embed(adapted, []).shape == (0, 3)
     assert open_embedder(source).dim == 3  # before the first embedding
+
+
+@pytest.mark.parametrize("source", [LangChainEmbeddings(), Asymmetric()])
+def test_foreign_objects_with_a_way_of_their_own_for_questions(source):
+    adapted = open_embedder(source)
+    np.testing.assert_array_equal(checked_embed(adapted, ["b"]), [[0, 1, 0]])
+    np.testing.assert_allclose(checked_embed(adapted, ["b", ""], queries=True), [[0, 0.5**0.5, 0.5**0.5], [0, 0, 1]])
+    assert checked_embed(adapted, [], queries=True).shape == (0, 3)
+
+
+def test_questions_are_embedded_as_texts_where_there_is_no_other_way():
+    for source in (letters, Encoder(), Generating()):
+        row = checked_embed(open_embedder(source), ["abb"], queries=True)
+        np.testing.assert_allclose(row, [[5**-0.5, 2 * 5**-0.5, 0]], atol=1e-6)
+
+
+def test_recall_asks_by_the_way_for_questions_and_similar_by_that_for_texts():
+    from raeburnmemory import MemoryGraph
+
+    class Reversed(Fixed):
+        """Texts point to the left, and questions to where the texts of others are."""
+
+        def embed(self, texts):
+            return np.array([[1, 0, 0] if "tea" in text else [0, 1, 0] for text in texts], np.float32)
+
+        def embed_queries(self, texts):
+            return self.embed(texts)[:, [1, 0, 2]]
+
+    with MemoryGraph(":memory:", Reversed([[0, 0, 1]])) as memory:
+        memory.add_interaction({"id": "tea", "text": "tea"})
+        memory.add_interaction({"id": "milk", "text": "milk"})
+        assert memory.similar("tea", 1).ids == ["tea"]
+        assert memory.recall("tea", 1, legs="dense").ids == ["milk"]
 
 
 def test_foreign_embedder_of_our_own_shape_stays_itself():

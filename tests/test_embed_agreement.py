@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 
 import minilm
@@ -79,6 +81,30 @@ def test_sentence_transformers_object_is_taken_as_it_is(torch_embedder):
     adapted = open_embedder(SentenceTransformer(str(minilm.weights_folder())))
     texts = _texts()[:20]
     np.testing.assert_allclose(checked_embed(adapted, texts), checked_embed(torch_embedder, texts), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"prompts": {"query": "find: ", "passage": "text: "}},
+        {"prompts": {"query": "find: ", "document": "text: "}, "default_prompt_name": "query"},
+        {"prompts": {"query": "find: ", "usual": "always "}, "default_prompt_name": "usual"},
+    ],
+)
+def test_both_put_the_same_prompts_before_texts_and_questions(said, torch_embedder, tmp_path):
+    rows = []
+    for folder, runtime in ((minilm.onnx_folder(), "onnx"), (minilm.weights_folder(), "sentence_transformers")):
+        model = tmp_path / runtime
+        shutil.copytree(folder, model)
+        settings = model / "config_sentence_transformers.json"
+        known = json.loads(settings.read_text()) if settings.exists() else {}
+        settings.write_text(json.dumps({**known, **said}))
+        embedder = open_embedder(f"{runtime}:{model}")
+        rows.append((embedder.embed(_SENTENCES), embedder.embed_queries(_SENTENCES)))
+    for by_onnx, by_torch in zip(*rows, strict=True):
+        assert (by_onnx.astype(float) * by_torch).sum(axis=1).min() >= 0.999999
+    plain = torch_embedder.embed(_SENTENCES)
+    assert (rows[0][1] * plain).sum(axis=1).min() < 0.999  # the prompt is in it
 
 
 @pytest.mark.parametrize("packages", ["both", "torch alone"])

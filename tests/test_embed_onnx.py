@@ -130,6 +130,12 @@ def change(path: Path, **values) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def prompt_not_pooled(model: Path) -> None:
+    change(model / "1_Pooling" / "config.json", include_prompt=False)
+    assert open_embedder(f"onnx:{model}").embed(["a"]).any()  # there is none
+    change(model / "config_sentence_transformers.json", prompts={"query": "find: "})
+
+
 @pytest.mark.weights
 def test_onnx_honours_cls_pooling_and_shorter_limits(copy, bert):
     mean, first = {"pooling_mode_mean_tokens": False}, {"pooling_mode_cls_token": True}
@@ -148,6 +154,24 @@ def test_onnx_takes_the_pooling_config_of_newer_versions(copy, onnx):
 
 @pytest.mark.weights
 @pytest.mark.parametrize(
+    ("said", "document", "query"),
+    [
+        ({"prompts": {"query": "find: ", "passage": "text: "}}, "text: ", "find: "),
+        ({"prompts": {"query": "", "document": "", "corpus": "of: "}, "default_prompt_name": "query"}, "of: ", ""),
+        ({"prompts": {"query": "find: ", "document": "text: ", "passage": "no"}}, "text: ", "find: "),
+        ({"prompts": {"usual": "always "}, "default_prompt_name": "usual"}, "", ""),
+        ({"prompts": None}, "", ""),
+    ],
+)
+def test_onnx_puts_the_prompts_of_the_model_before_texts_and_questions(copy, onnx, said, document, query):
+    change(copy / "config_sentence_transformers.json", **said)
+    model = open_embedder(f"onnx:{copy}")
+    np.testing.assert_array_equal(model.embed(TEXTS), onnx.embed([document + text for text in TEXTS]))
+    np.testing.assert_array_equal(model.embed_queries(TEXTS), onnx.embed([query + text for text in TEXTS]))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda model: (model / "onnx" / "model.onnx").unlink(), "no onnx/model.onnx"),
@@ -156,7 +180,7 @@ def test_onnx_takes_the_pooling_config_of_newer_versions(copy, onnx):
         (lambda model: (model / "modules.json").write_text("[{"), "cannot be read"),
         (lambda model: change(model / "1_Pooling" / "config.json", pooling_mode_max_tokens=True), r"'mean\+max'"),
         (lambda model: change(model / "1_Pooling" / "config.json", pooling_mode="lasttoken"), "'lasttoken'"),
-        (lambda model: change(model / "config_sentence_transformers.json", default_prompt_name="x"), "a prompt"),
+        (prompt_not_pooled, "a prompt that is left out"),
         (
             lambda model: (model / "modules.json").write_text('[{"type": "sentence_transformers.models.Dense"}]'),
             "modules Dense",

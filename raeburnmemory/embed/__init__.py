@@ -57,7 +57,11 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Whatever turns texts into vectors of one length, the same text always into the same vector."""
+    """Whatever turns texts into vectors of one length, the same text always into the same vector.
+
+    A model that was trained to read questions in another way than texts has a second method of the same form,
+    `embed_queries`, for the questions of `recall`.
+    """
 
     name: str
     """The model's name as it is recorded in stores, without the runtime that computes it."""
@@ -273,10 +277,11 @@ def _open_folder(folder: Path) -> Embedder:
 # --- embedding ----------------------------------------------------------------------------------------------
 
 
-def checked_embed(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+def checked_embed(embedder: Embedder, texts: Sequence[str], *, queries: bool = False) -> NDArray[np.float32]:
     """Return one row of length 1 for each text, shape (n, dim), in an array of its own.
 
-    A row shorter than 1e-12 becomes exactly zero: *no vector*. An embedder's own errors pass through.
+    With *queries* the texts are questions, which some models read in another way. A row shorter than 1e-12 becomes
+    exactly zero: *no vector*. An embedder's own errors pass through.
 
     Raises:
         EmbeddingError: It answered with something else: NaN, ragged rows, the wrong count or length.
@@ -287,7 +292,8 @@ def checked_embed(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float3
 
     if not texts:
         return np.empty((0, embedder.dim), np.float32)
-    rows = as_rows(embedder.embed(texts), embedder.name, texts)
+    embed = getattr(embedder, "embed_queries", embedder.embed) if queries else embedder.embed
+    rows = as_rows(embed(texts), embedder.name, texts)
     if rows.shape[1] != embedder.dim:
         raise EmbeddingError(
             f"The embedder {embedder.name!r} answered with rows of {rows.shape[1]} numbers; its dim is {embedder.dim}."

@@ -16,9 +16,26 @@ from .._optional import installed
 from ..errors import MissingDependency, ModelUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["announce", "ask", "cached_folder", "fetch", "folder_of", "missing", "repository", "require"]
+__all__ = [
+    "DOCUMENT_PROMPTS",
+    "QUERY_PROMPTS",
+    "announce",
+    "ask",
+    "cached_folder",
+    "fetch",
+    "first_prompt",
+    "folder_of",
+    "missing",
+    "repository",
+    "require",
+]
+
+# What models that read questions and texts in different ways call the words to be put before them, as
+# sentence-transformers knows them.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+QUERY_PROMPTS = ("query",)
 
 ORGANISATION = "sentence-transformers"
 _PATIENCE = 5.0  # seconds to wait for each address of the hub
@@ -51,6 +68,11 @@ def folder_of(spec: str) -> Path | None:
     if begins or any((path / file).is_file() for file in ("modules.json", "config.json", "tokenizer.json")):
         return Path(os.path.abspath(path))  # `resolve` follows links, which renames the model
     return None
+
+
+def first_prompt(prompts: Mapping[str, str | None], names: Sequence[str]) -> str:
+    """Return the first of the *prompts* of a model, called one of *names*, that says something; else nothing."""
+    return next((prompt for name in names if (prompt := prompts.get(name))), "")
 
 
 def repository(name: str) -> str:

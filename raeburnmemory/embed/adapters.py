@@ -18,11 +18,17 @@ __all__ = ["Adapter", "adapt", "as_rows", "unit_rows"]
 
 
 class Adapter:
-    """An embedder made of a function from a list of texts to one row of numbers for each."""
+    """An embedder made of a function from a list of texts to one row of numbers for each, and of one for questions."""
 
-    def __init__(self, name: str, function: Callable[[list[str]], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[list[str]], object],
+        questions: Callable[[list[str]], object] | None = None,
+    ) -> None:
         self.name = name
         self._function = function
+        self._questions = questions or function
         self._dim: int | None = None
 
     @property
@@ -45,6 +51,14 @@ class Adapter:
             self._dim = rows.shape[1]
         return rows
 
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the same for questions, where the source reads them in another way.
+
+        Raises:
+            EmbeddingError: The answer is not one row of numbers for each question.
+        """
+        return as_rows(self._questions(list(texts)), self.name, texts) if texts else self.embed(texts)
+
     def __repr__(self) -> str:
         return f"<Adapter: {self.name}>"
 
@@ -53,7 +67,8 @@ def adapt(source: object) -> Embedder:
     """Return *source* as an embedder.
 
     Taken: our own shape (`name`, `dim`, `embed`), LangChain's `Embeddings`, anything with `encode` as
-    sentence-transformers has it, anything with `embed`, and plain functions from texts to rows.
+    sentence-transformers has it, anything with `embed`, and plain functions from texts to rows. What has a way of its
+    own for questions (`embed_query`, `encode_query`) is asked by it.
 
     Raises:
         InvalidInput: It is none of these.
@@ -65,16 +80,24 @@ def adapt(source: object) -> Embedder:
     has_dim = inspect.getattr_static(source, "dim", None) is not None
     if isinstance(own, str) and own and has_dim and callable(getattr(source, "embed", None)):
         return cast("Embedder", source)
-    for method in ("embed_documents", "encode", "embed"):
+    for method in ("embed_documents", "encode_document", "encode", "embed"):
         function = getattr(source, method, None)
         if callable(function):
-            return Adapter(_name(source), function)
+            return Adapter(_name(source), function, _for_questions(source))
     if callable(source):
         return Adapter(_name(source), source)
     raise InvalidInput(
         f"A {type(source).__name__} is no embedder. Pass a model's name, or an object with embed(texts), "
         f"encode(texts) or embed_documents(texts), or a function from a list of texts to rows of numbers."
     )
+
+
+def _for_questions(source: Any) -> Callable[[list[str]], object] | None:
+    """Return what embeds questions with *source* as LangChain or sentence-transformers do it, if it has that."""
+    if callable(getattr(source, "embed_query", None)) and callable(getattr(source, "embed_documents", None)):
+        return lambda texts: [source.embed_query(text) for text in texts]
+    several = getattr(source, "encode_query", None)
+    return several if callable(several) else None
 
 
 def _name(source: object) -> str:

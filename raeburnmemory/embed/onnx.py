@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelUnavailable
-from ._models import cached_folder, fetch, folder_of, repository, require
+from ._models import DOCUMENT_PROMPTS, QUERY_PROMPTS, cached_folder, fetch, first_prompt, folder_of, repository, require
 
 if TYPE_CHECKING:
     import os
@@ -99,18 +99,29 @@ class OnnxEmbedder:
         return self._load().dim
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one row of length 1 for each text, shape (n, dim).
+        """Return one row of length 1 for each text, shape (n, dim), behind the model's prompt for documents if any.
 
         Raises:
             ModelUnavailable: The files of the model cannot be loaded.
         """
+        return self._embed(self._settings.document, texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row of length 1 for each question, shape (n, dim), behind the model's prompt for queries if any.
+
+        Raises:
+            ModelUnavailable: The files of the model cannot be loaded.
+        """
+        return self._embed(self._settings.query, texts)
+
+    def _embed(self, prompt: str, texts: Sequence[str]) -> NDArray[np.float32]:
         encoder = self._load()
         rows = np.empty((len(texts), encoder.dim), np.float32)
         # Texts of about one length share a batch, or most of the work would be padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
-            rows[batch] = encoder.encode([texts[index] for index in batch])
+            rows[batch] = encoder.encode([prompt + texts[index] for index in batch])
         return rows
 
     def __repr__(self) -> str:
@@ -141,12 +152,19 @@ class _Settings:
         sentence = _json(folder / "sentence_bert_config.json")
         modules = {str(module["type"]).rpartition(".")[2]: module for module in _json(folder / "modules.json")}
         where = modules.get("Pooling", {}).get("path") or "1_Pooling"
-        self.pooling = _pooling(_json(folder / where / "config.json"))
+        pooling = _json(folder / where / "config.json")
+        self.pooling = _pooling(pooling)
+        prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+        self.document = first_prompt(prompts, DOCUMENT_PROMPTS)
+        self.query = first_prompt(prompts, QUERY_PROMPTS)
         others = sorted(modules.keys() - {"Transformer", "Pooling", "Normalize"})
         for beyond, there in (
             (f"the pooling {self.pooling!r}", self.pooling not in {"mean", "cls"}),
             (f"the modules {', '.join(others)}", others),
-            ("a prompt", _json(folder / "config_sentence_transformers.json").get("default_prompt_name")),
+            (
+                "a prompt that is left out of the pooling",
+                (self.document or self.query) and not pooling.get("include_prompt", True),
+            ),
             ("a lower-casing of its own", sentence.get("do_lower_case")),
         ):
             if there:

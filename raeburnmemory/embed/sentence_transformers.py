@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelUnavailable
-from ._models import announce, ask, cached_folder, folder_of, repository, require
+from ._models import (
+    DOCUMENT_PROMPTS,
+    QUERY_PROMPTS,
+    announce,
+    ask,
+    cached_folder,
+    first_prompt,
+    folder_of,
+    repository,
+    require,
+)
 
 if TYPE_CHECKING:
     import os
@@ -77,15 +87,35 @@ class SentenceTransformersEmbedder:
         return self._dim
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one row of length 1 for each text, shape (n, dim).
+        """Return one row of length 1 for each text, shape (n, dim), behind the model's prompt for documents if any.
 
         Raises:
             ModelUnavailable: The files of the model cannot be loaded.
         """
+        return self._encoded("encode_document", DOCUMENT_PROMPTS, texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one row of length 1 for each question, shape (n, dim), behind the model's prompt for queries if any.
+
+        Raises:
+            ModelUnavailable: The files of the model cannot be loaded.
+        """
+        return self._encoded("encode_query", QUERY_PROMPTS, texts)
+
+    def _encoded(self, method: str, prompts: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
         if not texts:
             return np.empty((0, self.dim), np.float32)
-        options = {"show_progress_bar": False, "convert_to_numpy": True, "normalize_embeddings": True}
-        return np.asarray(self._load().encode(list(texts), batch_size=32, **options), np.float32)
+        model = self._load()
+        # Named by us: left to itself, `encode_document` takes no prompt of a model that calls it "passage".
+        rows = getattr(model, method)(
+            list(texts),
+            prompt=first_prompt(model.prompts, prompts),
+            batch_size=32,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        )
+        return np.asarray(rows, np.float32)
 
     def __repr__(self) -> str:
         return f"<SentenceTransformersEmbedder: {self.name}>"

@@ -54,6 +54,11 @@ def check_embedder(embedder: Embedder, *, tolerance: float = 1e-6) -> None:
     near(embedder.embed(_TEXTS * 3)[: len(_TEXTS)], rows, "vectors in a larger batch")
     near(embedder.embed(tuple(_TEXTS)), rows, "vectors of a tuple of texts")
     equal(embedder.embed([]).shape, (0, dim), "the shape for no texts")
+    if hasattr(embedder, "embed_queries"):
+        questions = embedder.embed_queries(_TEXTS)
+        _check_rows(questions, len(_TEXTS), dim)
+        near(np.concatenate([embedder.embed_queries([text]) for text in _TEXTS]), questions, "questions one by one")
+        equal(embedder.embed_queries([]).shape, (0, dim), "the shape for no questions")
     given = list(_TEXTS)
     embedder.embed(given)
     equal(given, _TEXTS, "the list of texts after embedding it")
