@@ -61,6 +61,7 @@ from .writer import Chosen, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     import numpy as np
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from .evaluate import Evaluation
     from .index import VectorIndex
     from .live_graph import LiveGraph
+    from .nodes import Change
     from .store import Durability, Store
     from .store.sqlite_vectors import VectorFormat
     from .tune import Tuning
@@ -354,6 +356,20 @@ class MemoryGraph:
         """
         record = stated(nodes, links, vectors, self.namespace)
         return self._writer.put(record, allow_unembedded=allow_unembedded, progress=progress)
+
+    def change(self, plan: Callable[[], Change], *, allow_unembedded: bool = False) -> Change:
+        """Write and remove what *plan* says, in one transaction; return the change that was made.
+
+        *plan* reads this memory and returns a `raeburnmemory.nodes.Change`. It is called while nobody else writes, so
+        that what it read still holds, and once before, so that nobody waits while texts are embedded: it must read
+        everything anew each time, and change nothing itself. If it raises, nothing is changed.
+
+        Raises:
+            InvalidInput: Something cannot be stored.
+            KindConflict: An id belongs to another kind of node.
+            NodeNotFound: One end of a link does not exist.
+        """
+        return self._writer.change(plan, allow_unembedded=allow_unembedded)
 
     def link(self, source: str, target: str, relation: str, **data: Any) -> None:
         """Add an edge between two nodes, with *data*; one that is there gets the new data.
@@ -783,8 +799,11 @@ class MemoryGraph:
         """Return the nodes that edges lead to (`"out"`), come from (`"in"`) or touch (`"both"`), oldest edge first."""
         return self._reader.neighbours(node_id, relation, direction)
 
-    def links(self, node_id: str, relation: str | None = None, direction: str = "both") -> list[Link]:
-        """Return the edges that leave (`"out"`), enter (`"in"`) or touch (`"both"`) a node, oldest first."""
+    def links(self, node_id: str | Iterable[str], relation: str | None = None, direction: str = "both") -> list[Link]:
+        """Return the edges that leave (`"out"`), enter (`"in"`) or touch (`"both"`) a node, oldest first.
+
+        *node_id* may be several ids; those of no node have no edges.
+        """
         return self._reader.links(node_id, relation, direction)
 
     def thread(self, session_id: str) -> list[Node]:
@@ -802,6 +821,10 @@ class MemoryGraph:
     def visualise_prompt_chain(self, prompt_id: str, depth: int = 3) -> list[tuple[str, str]]:
         """Follow the oldest edge out of each node, at most *depth* times; return the (source, target) pairs."""
         return self._reader.chain(prompt_id, depth)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let every call in a `with` block read the same state, whoever writes meanwhile; keep it short."""
+        return self._store.snapshot()
 
     def __len__(self) -> int:
         return self._reader.count()

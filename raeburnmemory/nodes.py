@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "Batch",
+    "Change",
     "Changes",
     "Edge",
     "Explanation",
@@ -200,6 +201,21 @@ class Batch:
             or self.meta
             or self.staged
         )
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `MemoryGraph.change` is to do, all of it or nothing.
+
+    `nodes` and `links` are written as `MemoryGraph.put` writes them. `removed_nodes` are ids: these nodes go, with
+    their edges, vectors and history, and nothing else does. `removed_links` are tuples of source, target and relation.
+    What is to be removed and is not there is no error.
+    """
+
+    nodes: Sequence[Node | Mapping[str, Any]] = ()
+    links: Sequence[Link | Sequence[str]] = ()
+    removed_nodes: Sequence[str] = ()
+    removed_links: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)

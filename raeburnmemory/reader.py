@@ -87,14 +87,16 @@ class Reader:
         nodes = self._store.get(list(others), self._namespace)
         return [nodes[other] for other in others if other in nodes]
 
-    def links(self, node_id: str, relation: str | None, direction: str) -> list[Link]:
-        """Return the edges that leave (`"out"`), enter (`"in"`) or touch (`"both"`) a node, oldest first."""
+    def links(self, node_id: str | Iterable[str], relation: str | None, direction: str) -> list[Link]:
+        """Return the edges that leave (`"out"`), enter (`"in"`) or touch (`"both"`) nodes, oldest first."""
         if relation is not None:
             checked_id(relation, "a relation")
         if direction not in {"out", "in", "both"}:
             raise InvalidInput(f"{direction!r} is no direction. Choose one of: out, in, both.")
-        self.get(node_id)
-        return self._store.links([node_id], self._namespace, direction=direction, relation=relation)
+        if isinstance(node_id, str):
+            self.get(node_id)
+        ids = list(dict.fromkeys(checked_ids(node_id, "an id")))
+        return self._store.links(ids, self._namespace, direction=direction, relation=relation) if ids else []
 
     def thread(self, session_id: str) -> list[Node]:
         """Return what was said in a session, in order; `NodeNotFound` if there is no such session."""

@@ -21,6 +21,7 @@ from .nodes import (
     RESPONDED_WITH,
     SESSION,
     Batch,
+    Change,
     Forgotten,
     Link,
     Node,
@@ -29,7 +30,7 @@ from .nodes import (
     same_json,
 )
 from .passages import EMBEDDED, pieces, speaker
-from .records import checked_data, checked_id, checked_ids, checked_text, time_of
+from .records import checked_data, checked_id, checked_ids, checked_text, stated, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -145,6 +146,55 @@ class Writer:
             new = self._new_links(list(links.values()), fresh)
             self._store.write(vectors.batch(changed, new, self._namespace))
         return list(fresh)
+
+    def change(self, plan: Callable[[], Change], *, allow_unembedded: bool = False) -> Change:
+        """Write and remove what *plan* finds, in one transaction, and return what it was; see `transact`."""
+        wanted = Change()
+
+        def batch() -> Batch:
+            nonlocal wanted
+            wanted = plan()
+            return self._batch(wanted)
+
+        return self.transact(batch, lambda: wanted, allow_unembedded=allow_unembedded)
+
+    def _batch(self, wanted: Change) -> Batch:
+        """Return the batch, without vectors, that makes a change; raise what is wrong with it."""
+        record = stated(wanted.nodes, wanted.links, None, self._namespace)
+        gone = dict.fromkeys(checked_ids(wanted.removed_nodes, "an id"))
+        cut = [tuple(checked_ids(link, "an id or a relation")) for link in wanted.removed_links]
+        if odd := [link for link in cut if len(link) != 3]:
+            raise InvalidInput(f"A link to remove is a tuple of source, target and relation, not {odd[0]!r}.")
+        links = {(link.source, link.target, link.relation): link for link in record.links}
+        for link in links.values():
+            _link_data(link.data)
+        if both := [link for link in cut if link in links]:
+            raise InvalidInput(f"The link {both[0]!r} is to be written and to be removed. Leave out one of them.")
+        if twice := [node.id for node in record.nodes if node.id in gone]:
+            raise InvalidInput(f"{twice[0]!r} is to be written and to be removed. Leave out one of them.")
+        known: dict[str, Node] = {}
+        changed = self._changed(record.nodes, known, expiring=True)
+        fresh = {node.id for node in record.nodes if node.id not in known}
+        ends = {end for link in links.values() for end in (link.source, link.target)} - {*fresh, *known}
+        if lost := sorted(ends & set(gone)):
+            raise NodeNotFound(f"A link leads to or from {lost[0]!r}, which is to be removed. Leave out one of them.")
+        for end in sorted(ends - set(self._store.get(list(ends), self._namespace))):
+            self._one(end)  # for its error
+        there = self._store.get(list(gone), self._namespace)
+        return Batch(
+            nodes=changed,
+            links=self._new_links(list(links.values()), fresh),
+            removed_nodes=[(self._namespace, node_id) for node_id in gone if node_id in there],
+            removed_links=[(self._namespace, *link) for link in self._there(cut) if not {*link[:2]} & set(gone)],
+        )
+
+    def _there(self, links: Sequence[tuple[str, ...]]) -> list[tuple[str, str, str]]:
+        """Return those of *links* that exist."""
+        if not links:
+            return []
+        found = self._store.links(list(dict.fromkeys(link[0] for link in links)), self._namespace)
+        wanted = set(links)
+        return [key for e in found if (key := (e.source, e.target, e.relation)) in wanted]
 
     def _changed(self, nodes: Sequence[Node], known: dict[str, Node], *, expiring: bool = False) -> list[Node]:
         """Return those of *nodes* that are new or differ from what is there, as they are to be written.

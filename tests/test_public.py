@@ -71,6 +71,7 @@ METHODS = {
     "backup": "(self, target, *, overwrite=False)",
     "batch_add": "async (self, interactions)",
     "close": "(self)",
+    "change": "(self, plan, *, allow_unembedded=False)",
     "context": "(self, query, budget=1000, tokenizer=None, *, k=20, neighbours=1, order='conversation', **search)",
     "db_path": "property",
     "fact": (
@@ -109,6 +110,7 @@ METHODS = {
         "until=None, where=None)"
     ),
     "single_valued": "(self, predicate=None, *, withdraw=False, allow_unembedded=False)",
+    "snapshot": "(self)",
     "stats": "(self)",
     "storage_backend": "property",
     "thread": "(self, session_id)",
