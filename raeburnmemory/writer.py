@@ -373,7 +373,9 @@ class Writer:
         if sessions:
             held = self._store.links(list(sessions), self._namespace, direction="in", relation=BELONGS_TO)
             empty = sessions - {e.target for e in held if e.source not in nodes}
-            nodes.update(self._store.get(list(empty), self._namespace))
+            # A link of that name may also lead to what is no session, in a graph of somebody's own.
+            found = self._store.get(list(empty), self._namespace)
+            nodes.update({node_id: node for node_id, node in found.items() if node.kind == SESSION})
             around = self._store.links(list(nodes), self._namespace, direction="both")
         if not nodes:
             return Forgotten(), ids

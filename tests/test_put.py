@@ -339,3 +339,12 @@ def test_a_message_that_cannot_be_stored_is_named_and_none_is(messages, complain
         with pytest.raises(InvalidInput, match=complaint):
             memory.add_messages(messages)
         assert len(memory) == 0
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_forgetting_takes_sessions_along_and_nothing_else_that_something_belongs_to(tmp_path, secure):
+    with MemoryGraph(tmp_path / "g.db", fake) as memory:
+        memory.put([{"id": "ana", "type": "entity"}, {"id": "team", "type": "entity"}], [("ana", "team", "belongs_to")])
+        memory.add_message("hello", session_id="s", id="m")
+        assert memory.forget(["ana", "m"], secure=secure).ids == ("ana", "m", "s")
+        assert [node.id for node in memory] == ["team"]
