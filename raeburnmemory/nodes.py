@@ -326,8 +326,8 @@ class Stats:
 
     `kinds` and `relations` count nodes and edges, `vectors` counts vectors per field, `unembedded` the prompts,
     responses, facts, fragments and memories that have none. `embedder` is the model of the vectors and `dim` their
-    length, None while there are none. `durability` is what changes made through this object survive: `"full"`, `"process"`, or
-    `"none"` for `":memory:"`.
+    length, None while there are none. `durability` is what changes made through this object survive: `"full"`,
+    `"process"`, or `"none"` for `":memory:"`.
     """
 
     path: str
