@@ -168,7 +168,8 @@ def build_context(
         budget,
         tokenizer is None,
         pieces,
-        tuple(each for _, each in sorted(left, key=lambda item: item[0])),
+        # A duplicate of a hit for which there was no room may have come in beside another one.
+        tuple(each for _, each in sorted(left, key=lambda item: item[0]) if each.id not in there),
         dict(getattr(hits, "skipped", {})),
     )
 
