@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 
@@ -161,14 +162,13 @@ def test_killed_at_every_step_it_is_finished_by_the_next_call(tmp_path, name, wh
 # --- while others write -----------------------------------------------------------------------------------------
 
 WRITER = """
-import sys, time
+import select, sys
 from raeburnmemory import MemoryGraph
 path, who = sys.argv[1:]
 with MemoryGraph(path, "builtin", vector_backend="exact") as memory:
     print("ready", flush=True)
-    until = time.monotonic() + 4
     n = 0
-    while time.monotonic() < until:
+    while not select.select([sys.stdin], [], [], 0)[0]:  # until it is closed
         memory.add_interaction({"id": f"{who}-p{n}", "text": f"Thing {n} of {who}"}, {"id": f"{who}-r{n}", "text": "Yes"},
                                "agent", who)
         n += 1
@@ -181,23 +181,22 @@ print(n)
 @pytest.mark.parametrize("name", STORES)
 def test_backups_and_verifications_while_others_write(tmp_path, name):
     path = fill(tmp_path / name)
-    writers = [start(WRITER, path, who) for who in "ab"]
+    writers = [start(WRITER, path, who, stdin=subprocess.PIPE) for who in "ab"]
     try:
         for writer in writers:
             assert writer.stdout.readline() == "ready\n"
         counts = []
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
+        until = time.monotonic() + 60
+        while len(counts) < 3 or (counts[-1] == counts[0] and time.monotonic() < until):
             target = tmp_path / f"copy{len(counts)}{path.suffix}"
             done = doctor.backup(path, target)
             assert doctor.verify(path).sound
             counts.append(done.nodes)
         for out in finish(writers, 60):
-            assert int(out) > 10
+            assert int(out) > 0
     finally:
         for writer in writers:
             end(writer)
-    assert len(counts) >= 2
     assert counts == sorted(counts)
     assert counts[-1] > counts[0]
     for number in range(len(counts)):
@@ -455,7 +454,7 @@ def test_others_that_only_close_do_the_restored_memory_no_harm(tmp_path, name):
 
 
 HOLDER = """
-import sys, time
+import select, sys
 from pathlib import Path
 from raeburnmemory.lock import StoreLock
 with StoreLock(Path(sys.argv[1]), 5)():

@@ -338,7 +338,7 @@ def test_every_module_can_be_the_first_to_be_imported():
         if not (THIRD_PARTY.get(name_of(file), set()) | THROUGH_OTHERS.get(name_of(file), set())) & missing
         and name_of(file) != "__main__"
     ]
-    run(ALONE, *names)
+    run(ALONE, *names, timeout=600)
 
 
 def _installed(name):
