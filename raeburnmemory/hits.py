@@ -167,6 +167,11 @@ class Hits(Sequence[Hit]):
         lines = [f"  {hit.score:6.3f}  {hit.id}  {_short(hit.text)}" for hit in self._hits]
         return "\n".join([f"<Hits: {len(self)}>", *lines, *self._not_run()])
 
+    def _repr_html_(self) -> str:
+        from .picture.tables import hits_table
+
+        return hits_table(self)
+
     def explain(self) -> str:
         """Return a table: for each hit what every leg gave, the words found, and the support from the graph."""
         names = list(dict.fromkeys(name for hit in self._hits for name in hit.why.legs)) or list(self.legs)

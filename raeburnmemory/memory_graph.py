@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .index import VectorIndex
     from .live_graph import LiveGraph
     from .nodes import Change
+    from .picture import Picture
     from .store import Durability, Store
     from .store.sqlite_vectors import VectorFormat
     from .tune import Tuning
@@ -168,6 +169,11 @@ class MemoryGraph:
     def __repr__(self) -> str:
         scope = "" if self.namespace == DEFAULT_NAMESPACE else f", namespace={self.namespace!r}"
         return f"MemoryGraph({self.db_path!r}{scope})"
+
+    def _repr_html_(self) -> str:
+        from .picture.tables import memory_card
+
+        return memory_card(self)
 
     # --- what it is made of -------------------------------------------------------------------------------------
 
@@ -867,6 +873,19 @@ class MemoryGraph:
         Without networkx it is a graph of our own with the same methods.
         """
         return self._view.copy()
+
+    def show(self, about: Any = None, **how: Any) -> Picture:
+        """Return a picture of the memory, which shows itself in a notebook; see `raeburnmemory.picture.show`.
+
+        *about* is what to draw: hits, the id of a node, or several ids; without it everything is drawn.
+
+        Raises:
+            InvalidInput: An argument cannot be understood.
+            NodeNotFound: There is no such node or session.
+        """
+        from .picture import show
+
+        return show(self, about, **how)
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ def test_page_runs_and_prints_what_it_says(page, elsewhere, monkeypatch):
 
 def lacks(body: str) -> str:
     """Return the package that a block of Python needs and that is not installed here, of those in extras."""
-    needed = {"qdrant": "qdrant_client", "pgvector": "pgvector"}
+    needed = {"qdrant": "qdrant_client", "pgvector": "pgvector", ".png": "resvg_py"}
     return next((module for word, module in needed.items() if word in body and not installed(module)), "")
 
 

@@ -59,6 +59,7 @@ FLOORS = {
     "testing": 5.0,
     "doctor": 5.0,
     "evaluate": 5.0,
+    "picture": 5.0,
     "tune": 5.1,  # measures before and after
     "demo": 6.0,
     "langchain": 6.0,
@@ -71,6 +72,7 @@ FLOORS = {
 }
 # Methods of the memory that are doors to a floor above it; they open it when they are called.
 UPWARD = {("memory_graph", "evaluate"), ("memory_graph", "tune"), ("memory_graph", "doctor")}
+UPWARD |= {("memory_graph", "picture"), ("hits", "picture")}  # what a notebook shows of them
 ROOT = "__init__"  # the public names; loaded first of all, so nothing of it but its version is imported by others
 
 # What a file may import of other people when it is imported itself: a backend is only imported once it is chosen.
@@ -104,6 +106,7 @@ THIRD_PARTY = {
     "doctor/index_files": {"numpy"},
     "doctor/sqlite_file": {"numpy"},
     "tune": {"numpy"},
+    "picture/layout": {"numpy"},
     "langchain/_documents": {"langchain_core"},
     "langchain/callback": {"langchain_core"},
     "langchain/chat_history": {"langchain_core"},

@@ -110,6 +110,7 @@ METHODS = {
         "(self, text, k=5, *, kinds='prompt', session=None, agent=None, speaker=None, collection=None, since=None, "
         "until=None, where=None)"
     ),
+    "show": "(self, about=None, **how)",
     "single_valued": "(self, predicate=None, *, withdraw=False, allow_unembedded=False)",
     "snapshot": "(self)",
     "stats": "(self)",
