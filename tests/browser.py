@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -18,6 +19,17 @@ _FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run 
 --disable-component-update --disable-sync --disable-default-apps --disable-extensions --disable-dev-shm-usage
 --hide-scrollbars --mute-audio --force-color-profile=srgb --remote-debugging-pipe
 --disable-features=IsolateSandboxedIframes,Translate,MediaRouter"""  # frames stay within the page's own session
+
+# The browser reads from 3 and writes to 4, whatever the numbers are here.
+_START = """
+import os, sys
+for at, number in enumerate(sys.argv[1:3]):
+    os.dup2(int(number), 103 + at)
+for number in (3, 4):
+    os.dup2(100 + number, number)
+    os.close(100 + number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -29,9 +41,8 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [CHROMIUM, *_FLAGS.split(), f"--user-data-dir={self._folder}", f"--window-size={width},{height}"]
-        # The browser reads from 3 and writes to 4, whatever the numbers are here.
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command, "about:blank"],
+            [sys.executable, "-c", _START, str(to_read), str(to_write), *command, "about:blank"],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -42,6 +53,13 @@ class Browser:
         self._exit = contextlib.ExitStack()
         self._exit.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._exit.callback(self._end)
+        try:
+            self._attach(width, height, dark=dark)
+        except BaseException:
+            self._exit.close()
+            raise
+
+    def _attach(self, width, height, *, dark):
         pages = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         self._session = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):

@@ -146,16 +146,21 @@ function label() {
     let place = null;
     if (!node.gone && shown < 160 && x > 0 && x < width && y > 0 && y < height) {
       if (!node.wide) node.wide = node.word.getComputedTextLength() || 6 * node.label.length;
-      for (const top of [y + node.all * k + 13, y - node.all * k - 6]) {
-        const box = [x - node.wide / 2 - 3, top - 11, x + node.wide / 2 + 3, top + 4, Infinity];
-        if (number === chosen || free(box, node.r >= 15 ? node.r * 0.7 : 0)) { place = top; taken.push(box); break; }
+      const far = node.all * k, aside = far + 7 + node.wide / 2;
+      for (const [mid, line] of [[x, y + far + 13], [x, y - far - 6], [x + aside, y + 4], [x - aside, y + 4]]) {
+        const box = [mid - node.wide / 2 - 3, line - 11, mid + node.wide / 2 + 3, line + 4, Infinity];
+        if (number === chosen || free(box, node.r >= 15 ? node.r * 0.7 : 0)) {
+          place = [mid, line];
+          taken.push(box);
+          break;
+        }
       }
     }
     node.word.style.display = place === null ? "none" : "";
     if (place !== null) {
       shown += 1;
-      node.word.setAttribute("x", x.toFixed(1));
-      node.word.setAttribute("y", place.toFixed(1));
+      node.word.setAttribute("x", place[0].toFixed(1));
+      node.word.setAttribute("y", place[1].toFixed(1));
     }
   }
 }
@@ -299,9 +304,9 @@ function jump(id, before, after) {
     before === null ? icon(data.kinds[node.kind]) : make("i", {}, before), make("span", { dir: "auto" }, short(node.text || node.label, 90)),
     make("i", {}, after)));
 }
-function bar(name, amount, most) {
+function bar(name, amount) {
   const filled = make("s", amount < 0 ? { class: "less" } : {});
-  filled.style.width = `${Math.min(100, Math.abs(amount) / most * 100)}%`;
+  filled.style.width = `${Math.min(100, Math.abs(amount) * 100)}%`;
   return make("div", { class: "bar" }, make("b", {}, name), make("u", {}, filled), make("span", {}, amount.toFixed(2)));
 }
 function overview() {
@@ -331,9 +336,8 @@ function tell() {
   const facts = node.facts;
   if (facts.length) panel.append(make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", { dir: "auto" }, value)])));
   if (hit) {
-    panel.append(make("h2", {}, `Why it is hit ${node.rank}`), bar("score", hit.score, 1));
-    const most = Math.max(0.01, ...Object.values(hit.legs).map(Math.abs));
-    for (const [name, amount] of Object.entries(hit.legs)) if (Math.abs(amount) >= 0.005) panel.append(bar(name, amount, most));
+    panel.append(make("h2", {}, `Why it is hit ${node.rank}`), bar("score", hit.score));
+    for (const [name, amount] of Object.entries(hit.legs)) if (Math.abs(amount) >= 0.005) panel.append(bar(name, amount));
     const more = [];
     if (hit.similarity !== null) more.push(["similarity", hit.similarity.toFixed(2)]);
     if (hit.coverage !== null) more.push(["coverage", `${Math.round(hit.coverage * 100)}%`]);
@@ -474,6 +478,13 @@ function walk(x, y) {
   show(best);
   nodes[best].drawn.focus({ preventScroll: true });
 }
+function turnOver(by) {  // the arrows go by sight; this comes past every node
+  let number = wander;
+  do number = (number + by + nodes.length) % nodes.length; while (nodes[number].gone && number !== wander);
+  reachable(number);
+  show(number);
+  nodes[number].drawn.focus({ preventScroll: true });
+}
 const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 document.addEventListener("keydown", (event) => {
   const typing = event.target === find, onNode = event.target.closest && event.target.closest(".node");
@@ -484,6 +495,7 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter") next();
     return;
   } else if (arrows[event.key] && onNode) walk(...arrows[event.key]);
+  else if ((event.key === "PageDown" || event.key === "PageUp") && onNode) turnOver(event.key === "PageDown" ? 1 : -1);
   else if ((event.key === "Enter" || event.key === " ") && onNode) choose(numberOf.get(onNode.dataset.id), false);
   else if (event.key === "/") find.focus();
   else if (event.key === "+" || event.key === "=") zoom(1.25);

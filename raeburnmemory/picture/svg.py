@@ -31,7 +31,8 @@ _NARROWEST = 460
 def svg(drawing: Drawing, title: str, theme: str) -> str:
     """Return the picture as SVG; with the theme `"auto"` it follows the reader's preference for dark or light."""
     marks = drawing.marks
-    left, top, right, bottom = _bounds(marks)
+    placed = list(labels(marks))
+    left, top, right, bottom = _bounds(marks, placed)
     legend = list(_legend(drawing, max(right - left, _NARROWEST)))
     height_of_legend = 22 * len(legend)
     width, head = max(right - left, _NARROWEST), 62 + (17 if drawing.scene.left_out else 0)
@@ -56,7 +57,7 @@ def svg(drawing: Drawing, title: str, theme: str) -> str:
     parts += [
         f'<text class="label{" aside" if marks[number].aside else ""}" x="{x:.1f}" y="{y:.1f}">'
         f"{_text(marks[number].label)}</text>"
-        for number, x, y in labels(marks)
+        for number, x, y in placed
     ]
     parts.append("</g>")
     for row, line in enumerate(legend):
@@ -69,7 +70,7 @@ def svg(drawing: Drawing, title: str, theme: str) -> str:
 def labels(marks: list[Mark]) -> Iterator[tuple[int, float, float]]:
     """Yield the number and the place of the labels for which there is room, the most important ones first.
 
-    A label stands below its node, or above it, and covers neither another label nor a node, but that of
+    A label stands below its node, or above it or beside it, and covers neither another label nor a node, but that of
     a large node may cover small ones, or none would be seen where there are many.
     """
     taken = [(m.x - m.reach, m.y - m.reach, m.x + m.reach, m.y + m.reach, m.radius) for m in marks]
@@ -77,25 +78,29 @@ def labels(marks: list[Mark]) -> Iterator[tuple[int, float, float]]:
     for number in order:
         mark = marks[number]
         half, large = _width(mark.label) / 2, mark.radius * 0.7 if mark.radius >= 15 else 0
-        for y in (mark.y + mark.reach + _SIZE + 2, mark.y - mark.reach - 5):
-            box = (mark.x - half - 2, y - _SIZE + 1, mark.x + half + 2, y + 3, math.inf)
+        aside, below, above = mark.reach + 6 + half, mark.y + mark.reach + _SIZE + 2, mark.y - mark.reach - 5
+        beside = mark.y + _SIZE / 3
+        places = ((mark.x, below), (mark.x, above), (mark.x + aside, beside), (mark.x - aside, beside))
+        for x, y in places:
+            box = (x - half - 2, y - _SIZE + 1, x + half + 2, y + 3, math.inf)
             if not any(
                 b[4] >= large and b[0] < box[2] and box[0] < b[2] and b[1] < box[3] and box[1] < b[3] for b in taken
             ):
                 taken.append(box)
-                yield number, mark.x, y
+                yield number, x, y
                 break
 
 
-def _bounds(marks: list[Mark]) -> tuple[float, float, float, float]:
+def _bounds(marks: list[Mark], placed: list[tuple[int, float, float]]) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of nodes and labels, with a margin."""
     if not marks:
         return 0, 0, _NARROWEST, 40
-    wide = [max(mark.reach, _width(mark.label) / 2) for mark in marks]
+    halves = [(x, _width(marks[number].label) / 2) for number, x, _ in placed]
     return (
-        min(mark.x - w for mark, w in zip(marks, wide, strict=True)) - 14,
-        min(mark.y - mark.reach for mark in marks) - _MARGIN,
-        max(mark.x + w for mark, w in zip(marks, wide, strict=True)) + 14,
-        max(mark.y + mark.reach for mark in marks) + _MARGIN,
+        min([m.x - m.reach for m in marks] + [x - half for x, half in halves]) - 14,
+        min(m.y - m.reach for m in marks) - _MARGIN,
+        max([m.x + m.reach for m in marks] + [x + half for x, half in halves]) + 14,
+        max(m.y + m.reach for m in marks) + _MARGIN,
     )
 
 
