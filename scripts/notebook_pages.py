@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
+_LINK = re.compile(r"\]\(([\w/.-]+)\.ipynb\)")
 _outputs: dict[str, list[str]] = {}  # of each page, put in once the Markdown is HTML
 
 
@@ -31,6 +32,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 content = _markdown(json.load(handle)["cells"], file.name, outputs)
             files.append(File.generated(config, uri, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links to notebooks lead to their pages."""
+    if page.file.src_uri in _outputs:
+        return markdown
+    return _LINK.sub(r"](\1.md)", markdown)
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
@@ -49,7 +57,7 @@ def _markdown(cells: list[dict[str, Any]], name: str, outputs: list[str]) -> str
     for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\]\(([\w-]+)\.ipynb\)", r"](\1.md)", source))  # from page to page
+            parts.append(_LINK.sub(r"](\1.md)", source))  # from page to page
             if len(parts) == 1:
                 parts.append(f"*This page is a notebook: [{name}.ipynb]({name}.ipynb).*")
             continue

@@ -532,7 +532,9 @@ def test_requirements_are_the_test_environment():
 def test_every_page_is_in_the_navigation():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": (\S+\.md)$", config.partition("\nnav:\n")[2], re.MULTILINE))
-    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.name != "README.md"}
+    notebooks = [path.with_suffix(".md") for path in (ROOT / "docs").rglob("*.ipynb")]  # as the site shows them
+    pages = [page for page in PAGES if page.name != "README.md"]
+    assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in [*pages, *notebooks]}
 
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):

@@ -149,7 +149,8 @@ function label() {
       const far = node.all * k, aside = far + 7 + node.wide / 2;
       for (const [mid, line] of [[x, y + far + 13], [x, y - far - 6], [x + aside, y + 4], [x - aside, y + 4]]) {
         const box = [mid - node.wide / 2 - 3, line - 11, mid + node.wide / 2 + 3, line + 4, Infinity];
-        if (number === chosen || free(box, node.r >= 15 ? node.r * 0.7 : 0)) {
+        const inside = box[0] > 0 && box[2] < width && box[1] > 0 && box[3] < height;
+        if (number === chosen || (inside && free(box, node.r >= 15 ? node.r * 0.7 : 0))) {
           place = [mid, line];
           taken.push(box);
           break;

@@ -493,7 +493,7 @@ def test_mermaid_holds_nothing_but_labels():
     with nasty() as memory:
         lines = memory.show(title=NASTY[6]).mermaid().splitlines()
     assert lines[0] == "flowchart LR"
-    shapes = r'\("|"\)|\["|"\]|\{\{"|"\}\}|\{"|"\}|>"|\[\["|"\]\]|\[/"|"\\\]|\[\\"|"/\]|\[\("|"\)\]'
+    shapes = r'\(\["|"\]\)|\["|"\]|\{\{"|"\}\}|\{"|"\}|>"|\[\["|"\]\]|\[/"|"\\\]|\[\\"|"/\]|\[\("|"\)\]'
     for line in lines[1:]:
         if line.startswith("%% "):
             assert "{" not in line
