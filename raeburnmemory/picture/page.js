@@ -102,6 +102,7 @@ root.style.setProperty("--bold", links.length > 900 ? 0.22 : links.length > 300 
 const order = nodes.map((node, number) => number)
   .sort((a, b) => (nodes[a].rank || 1e6) - (nodes[b].rank || 1e6) || nodes[b].r - nodes[a].r || a - b);
 
+let grown = 1;
 function towards(x, y, toX, toY, distance) {
   const far = Math.hypot(toX - x, toY - y) || 1;
   return [x + (toX - x) / far * distance, y + (toY - y) / far * distance];
@@ -109,14 +110,18 @@ function towards(x, y, toX, toY, distance) {
 const bendOf = (relation, far) => relation === data.supports ? Math.min(0.17 * far, 44) : Math.min(0.07 * far, 18);
 function bend(link) {
   const a = nodes[link.s], b = nodes[link.t];
-  if (a === b) return `M${a.x - 4} ${a.y - a.r}c${-a.r} ${-1.6 * a.r} ${a.r + 8} ${-1.6 * a.r} 8 -1`;
+  if (a === b) {
+    const r = a.r * grown;
+    return `M${a.x - 4} ${a.y - r}c${-r} ${-1.6 * r} ${r + 8} ${-1.6 * r} 8 -1`;
+  }
   const dx = b.x - a.x, dy = b.y - a.y, far = Math.hypot(dx, dy) || 1, by = bendOf(link.r, far);
   const mx = (a.x + b.x) / 2 - dy / far * by, my = (a.y + b.y) / 2 + dx / far * by;
-  const [x0, y0] = towards(a.x, a.y, mx, my, a.all + 1), [x1, y1] = towards(b.x, b.y, mx, my, b.all + 3);
+  const [x0, y0] = towards(a.x, a.y, mx, my, a.all * grown + 1), [x1, y1] = towards(b.x, b.y, mx, my, b.all * grown + 3);
   return `M${x0.toFixed(1)} ${y0.toFixed(1)}Q${mx.toFixed(1)} ${my.toFixed(1)} ${x1.toFixed(1)} ${y1.toFixed(1)}`;
 }
 function put() {
-  for (const node of nodes) node.drawn.setAttribute("transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})`);
+  const scale = grown === 1 ? "" : ` scale(${grown.toFixed(3)})`;
+  for (const node of nodes) node.drawn.setAttribute("transform", `translate(${node.x.toFixed(1)} ${node.y.toFixed(1)})${scale}`);
   for (const link of links) link.drawn.setAttribute("d", bend(link));
   look();
 }
@@ -124,6 +129,14 @@ function put() {
 // --- the view: pan, zoom, labels -------------------------------------------------------------------------------------
 
 let k = 1, tx = 0, ty = 0, waiting = 0;
+// In a small window the nodes of a small graph stay large enough to be told apart, and hit.
+function grow() {
+  const wanted = nodes.length > 120 ? 1 : Math.min(2, Math.max(1, 0.72 / k));
+  if (wanted === grown) return false;
+  grown = wanted;
+  put();
+  return true;
+}
 const size = () => [stage.clientWidth || 800, stage.clientHeight || 500];
 function look() {
   view.setAttribute("transform", `translate(${tx.toFixed(2)} ${ty.toFixed(2)}) scale(${k.toFixed(4)})`);
@@ -134,7 +147,7 @@ function label() {
   const [width, height] = size(), taken = [];
   for (const node of nodes) {
     if (node.gone) continue;
-    const x = node.x * k + tx, y = node.y * k + ty, r = node.all * k;
+    const x = node.x * k + tx, y = node.y * k + ty, r = node.all * k * grown;
     if (x > -r && x < width + r && y > -r && y < height + r) taken.push([x - r, y - r, x + r, y + r, node.r]);
   }
   // The label of a large node may cover small ones, or none would be seen where there are many.
@@ -146,7 +159,7 @@ function label() {
     let place = null;
     if (!node.gone && shown < 160 && x > 0 && x < width && y > 0 && y < height) {
       if (!node.wide) node.wide = node.word.getComputedTextLength() || 6 * node.label.length;
-      const far = node.all * k, aside = far + 7 + node.wide / 2;
+      const far = node.all * k * grown, aside = far + 7 + node.wide / 2;
       for (const [mid, line] of [[x, y + far + 13], [x, y - far - 6], [x + aside, y + 4], [x - aside, y + 4]]) {
         const box = [mid - node.wide / 2 - 3, line - 11, mid + node.wide / 2 + 3, line + 4, Infinity];
         const inside = box[0] > 0 && box[2] < width && box[1] > 0 && box[3] < height;
@@ -171,7 +184,7 @@ function zoom(by, x, y) {
   const px = x === undefined ? width / 2 : x, py = y === undefined ? height / 2 : y;
   tx = px - (px - tx) * k / before;
   ty = py - (py - ty) * k / before;
-  look();
+  if (!grow()) look();
 }
 function fit() {
   const there = nodes.filter((node) => !node.gone);
@@ -183,7 +196,7 @@ function fit() {
   k = Math.max(k, 0.05);
   tx = width / 2 - k * (left + right) / 2;
   ty = (34 + height - below) / 2 - k * (top + bottom) / 2;
-  look();
+  if (!grow()) look();
   label();
 }
 function show(number) {
