@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..dense import unpack
+from ..embed import same_model
 from ..errors import EmbedderMismatch, InvalidInput, KindConflict, NodeNotFound
 from ..facts import Facts
 from ..nodes import Batch, same_json
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Restoring", "checked_link", "checked_node"]
 
 _TIMES = ("timestamp", "start_time", "valid_from", "valid_to")
-_PROBE = 0.999  # cosine of the same probe text from which two models are one, as when a memory is opened
 
 
 class Restoring:
@@ -101,9 +102,9 @@ class Restoring:
             NodeNotFound: One is of a node that is not there.
         """
         with self._held():
-            record = self._store.meta("embedder")
+            record = self._dense.record()
             if record is not None:
-                _same_model(record, embedder)
+                self._same_model(record, embedder)
             there = self._store.get(sorted({vector.node for vector in vectors}), self._namespace)
             new = []
             for vector in vectors:
@@ -121,6 +122,27 @@ class Restoring:
 
     def _held(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if self._dry_run else self._store.exclusive()
+
+    def check_model(self, embedder: dict[str, Any]) -> None:
+        """Refuse vectors of another model than that of the memory, or the one that was named for it.
+
+        Raises:
+            EmbedderMismatch: They are of another one.
+        """
+        record = self._dense.record()
+        if record is None and self._dense.chosen:
+            record = self._dense.new_record()
+        if record is not None:
+            self._same_model(record, embedder)
+
+    def _same_model(self, record: dict[str, Any], other: dict[str, Any]) -> None:
+        one, two = unpack(record["probe"]), unpack(other["probe"])
+        silent = not one.any() and not two.any() and record["name"] == other["name"]
+        if record["dim"] != other["dim"] or not (silent or same_model(one, two)):
+            raise EmbedderMismatch(
+                f"The file holds {other['dim']}-number vectors of {other['name']!r}, the memory {record['dim']}-number "
+                f"vectors of {record['name']!r}. Export it without vectors, so that the texts are embedded here."
+            )
 
     def _has(self, field: str, row: int) -> bool:
         if field not in self._rows:
@@ -155,19 +177,6 @@ def _same_kinds(nodes: Sequence[Node], there: dict[str, Node]) -> None:
                 f"{node.id!r} is the id of a {old.kind} already, so it cannot be a {node.kind}. Import it into another "
                 f"namespace."
             )
-
-
-def _same_model(record: dict[str, Any], other: dict[str, Any]) -> None:
-    one, two = (np.asarray(each.get("probe") or [], np.float64) for each in (record, other))
-    alike = record.get("dim") == other.get("dim") and len(one) == len(two)
-    if alike and len(one):
-        alike = float(one @ two) >= _PROBE * float(np.linalg.norm(one) * np.linalg.norm(two))
-    if not alike:
-        raise EmbedderMismatch(
-            f"The file holds {other.get('dim')}-number vectors of {other.get('name')!r}, the memory "
-            f"{record.get('dim')}-number vectors of {record.get('name')!r}. Export it without vectors, so that the "
-            f"texts are embedded here."
-        )
 
 
 def checked_node(node: Node, place: str) -> Node:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..dense import record_crc, unpack
 from ..errors import InvalidInput
 from ..exporters.jsonl import FORMAT, VERSION
 from ..nodes import Link, Node, Vector
@@ -59,6 +60,8 @@ def restore(
     kinds: Counter[str] = Counter()
     new = 0
     section = Restoring(memory, memory.namespace, dry_run=dry_run, allow_unembedded=allow_unembedded)
+    if embedder is not None:
+        section.check_model(embedder)
     single: list[str] = []
     for kind, lines in groupby(_records(part), key=lambda record: record[1]["record"]):
         while batch := list(islice(lines, _BATCH)):
@@ -103,9 +106,17 @@ def _header(part: Part) -> tuple[list[str], dict[str, Any] | None]:
     names, embedder = first.get("namespaces"), first.get("embedder")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise InvalidInput(f"{place}: its namespaces are {shown(names)}, not a list of names. {_AGAIN}")
-    if embedder is not None and (not isinstance(embedder, dict) or not isinstance(embedder.get("dim"), int)):
+    if embedder is not None and not _is_model(embedder):
         raise InvalidInput(f"{place}: its embedder is {shown(embedder)}, not the record of a model. {_AGAIN}")
     return names, embedder
+
+
+def _is_model(record: Any) -> bool:
+    """Tell whether it is the record of a model, with the checksum that belongs to it."""
+    try:
+        return bool(record_crc(record) == record["crc"] and record["dim"] == len(unpack(record["probe"])))
+    except (TypeError, KeyError, ValueError):
+        return False
 
 
 def _hint(first: dict[str, Any]) -> str:
