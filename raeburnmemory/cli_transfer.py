@@ -44,8 +44,8 @@ def import_(
 ) -> None:
     """Bring in what another program holds; the memory is made if it is not there.
 
-    All of it is read before anything is written. What cannot be used is left out, and the report says why. Importing
-    again adds only what is new.
+    All of it is read before anything is written. What cannot be used is left out, and the report says why; it ends
+    with 1 if that is all. Importing again adds only what is new.
 
     [bold]Examples[/bold]
 
@@ -75,14 +75,17 @@ def import_(
         with memory:
             return import_file(memory, kind, path, dry_run=dry, progress=progress, **options)
 
-    if not dry_run and not target.exists():
-        run(dry=True)  # for its errors, before there is a file
-    with progress_bar("Importing") as progress:
-        report = run(dry=dry_run, progress=None if dry_run else progress)
+    # For its errors, before there is a file; and to make none where there is nothing to keep in it.
+    report = run(dry=True) if not dry_run and not target.exists() else None
+    if report is None or report.nodes:
+        with progress_bar("Importing") as progress:
+            report = run(dry=dry_run, progress=None if dry_run else progress)
     if as_json:
         print_json(report.to_dict())
     else:
         print_text(str(report))
+    if not report.nodes and report.skipped:
+        raise typer.Exit(1)
 
 
 def export(

@@ -403,13 +403,12 @@ def test_markdown_is_for_people(tmp_path):
         report = export_file(memory, "markdown", tmp_path / "m.md")
     text = (tmp_path / "m.md").read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if line.startswith("#")]
-    assert headings[:5] == [
+    assert headings[:4] == [
         "# Memory",
         "## Session s1",
-        "### user, 2026-01-01T10:00:00.123456+00:00, `p1`",
+        "### prompt, 2026-01-01T10:00:00.123456+00:00, `p1`",
         "### Helper, 2026-01-01T10:00:00.123456+00:00, `r1`",
-        headings[4],
-    ] or headings[2].startswith("### prompt, 2026-01-01")
+    ]
     assert "> Which tea?\n> # no heading\n" in text
     assert "# no heading" not in headings
     assert "- Ana lives in Vienna (from 2024-05-01T00:00:00+00:00, `f2`)" in text
@@ -524,31 +523,74 @@ def test_an_export_is_one_moment_while_others_write(tmp_path):
 # --- the commands -----------------------------------------------------------------------------------------------
 
 
-def command(*arguments, cwd):
-    done = subprocess.run([sys.executable, "-m", "raeburnmemory", *arguments], cwd=cwd, env=environment(RAEBURN_EMBED_MODEL="builtin"), capture_output=True, check=False)  # fmt: skip
-    return done.returncode, done.stdout, done.stderr.decode()
+def command(*arguments):
+    """Return the exit code of a command, what it printed, as bytes, and what it said on stderr."""
+    from typer.testing import CliRunner
+
+    from raeburnmemory.cli import app
+
+    result = CliRunner().invoke(app, [*arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout_bytes, result.stderr
 
 
-def test_the_commands(tmp_path):
+def test_the_commands(tmp_path, monkeypatch):
     pytest.importorskip("typer", reason="the command line needs typer")
-    filled(tmp_path / "a.db").close()
-    code, out, err = command("--db", "a.db", "export", "--format", "jsonl", "--vectors", "--output", "-", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAEBURN_EMBED_MODEL", "builtin")
+    filled("a.db").close()
+    code, out, err = command("--db", "a.db", "export", "--format", "jsonl", "--vectors", "--output", "-")
     assert (code, err.startswith("Note: Exported 13 nodes")) == (0, True)
-    (tmp_path / "all.jsonl").write_bytes(out)
-    code, planned, err = command("--db", "b.json", "import", "jsonl", "all.jsonl", "--dry-run", "--json", cwd=tmp_path)
-    assert (code, err, json.loads(planned)["new"], os.path.exists(tmp_path / "b.json")) == (0, "", 13, False)
-    code, told, err = command("--db", "b.json", "import", "jsonl", "all.jsonl", cwd=tmp_path)
+    Path("all.jsonl").write_bytes(out)
+    code, planned, err = command("--db", "b.json", "import", "jsonl", "all.jsonl", "--dry-run", "--json")
+    assert (code, err, json.loads(planned)["new"], os.path.exists("b.json")) == (0, "", 13, False)
+    code, told, err = command("--db", "b.json", "import", "jsonl", "all.jsonl")
     assert (code, err) == (0, "")
     assert told.decode().startswith("Imported 1 agent, 3 fact, 1 fragment")
-    assert command("--db", "b.json", "export", "--format", "jsonl", "--vectors", "-o", "-", cwd=tmp_path)[1] == out
-    code, _, err = command("--db", "a.db", "export", "-o", "all.jsonl", cwd=tmp_path)
-    assert (code, "--force" in err) == (2, True)
-    assert command("--db", "a.db", "export", "-o", "all.jsonl", "--force", cwd=tmp_path)[0] == 0
-    code, _, err = command("--db", "new.db", "import", "chatgpt", "all.jsonl", cwd=tmp_path)
-    assert (code, os.path.exists(tmp_path / "new.db")) == (0, False) or code == 0
-    code, _, err = command("--db", "new2.db", "import", "csv", "all.jsonl", cwd=tmp_path)
-    assert (code, err.count("\n"), os.path.exists(tmp_path / "new2.db")) == (2, 1, False)
-    code, _, err = command("--db", "new2.db", "import", "csv", "nowhere.csv", cwd=tmp_path)
+    assert command("--db", "b.json", "export", "--format", "jsonl", "--vectors", "-o", "-")[1] == out
+    code, _, err = command("--db", "a.db", "export", "-o", "all.jsonl")
+    assert (code, "--force" in err, Path("all.jsonl").read_bytes() == out) == (2, True, True)
+    code, told, _ = command("--db", "a.db", "export", "-o", "all.jsonl", "--force", "--json")
+    assert (code, json.loads(told)) == (0, json.loads(Path("all.jsonl").read_text()))
+    code, told, _ = command("--db", "a.db", "export", "--format", "gexf", "-o", "a.gexf", "--json")
+    assert (code, json.loads(told)["nodes"], json.loads(told)["format"]) == (0, 13, "gexf")
+    code, told, err = command("--db", "new.db", "import", "chatgpt", "all.jsonl")
+    assert (code, err, os.path.exists("new.db")) == (1, "", False)
+    assert b"Left out: no conversation with a mapping of messages: 1" in told
+    code, _, err = command("--db", "new.db", "import", "csv", "all.jsonl")
+    assert (code, err.count("\n"), os.path.exists("new.db")) == (2, 1, False)
+    code, _, err = command("--db", "new.db", "import", "csv", "nowhere.csv")
     assert (code, "no such file" in err, err.count("\n")) == (1, True, 1)
-    code, _, err = command("--db", "a.db", "export", "--format", "gexf", cwd=tmp_path)
+    code, _, err = command("--db", "a.db", "export", "--format", "gexf")
     assert (code, "--output" in err) == (2, True)
+    Path("t.csv").write_text("Frage,Antwort\nWo?,Da.\n")
+    code, told, err = command(
+        "--db",
+        "n.db",
+        "--namespace",
+        "ana",
+        "import",
+        "csv",
+        "t.csv",
+        "--column",
+        "text=Frage",
+        "--column",
+        "response=Antwort",
+        "--session",
+        "s",
+    )
+    assert (code, err) == (0, "")
+    with MemoryGraph("n.db", namespace="ana") as memory:
+        assert [node.text for node in memory.thread("s")] == ["Wo?", "Da."]
+    code, _, err = command("--db", "n.db", "import", "csv", "t.csv", "--column", "text")
+    assert (code, "WHAT=NAME" in err) == (2, True)
+
+
+def test_standard_output_gets_bytes_and_nothing_else(tmp_path):
+    pytest.importorskip("typer", reason="the command line needs typer")
+    filled(tmp_path / "a.db").close()
+    done = subprocess.run([sys.executable, "-m", "raeburnmemory", "--db", "a.db", "export", "--format", "jsonl", "-o", "-"], cwd=tmp_path, env=environment(PYTHONIOENCODING="ascii"), capture_output=True, check=True)  # fmt: skip
+    with MemoryGraph(tmp_path / "a.db") as memory:
+        export_file(memory, "jsonl", tmp_path / "out.jsonl")
+    assert done.stdout == (tmp_path / "out.jsonl").read_bytes()
+    assert done.stderr.startswith(b"Note: Exported 13 nodes")
