@@ -6,11 +6,12 @@ Read as of 2026, `memory.jsonl`, before `memory.json`: `{"type": "entity", "name
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
-from ..nodes import Link, Node, collected_id
+from ..nodes import PART_OF, Link, Node, collected_id
 from ..store.nodelink import mended
-from ._chat import Group, digest
+from ._chat import Group
 from ._files import objects, only_file
 
 if TYPE_CHECKING:
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
     from ._files import Source
 
-__all__ = ["read"]
+__all__ = ["entity", "read"]
 
-_OF = "observation_of"
+_COLLECTION = "mcp"  # where the MCP server here keeps them, too
 
 
 def read(source: Source) -> Iterator[Group]:
     """Yield the entities with their observations, then the relations, whatever their order in the file."""
-    collection = source.collection or "memory"
+    collection = source.collection or _COLLECTION
     part = only_file(source.path)
     names: set[str] = set()
     relations: list[tuple[str, dict[str, Any]]] = []
@@ -56,11 +57,18 @@ def _is_entity(line: dict[str, Any]) -> bool:
 
 
 def _entity(line: dict[str, Any], collection: str, place: str) -> Group:
-    name = line["name"]
-    entity = Node(collected_id("entity", collection, name), "entity", name, {"entityType": line["entityType"]})
-    nodes, links = [entity], []
+    made = entity(line["name"], line["entityType"], collection)
+    nodes, links = [made], []
     for told in dict.fromkeys(line["observations"]):
-        node = Node(collected_id("observation", collection, digest(name, told)), "observation", told, {"entity": name})
-        nodes.append(node)
-        links.append(Link(node.id, entity.id, _OF))
+        # The same for whoever observes the same.
+        own = f"{line['name']}/{hashlib.blake2b(told.encode(), digest_size=10).hexdigest()}"
+        about = {"collection": collection, "name": line["name"]}
+        nodes.append(Node(collected_id("observation", collection, own), "observation", told, about))
+        links.append(Link(nodes[-1].id, made.id, PART_OF))
     return Group(nodes, links, place)
+
+
+def entity(name: str, kind: str, collection: str) -> Node:
+    """Return the node of an entity."""
+    about = {"collection": collection, "key": name, "entity_type": kind}
+    return Node(collected_id("entity", collection, name), "entity", f"{name} ({kind})" if kind else name, about)

@@ -13,6 +13,7 @@ from ..store.nodelink import mended
 from ._chat import Group, digest, text_of, when
 from ._files import only_file
 from ._json_stream import elements
+from .mcp_memory import entity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-_SCOPES = ("user_id", "agent_id", "run_id", "app_id", "actor_id", "role")
+_SCOPES = ("user_id", "agent_id", "run_id", "app_id", "actor_id", "role", "attributed_to")
 _KEPT = (*_SCOPES, "hash", "categories", "expiration_date", "immutable")
 
 
@@ -50,6 +51,8 @@ def _memory(one: Any, collection: str, place: str, source: Source) -> Iterator[G
     if isinstance(one.get("metadata"), dict) and one["metadata"]:
         about["metadata"] = one["metadata"]
     about |= {"collection": collection, "key": key}
+    if isinstance(one.get("actor_id"), str) and one["actor_id"]:
+        about["name"] = one["actor_id"]
     for name, given in (("timestamp", "created_at"), ("updated_at", "updated_at")):
         if (time := when(one.get(given), place, source.log)) is not None:
             about[name] = time
@@ -72,5 +75,5 @@ def _relations(part: Part, collection: str, source: Source) -> Iterator[Group]:
             if not isinstance(kind, str) or not kind or not all(isinstance(end, str) and end for end in ends):
                 source.log.skip("a relation without its ends or its type", place, one)
                 continue
-            nodes = [Node(collected_id("entity", collection, end), "entity", end, {}) for end in mended(ends)]
+            nodes = [entity(end, "", collection) for end in mended(ends)]
             yield Group(nodes, [Link(nodes[0].id, nodes[1].id, mended(kind))], place)

@@ -715,11 +715,16 @@ def mcp_lines():
 def test_the_memory_of_the_mcp_server(memory, tmp_path):
     report = import_file(memory, "mcp", write_lines(tmp_path / "memory.jsonl", mcp_lines()), collection="kitchen")
     ana, kettle = (collected_id("entity", "kitchen", name) for name in ("Ana", "Kettle"))
-    assert memory.get(ana).attributes["entityType"] == "person"
+    assert memory.get(ana).text == "Ana (person)"
+    assert {key: memory.get(ana).attributes[key] for key in ("collection", "key", "entity_type")} == {
+        "collection": "kitchen",
+        "key": "Ana",
+        "entity_type": "person",
+    }
     assert [node.id for node in memory.neighbours(ana, "owns")] == [kettle]
-    told = {e.source for e in memory.links(ana, direction="in")}
+    told = [node.id for node in memory.neighbours(ana, "part_of", "in")]
     assert {memory.get(one).text for one in told} == {"likes tea", "lives in Graz"}
-    assert {memory.get(one).kind for one in told} == {"observation"}
+    assert {(memory.get(one).kind, memory.get(one).attributes["name"]) for one in told} == {("observation", "Ana")}
     assert reasons(report) == {
         "a relation to an entity that is not in the file": 1,
         "neither an entity nor a relation": 1,
