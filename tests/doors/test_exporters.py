@@ -278,7 +278,7 @@ def memories(draw):
     suffix=st.sampled_from([":memory:", "db", "json"]),
     form=st.sampled_from(["jsonl", "node-link"]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_in_a_memory_comes_back(tmp_path_factory, given_steps, suffix, form):
     nodes, links, facts, single, ended, vectors = given_steps
     folder = tmp_path_factory.mktemp("lines")
