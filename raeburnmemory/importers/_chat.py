@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidInput
 from ..nodes import AGENT, BELONGS_TO, GENERATED_BY, RESPONDED_WITH, SESSION, Link, Node
-from ..records import ROLES, shown, utc
+from ..records import ROLES, checked_data, shown, utc
 from ..store.nodelink import mended
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Chat:
         about: dict[str, Any] | None = None,
     ) -> None:
         self._log = log
-        self._base = session if session is not None else f"{source}:{own}"
+        self._base = session if session is not None else mended(f"{source}:{own}")
         self._now = when(start, place, log)
-        attributes = {key: mended(value) for key, value in (about or {}).items() if value is not None}
+        attributes = self._storable(about, place)
         if self._now is not None:
             attributes["start_time"] = self._now
         self._session = Node(self._base, SESSION, None, {**attributes, "source": source})
@@ -96,14 +96,14 @@ class Chat:
         attributes: dict[str, Any] = {"role": role}
         if name:
             attributes["name"] = mended(name)
-        attributes.update({key: mended(value) for key, value in (about or {}).items() if value is not None})
+        attributes.update(self._storable(about, place))
         if model:
-            attributes["model"] = model
+            attributes["model"] = model = mended(model)
         if parent is not None and follows.node is not None and follows.node != self._last.node:
             attributes["follows"] = follows.node
         if self._now is not None:
             attributes["timestamp"] = self._now
-        node = Node(f"{self._base}:{own}", ROLES[role], clean, attributes)
+        node = Node(f"{self._base}:{mended(own)}", ROLES[role], clean, attributes)
         nodes, links = [self._session, node], []
         if role == "assistant" and follows.asked is not None:
             links.append(Link(follows.asked, node.id, RESPONDED_WITH))
@@ -117,6 +117,17 @@ class Chat:
             links.append(Link(other.id, node.id, relation))
         self._last = self._at[own] = _Kept(node.id, node.id if role == "user" else follows.asked)
         return Group(nodes, links, place)
+
+    def _storable(self, about: dict[str, Any] | None, place: str) -> dict[str, Any]:
+        """Return those attributes that can be stored: for one that cannot, no message may be lost."""
+        found: dict[str, Any] = {}
+        for key, value in (about or {}).items():
+            if value is not None:
+                try:
+                    found |= checked_data({key: mended(value)}, "a message")
+                except (InvalidInput, RecursionError) as exc:
+                    self._log.note("an attribute that cannot be stored was left away", f"{place}: {exc}")
+        return found
 
     def call(
         self, own: str, tool: Any, arguments: Any, place: str, *, call: Any = None, time: Any = None, parent: Any = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..nodes import Link, Node, collected_id
+from ..nodes import MEMORY, Link, Node, collected_id
 from ..store.nodelink import mended
 from ._chat import Group, digest, text_of, when
 from ._files import only_file
@@ -56,7 +56,7 @@ def _memory(one: Any, collection: str, place: str, source: Source) -> Iterator[G
     for name, given in (("timestamp", "created_at"), ("updated_at", "updated_at")):
         if (time := when(one.get(given), place, source.log)) is not None:
             about[name] = time
-    node = Node(collected_id("memory", collection, key), "memory", text_of(mended(text)), mended(about))
+    node = Node(collected_id(MEMORY, collection, key), MEMORY, text_of(mended(text)), mended(about))
     yield Group([node], [], place)
 
 

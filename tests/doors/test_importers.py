@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raeburnmemory import MemoryGraph
+from raeburnmemory import MemoryGraph, Node
 from raeburnmemory.errors import InvalidInput
 from raeburnmemory.importers import KINDS, _files, _json_stream, import_file
 from raeburnmemory.importers._json_stream import elements
 from raeburnmemory.nodes import collected_id
+from raeburnmemory.passages import EMBEDDED
 
 
 @pytest.fixture
@@ -786,8 +787,7 @@ def test_twice_is_once_and_a_dry_run_is_nothing(tmp_path, kind, suffix):
         assert (again.new, again.kinds, again.issues) == (0, first.kinds, first.issues)
         assert state(memory) == once
         assert memory.stats().version == version  # nothing was written at all
-        spoken = {"prompt", "response", "fact", "fragment"}
-        assert memory.stats().unembedded == sum(node.kind in spoken and not node.text for node in memory)
+        assert memory.stats().unembedded == sum(node.kind in EMBEDDED and not node.text for node in memory)
 
 
 def test_namespaces_are_apart(tmp_path):
@@ -846,18 +846,28 @@ def test_halves_of_surrogate_pairs_and_bad_times_are_kept_otherwise(memory, tmp_
     }
 
 
-def test_what_cannot_be_stored_is_left_out_alone(memory, tmp_path):
-    memory.put([{"id": "openai:x", "type": "thing"}])
+def test_an_attribute_that_cannot_be_stored_costs_no_message(memory, tmp_path):
     deep = "x"
     for _ in range(150):
         deep = [deep]
-    good = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]}
-    bad = {"messages": [{"role": "user", "content": [{"type": "image", "of": deep}, {"type": "text", "text": "Deep"}]}, {"role": "assistant", "content": "Answer"}]}  # fmt: skip
-    report = import_file(memory, "openai", write_lines(tmp_path / "o.jsonl", [good, bad, good]))
-    assert {node.text for node in memory.nodes("response")} == {"Hi"}
-    (issue,) = [issue for issue in report.issues if issue.reason == "it cannot be stored"]
-    assert "line 2, message 0" in issue.examples[0]
-    assert "nested more than 100 deep" in issue.examples[0]
+    told = [{"type": "image", "of": deep}, {"type": "text", "text": "Deep"}]
+    line = {"messages": [{"role": "user", "content": told}, {"role": "assistant", "content": "Answer"}]}
+    report = import_file(memory, "openai", write_lines(tmp_path / "o.jsonl", [line]))
+    (session,) = memory.nodes("session")
+    assert said(memory, session.id) == [("user", "[image]\nDeep"), ("assistant", "Answer")]
+    (issue,) = report.issues
+    assert (issue.reason, issue.skipped) == ("an attribute that cannot be stored was left away", False)
+    assert "line 1, message 0: 'content' of a message is nested more than 100 deep" in issue.examples[0]
+
+
+def test_what_cannot_be_stored_is_left_out_alone(memory, tmp_path):
+    memory.put([Node("csv:t:2", "thing", None, {})])
+    (tmp_path / "t.csv").write_text("id,text\n" + "".join(f"{n},message {n}\n" for n in range(5)))
+    report = import_file(memory, "csv", tmp_path / "t.csv")
+    assert [node.id for node in memory.nodes("prompt")] == [f"csv:t:{n}" for n in (0, 1, 3, 4)]
+    (issue,) = report.issues
+    assert (issue.reason, issue.skipped, report.kinds["prompt"], report.new) == ("it cannot be stored", True, 4, 5)
+    assert f"{tmp_path / 't.csv'}, line 4: 'csv:t:2' is the id of a thing already" in issue.examples[0]
 
 
 @pytest.mark.parametrize("kind", ["chatgpt", "claude", "langchain", "mem0"])
