@@ -111,6 +111,18 @@ def test_lines_bring_everything_back_byte_for_byte(tmp_path, monkeypatch, vector
     assert (written.vectors > 10) == vectors
 
 
+def test_lines_come_back_through_postgres(tmp_path, postgres_url):
+    with filled() as memory:
+        export_file(memory, "jsonl", tmp_path / "one.jsonl", vectors=True)
+        expected = content(memory)
+    with MemoryGraph(postgres_url, embedding_model="builtin") as copy:
+        import_file(copy, "jsonl", tmp_path / "one.jsonl")
+        assert import_file(copy, "jsonl", tmp_path / "one.jsonl").new == 0
+        export_file(copy, "jsonl", tmp_path / "two.jsonl", vectors=True)
+        assert content(copy) == expected
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
 def test_lines_that_hold_vectors_embed_nothing(tmp_path):
     class Listening(Fake):
         heard = ()
