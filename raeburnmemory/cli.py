@@ -33,6 +33,7 @@ from ._terminal import (
 )
 from .cli_doctor import register as register_doctor
 from .cli_reading import register as register_reading
+from .cli_transfer import register_export, register_import
 from .errors import ErasureIncomplete, InvalidInput, NodeNotFound
 
 __all__ = ["app"]
@@ -308,7 +309,9 @@ def forget(
                 print_text(f"{done}: {', '.join(names)}")
 
 
+register_import(app, _RECORD)
 register_reading(app, _READ)
+register_export(app, _READ)
 
 
 # --- looking after ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The commands that read: they find, show, measure and export, and change nothing but what `export` writes."""
+"""The commands that read: they find, show and measure, and change nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ._terminal import (
     tell,
     time_or_seconds,
 )
-from .errors import InvalidInput
 from .nodes import PROMPT
 
 __all__ = ["register"]
@@ -367,39 +366,7 @@ def stats(ctx: typer.Context, as_json: Json = False) -> None:
     (print_json if as_json else print_fields)(found.to_dict())
 
 
-def export(
-    ctx: typer.Context,
-    output: Annotated[str | None, option("Write to this file.", "--output", "-o", metavar="FILE")] = None,
-    all_namespaces: Annotated[bool, option("The other namespaces too.", "--all-namespaces")] = False,
-    as_json: Json = False,
-) -> None:
-    """Write the graph as node-link JSON.
-
-    Without --output a JSON memory brings its own file up to date, and a SQLite memory writes one with .json added to
-    its name; --json prints it instead. The file can be opened as a memory; it holds no vectors, reindex makes them.
-
-    [bold]Examples[/bold]
-
-      raeburnmemory --db graph.json export --output export.json
-      raeburnmemory --db graph.json export --json
-    """
-    with existing(ctx, read_only=output is not None or as_json) as memory:
-        path: str | bool | None = False if as_json else None
-        if output is not None:
-            path = os.path.realpath(os.path.expanduser(output))
-            if path == memory.db_path:
-                raise InvalidInput(f"{output!r} is the memory itself. Leave --output out, or name another file.")
-        elif memory.storage_backend == "postgres" and not as_json:
-            raise InvalidInput(f"{memory.db_path!r} has no file to bring up to date. Name one: --output graph.json")
-        data = memory.export(path, all_namespaces=all_namespaces)
-        beside = ".json" if memory.storage_backend == "sqlite" else ""
-    if as_json:
-        print_json(data)
-    else:
-        print_text(f"Exported {memory.db_path} to {path or memory.db_path + beside}")
-
-
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to *app*, under the heading *panel* of its help."""
-    for command in (recall, similar, context, get, thread, facts, why, trace, evaluate, tune, stats, export):
+    for command in (recall, similar, context, get, thread, facts, why, trace, evaluate, tune, stats):
         app.command(rich_help_panel=panel)(command)

@@ -116,6 +116,11 @@ class Dense:
 
     # --- the model ----------------------------------------------------------------------------------------------
 
+    @property
+    def chosen(self) -> bool:
+        """Whether a model was named when the memory was opened, rather than left to what the store records."""
+        return self._spec is not UNNAMED
+
     def record(self) -> dict[str, Any] | None:
         """Return what the store recorded about its model: name, dim and probe; None if it holds no vectors yet."""
         found = self._store.meta("embedder")

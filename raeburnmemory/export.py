@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .store import Store
 
-__all__ = ["export"]
+__all__ = ["encoded", "export"]
 
 _PAGE = 1000  # nodes or edges encoded at a time
 
@@ -57,13 +57,13 @@ def _node_link(store: Store, namespace: str, *, all_namespaces: bool) -> tuple[d
     return data, lambda: store.mark(version) == mark
 
 
-def _encoded(data: dict[str, Any]) -> Iterator[str]:
+def encoded(data: dict[str, Any]) -> Iterator[str]:
     """Yield *data* as `json.dumps` has it, a page at a time: `json.dump` would go through every key in Python."""
     yield "{"
     for number, (key, value) in enumerate(data.items()):
         yield f"{', ' if number else ''}{json.dumps(key)}: "
         if isinstance(value, dict):
-            yield from _encoded(value)
+            yield from encoded(value)
         elif isinstance(value, list):
             yield "["
             for start in range(0, len(value), _PAGE):
@@ -90,7 +90,7 @@ def _write_json(
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             if not wanted():
                 return False
-            file.writelines(_encoded(data))
+            file.writelines(encoded(data))
             file.flush()
             os.fsync(file.fileno())
         with lock():

@@ -36,6 +36,7 @@ COMMANDS = [
     "retract",
     "undo",
     "forget",
+    "import",
     "recall",
     "similar",
     "context",

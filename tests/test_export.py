@@ -22,7 +22,7 @@ VALUES = st.recursive(
 def test_it_is_encoded_as_json_does_it(data, page):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_PAGE", page)
-        assert "".join(export._encoded(data)) == json.dumps(data)
+        assert "".join(export.encoded(data)) == json.dumps(data)
 
 
 @pytest.mark.parametrize("name", ["g.json", "g.db"])
