@@ -60,6 +60,7 @@ FLOORS = {
     "doctor": 5.0,
     "evaluate": 5.0,
     "tune": 5.1,  # measures before and after
+    "entities": 5.0,  # a graph in a collection of a memory
     "demo": 6.0,
     "langchain": 6.0,
     "_terminal": 6.5,  # what the commands share
