@@ -81,7 +81,7 @@ class Entities:
 
     def _observation_id(self, name: str, content: str) -> str:
         # The same for whoever observes the same, so that twice is once; of a length of its own, whatever the content.
-        digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(content.encode(), digest_size=10).hexdigest()
         return collected_id(OBSERVATION, self.collection, f"{name}/{digest}")
 
     # --- writing ----------------------------------------------------------------------------------------------------

@@ -63,9 +63,11 @@ FLOORS = {
     "entities": 5.0,  # a graph in a collection of a memory
     "demo": 6.0,
     "langchain": 6.0,
+    "mcp": 6.0,
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
+    "cli_mcp": 6.9,
     "cli_reading": 6.9,  # commands that cli puts together
     "cli": 7.0,
     "__main__": 7.1,  # the one door that says what to install where typer is missing
@@ -79,6 +81,9 @@ THIRD_PARTY = {
     "cli": {"typer"},
     "cli_reading": {"typer"},
     "cli_doctor": {"typer"},
+    "cli_mcp": {"typer"},
+    "mcp/_http": {"mcp", "uvicorn"},
+    "mcp/_server": {"anyio", "mcp"},
     "_target": {"typer"},
     "_terminal": {"typer"},
     "dense": {"numpy"},
@@ -331,7 +336,7 @@ for name in sys.argv[1:]:
 
 def test_every_module_can_be_the_first_to_be_imported():
     """No module works only because another one was imported before it."""
-    optional = {"faiss", "langchain_core", "psycopg", "qdrant_client", "typer"}
+    optional = {"faiss", "langchain_core", "mcp", "psycopg", "qdrant_client", "typer"}
     missing = {name for name in optional if not _installed(name)}
     names = [
         ".".join(["raeburnmemory", *([] if parts_of(file) == [ROOT] else parts_of(file))])
