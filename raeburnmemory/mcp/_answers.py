@@ -27,7 +27,8 @@ class Answer:
     """What a tool answers: `content` for programs, `text` for models (JSON of the content if left out).
 
     `notes` say what was cut and how to see it, and what was asked for in vain; they stand in a text of their own, so
-    that the first one is what the reference server says. What was cut is in the content, too, under `cut`.
+    that the first one is what the reference server says. What was cut is in the content, too, under `cut`; without
+    `text` there is one text alone, as ChatGPT's connectors want it.
     """
 
     content: dict[str, Any]
@@ -37,8 +38,9 @@ class Answer:
     @property
     def texts(self) -> list[str]:
         """The texts, in order."""
-        first = as_json(self.content) if self.text is None else self.text
-        return [first, " ".join(self.notes)] if self.notes else [first]
+        if self.text is None:
+            return [as_json(self.content)]
+        return [self.text, " ".join(self.notes)] if self.notes else [self.text]
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,18 @@ _FILTERS = {
 }
 
 
-def uri_of(node_id: str) -> str:
-    """Return the URI under which the server has a node as a resource."""
-    return NODE_URI + quote(node_id, safe="")
+def uri_of(node_id: str, offset: int = 0) -> str:
+    """Return the URI under which the server has a node as a resource, its text from the character *offset* on."""
+    return NODE_URI + quote(node_id, safe="") + (f"?offset={offset}" if offset else "")
 
 
-def id_in(uri: str) -> str | None:
-    """Return the id in a URI that `uri_of` made, None for any other."""
-    return unquote(uri[len(NODE_URI) :]) or None if uri.startswith(NODE_URI) else None
+def id_in(uri: str) -> tuple[str, int] | None:
+    """Return the id and the offset in a URI that `uri_of` made, None for any other."""
+    quoted, _, rest = uri.removeprefix(NODE_URI).partition("?")
+    offset = rest.removeprefix("offset=") if rest else "0"
+    if not uri.startswith(NODE_URI) or not quoted or not offset.isascii() or not offset.isdigit():
+        return None
+    return unquote(quoted), int(offset)
 
 
 class MemoryTools:
@@ -60,18 +64,12 @@ class MemoryTools:
         "Search",
         "Search everything in the memory, by meaning and by words: conversations, facts, documents, entities. Returns "
         "ids for fetch, the best first",
-        record(
-            query=text("What to look for", *_QUERY),
-            limit=whole("How many results to return at most; 10", "k", "top_k", "max_results", "page_size", least=1),
-        ),
+        record(query=text("What to look for", *_QUERY)),
     )
     FETCH = Told(
         "Fetch",
         "Return the whole of one node of the memory by its id, with where it comes from and what it is linked to",
-        record(
-            id=text("The id, as search and recall give it", "node_id", "document_id", "uri", "url"),
-            offset=whole("How many characters of a long text to pass over", "start"),
-        ),
+        record(id=text("The id, as search and recall give it, or its URL", "node_id", "document_id", "uri", "url")),
     )
     REMEMBER = Told(
         "Remember",
@@ -119,11 +117,13 @@ class MemoryTools:
         ),
     )
 
+    # The connectors want search and fetch to take one string each, and to answer with one text.
+
     # --- finding ------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, limit: int = 10) -> Answer:
+    def search(self, query: str) -> Answer:
         """Return what is found as the connectors of ChatGPT want it."""
-        hits = self.memory.recall(query, limit)
+        hits = self.memory.recall(query)
         results = [
             {
                 "id": hit.id,
@@ -135,7 +135,8 @@ class MemoryTools:
             }
             for hit in hits
         ]
-        return self._fitting({"results": results}, notes=_skipped(hits.skipped))
+        left = " ".join(_skipped(hits.skipped))
+        return Answer({"results": results, **({"cut": left} if left else {})})
 
     def recall(self, query: str, limit: int = 10, **filters: Any) -> Answer:
         """Return what is found, with its text."""
@@ -170,9 +171,9 @@ class MemoryTools:
         left = f"{len(found.left_out)} more were found and did not fit; a larger budget shows them."
         return Answer(content, said, (*((left,) if found.left_out else ()), *_skipped(found.skipped)))
 
-    def fetch(self, id: str, offset: int = 0) -> Answer:  # noqa: A002 - the connectors' name
+    def fetch(self, id: str) -> Answer:  # noqa: A002 - the connectors' name
         """Return one node."""
-        node_id = id_in(id) or id
+        node_id, offset = id_in(id) or (id, 0)
         with self.memory.snapshot():
             node = self.memory.get(node_id)
             explained = self.memory.why(node_id)
@@ -195,16 +196,13 @@ class MemoryTools:
         if offset + len(part) < len(whole_text):
             end = offset + len(part)
             notes.append(
-                f"Characters {offset + 1} to {end} of {len(whole_text)} are shown. For the next call fetch with "
-                f"offset={end}."
+                f"Characters {offset + 1} to {end} of {len(whole_text)} are shown. For the next call fetch with the id "
+                f"{uri_of(node_id, end)}"
             )
         if len(related) > _RELATED:
-            notes.append(f"{_RELATED} of {len(related)} related ids are shown.")
+            notes.insert(0, f"{_RELATED} of {len(related)} related ids are shown.")
         content = {"id": node_id, "title": _title(hit), "text": part, "url": uri_of(node_id), "metadata": about}
-        text = as_json(content)
-        if notes:
-            content["cut"] = " ".join(notes)
-        return Answer(content, text, tuple(notes))
+        return Answer({**content, "cut": " ".join(notes)} if notes else content)
 
     def _text_of(self, node: Node) -> str:
         """Return what there is to read about a node."""
@@ -262,7 +260,7 @@ class MemoryTools:
         if session is not None:
             gone |= dict.fromkeys(self.memory.forget(session=session, secure=secure).ids)
         else:
-            wanted = [id_in(one) or one for one in ids or ()]
+            wanted = [(id_in(one) or (one, 0))[0] for one in ids or ()]
             if not secure:  # which takes what is part of an entity along
                 for node in self.memory.get_many(wanted):
                     collection = collection_of(node.id)

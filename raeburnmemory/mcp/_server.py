@@ -162,10 +162,9 @@ def _resource(tools: dict[str, Tool], uri: str) -> dict[str, Any]:
     try:
         if uri == GRAPH_URI:
             return tools["read_graph"]({}).content
-        node_id = id_in(uri)
-        if node_id is None:
+        if id_in(uri) is None:
             raise NodeNotFound(f"There is no resource {uri!r}. What there is: {GRAPH_URI}, {NODE_URI}{{id}}.")
-        return tools["fetch"]({"id": node_id}).content
+        return tools["fetch"]({"id": uri}).content
     except (NodeNotFound, InvalidInput) as exc:
         raise MCPError(types.INVALID_PARAMS, str(exc), {"uri": uri}) from exc
     except MemoryGraphError as exc:
