@@ -192,7 +192,7 @@ with MemoryGraph(sys.argv[1], fake) as memory:
 """
 
 
-@pytest.mark.parametrize("file", ["g.json", "g.db"])
+@pytest.mark.parametrize("file", ["g.json", pytest.param("g.db", marks=pytest.mark.long)])
 def test_two_processes_write_at_once_and_nothing_is_lost_or_there_twice(tmp_path, file):
     with MemoryGraph(tmp_path / file, fake):
         pass

@@ -47,6 +47,10 @@ def memory(request, tmp_path):
         yield memory
 
 
+# Of what does not depend on the store.
+one_store = pytest.mark.parametrize("memory", ["g.json"], indirect=True)
+
+
 def talk(server, conversation, mode="auto"):
     """Connect a client to *server*, have the *conversation* with it, and return what that returned."""
 
@@ -314,6 +318,7 @@ def test_the_nine_tools_answer_as_the_reference_does(memory, mode):
     talk(make_server(memory), conversation, mode)
 
 
+@one_store
 def test_what_the_reference_is_silent_about_is_said(memory):
     server = make_server(memory)
     results = calls(
@@ -372,6 +377,7 @@ def test_what_the_reference_is_silent_about_is_said(memory):
         ("forget", {}, "Say what to forget: 'ids' or 'session', one of them."),
     ],
 )
+@one_store
 def test_errors_are_of_the_tool_and_say_what_is_wrong(memory, name, arguments, complaint):
     server = make_server(memory)
     call(server, "create_entities", entities=[entity("Ana")])
@@ -380,6 +386,7 @@ def test_errors_are_of_the_tool_and_say_what_is_wrong(memory, name, arguments, c
     assert memory.stats().version == before
 
 
+@one_store
 def test_whatever_goes_wrong_inside_the_server_goes_on(memory, monkeypatch, caplog):
     server = make_server(memory)
     monkeypatch.setattr(Entities, "all", lambda self: 1 / 0)
@@ -414,24 +421,30 @@ def test_what_models_call_things_is_understood(memory):
 
 def walk(server, tool, **arguments):
     """Read all pages of a graph as the notes say, and return the entities, the relations and the pages."""
-    entities, relations, pages, offset, passed = [], [], [], 0, 0
-    while offset is not None:
-        (result,) = calls(server, (tool, {**arguments, "offset": offset, "relations_offset": passed}))
-        content = result.structured_content
-        pages.append(result)
-        entities += [] if passed else content["entities"]
-        relations += content["relations"]
-        note = content.get("cut", "")
-        assert [part.text for part in result.content[1:]] == ([note] if note else [])
-        more = re.search(r"pass relations_offset=(\d+) besides", note)
-        further = re.search(rf"call {tool} with offset=(\d+)", note)
-        if more:
-            passed = int(more[1])
-        else:
-            offset, passed = (int(further[1]) if further else None), 0
+    entities, relations, pages = [], [], []
+
+    async def conversation(client):
+        offset, passed = 0, 0
+        while offset is not None:
+            result = await client.call_tool(tool, {**arguments, "offset": offset, "relations_offset": passed})
+            content = result.structured_content
+            pages.append(result)
+            entities.extend([] if passed else content["entities"])
+            relations.extend(content["relations"])
+            note = content.get("cut", "")
+            assert [part.text for part in result.content[1:]] == ([note] if note else [])
+            more = re.search(r"pass relations_offset=(\d+) besides", note)
+            further = re.search(rf"call {tool} with offset=(\d+)", note)
+            if more:
+                passed = int(more[1])
+            else:
+                offset, passed = (int(further[1]) if further else None), 0
+
+    talk(server, conversation)
     return entities, relations, pages
 
 
+@one_store
 def test_a_large_graph_comes_in_pages_that_leave_nothing_out(memory):
     given = [entity(f"E{n}", "thing", *(f"observation {m} of {n}" for m in range(n % 7))) for n in range(150)]
     ties = [relation(f"E{n}", kind, f"E{n * 7 % 150}") for n in range(150) for kind in ("likes", "knows")[: 1 + n % 2]]
@@ -449,6 +462,7 @@ def test_a_large_graph_comes_in_pages_that_leave_nothing_out(memory):
     assert call(make_server(memory), "read_graph") == {"entities": given, "relations": ties}
 
 
+@one_store
 def test_one_large_entity_comes_in_parts(memory):
     texts = [f"{n} {'x' * 100}" for n in range(60)]
     graph = Entities(memory)
@@ -473,6 +487,7 @@ def test_one_large_entity_comes_in_parts(memory):
     assert ties == [relation("Hub", "knows", f"E{n}") for n in range(60)]
 
 
+@one_store
 def test_long_texts_are_cut_and_can_be_had_whole(memory):
     long = " ".join(f"word{n}" for n in range(2000))
     server = make_server(memory, max_characters=3000)
@@ -626,6 +641,7 @@ def test_the_graph_and_every_node_are_resources(memory, mode):
     assert (node["id"], node["text"]) == ("entity/mcp/Ana / Bo", "Ana / Bo (pair)\nlike tea")
 
 
+@one_store
 def test_who_listens_hears_that_the_graph_changed(memory):
     async def conversation(client):
         async with client.listen(resource_subscriptions=[GRAPH_URI]) as heard:
@@ -636,6 +652,7 @@ def test_who_listens_hears_that_the_graph_changed(memory):
     assert talk(make_server(memory), conversation).uri == GRAPH_URI
 
 
+@one_store
 def test_arguments_that_make_no_sense_are_refused(memory):
     with pytest.raises(InvalidInput, match="A collection must be a string"):
         make_server(memory, collection="")
@@ -856,6 +873,7 @@ def test_clients_over_http_need_the_key_and_write_at_once(tmp_path):
     assert not (tmp_path / "g.db-wal").exists(), "the memory was closed"
 
 
+@one_store
 def test_names_that_are_allowed_are_heard_and_others_are_not(memory):
     app = http_app(make_server(memory), allowed_hosts=["memory.example"])
 
