@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..errors import InvalidInput
-from ..records import shown
 
 __all__ = ["Shape", "Told", "flag", "fraction", "many", "mapping", "one_or_many", "record", "text", "whole"]
 
@@ -74,12 +73,12 @@ class Shape:
         if self.type == "integer" and isinstance(value, float) and value.is_integer():
             value = int(value)  # to JSON it is the same number
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):  # type: ignore[arg-type]
-            raise InvalidInput(f"{what} must be {_NAMES[self.type]}, not {shown(value)}.")
+            raise InvalidInput(f"{what} must be {_NAMES[self.type]}, not {_shown(value)}.")
         if self.choices and value not in self.choices:
-            raise InvalidInput(f"{what} must be one of {', '.join(self.choices)}, not {shown(value)}.")
+            raise InvalidInput(f"{what} must be one of {', '.join(self.choices)}, not {_shown(value)}.")
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             limits = f"from {self.least} to {self.most}" if self.most is not None else f"{self.least} or more"
-            raise InvalidInput(f"{what} must be {limits}, not {shown(value)}.")
+            raise InvalidInput(f"{what} must be {limits}, not {_shown(value)}.")
         return value
 
     def _list(self, value: Any, what: str) -> list[Any]:
@@ -87,12 +86,12 @@ class Shape:
         if self.lone and isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
-            raise InvalidInput(f"{what} must be a list, not {shown(value)}.")
+            raise InvalidInput(f"{what} must be a list, not {_shown(value)}.")
         return [self.item.check(one, f"{what}[{number}]") for number, one in enumerate(value)]
 
     def _object(self, value: Any, what: str) -> dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise InvalidInput(f"{what} must be an object, not {shown(value)}.")
+            raise InvalidInput(f"{what} must be an object, not {_shown(value)}.")
         if self.fields is None:
             return dict(value)
         found: dict[str, Any] = {}
@@ -124,6 +123,11 @@ class Told(NamedTuple):
 
 
 _TOP = "The call"  # what is checked, for messages
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:59]}…"
 
 
 def text(about: str, *aliases: str, optional: bool = False, choices: tuple[str, ...] = ()) -> Shape:

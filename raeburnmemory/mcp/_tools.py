@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..entities import COLLECTION, Entities
 from ..errors import InvalidInput
-from ..records import checked_count
 from ._answers import MOST
 from ._graph_tools import ENTITIES, OBSERVATIONS, RELATIONS, GraphTools
 from ._memory_tools import MemoryTools
@@ -77,8 +76,8 @@ def tools_of(memory: MemoryGraph, collection: str = COLLECTION, most: int = MOST
     Raises:
         InvalidInput: *collection* is no name, or *most* leaves no room.
     """
-    if checked_count(most, "the number of characters of an answer") < LEAST:
-        raise InvalidInput(f"An answer needs room for {LEAST} characters, not {most}.")
+    if not isinstance(most, int) or most < LEAST:
+        raise InvalidInput(f"An answer needs room for {LEAST} characters, not {most!r}.")
     graph, everything = GraphTools(Entities(memory, collection), most), MemoryTools(memory, most)
     found = _object({"results": _list(_object({**_FOUND, "title": _TEXT, "url": _TEXT}))}, cut=_CUT)
     hits = _object(
