@@ -117,9 +117,13 @@ class GraphTools:
         """Add entities; the answer is of those that are new."""
         made = self.graph.create(entities)
         new = {entity["name"] for entity in made}
-        old = [one["name"] for one in entities if one["name"] not in new]
-        note = f"There already, and left as they were: {_listed(old)}. To add to them call add_observations."
-        return Answer({"entities": made}, as_json(made), (note,) if old else ())
+        given = [one["name"] for one in entities]
+        notes = []
+        if old := [name for name in given if name not in new]:
+            notes.append(f"There already, and left as they were: {_listed(old)}. To add to them call add_observations.")
+        if twice := [name for name in new if given.count(name) > 1]:
+            notes.append(f"Given more than once, and taken the first time: {_listed(twice)}.")
+        return Answer({"entities": made}, as_json(made), tuple(notes))
 
     def create_relations(self, relations: list[dict[str, Any]]) -> Answer:
         """Add relations; the answer is of those that are new."""

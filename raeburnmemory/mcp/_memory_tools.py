@@ -14,6 +14,8 @@ from ._answers import Answer, as_json, cut_text
 from ._shapes import Told, flag, fraction, mapping, one_or_many, record, text, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..memory_graph import MemoryGraph
     from ..nodes import Node
 
@@ -23,6 +25,8 @@ NODE_URI = "memory://node/"
 
 _SNIPPET = 300  # characters of a text in a list of results
 _RELATED = 50  # ids that are named besides a node
+_LISTED = 200  # ids of what was forgotten
+_LETTERS = 4  # of a token, about
 
 _QUERY = ("q", "search", "search_query", "question", "text")
 _FILTERS = {
@@ -135,8 +139,7 @@ class MemoryTools:
             }
             for hit in hits
         ]
-        left = " ".join(_skipped(hits.skipped))
-        return Answer({"results": results, **({"cut": left} if left else {})})
+        return Answer(self._fitting({"results": results}, _skipped(hits.skipped)))
 
     def recall(self, query: str, limit: int = 10, **filters: Any) -> Answer:
         """Return what is found, with its text."""
@@ -156,11 +159,14 @@ class MemoryTools:
                 "why": str(hit.why),
             }
             results.append({key: value for key, value in one.items() if value is not None})
-        return self._fitting({"results": results, "legs": list(hits.legs)}, notes=_skipped(hits.skipped))
+        content = self._fitting({"results": results, "legs": list(hits.legs)}, _skipped(hits.skipped))
+        cut = content.get("cut")
+        return Answer(content, as_json({key: content[key] for key in ("results", "legs")}), (cut,) if cut else ())
 
     def context(self, query: str, budget: int = 1000, **filters: Any) -> Answer:
         """Return a cited text."""
-        found = self.memory.context(query, min(budget, self.most), **filters)
+        most = self.most // _LETTERS
+        found = self.memory.context(query, min(budget, most), **filters)
         content = {
             "text": found.text,
             "tokens": found.tokens,
@@ -168,8 +174,12 @@ class MemoryTools:
             "left_out": [left.id for left in found.left_out],
         }
         said = found.text or "Nothing that was found fits."
-        left = f"{len(found.left_out)} more were found and did not fit; a larger budget shows them."
-        return Answer(content, said, (*((left,) if found.left_out else ()), *_skipped(found.skipped)))
+        notes = _skipped(found.skipped)
+        if found.left_out:
+            notes.insert(0, f"{len(found.left_out)} more were found and did not fit.")
+        if budget > most:
+            notes.insert(0, f"The budget is {most} tokens at most.")
+        return Answer(content, said, tuple(notes))
 
     def fetch(self, id: str) -> Answer:  # noqa: A002 - the connectors' name
         """Return one node."""
@@ -193,6 +203,9 @@ class MemoryTools:
             "related": list(itertools.islice(related, _RELATED)),
         }
         notes = []
+        if len(as_json(about["attributes"])) > self.most:
+            about["attributes"] = {}
+            notes.append("The attributes are too long to be shown.")
         if offset + len(part) < len(whole_text):
             end = offset + len(part)
             notes.append(
@@ -204,11 +217,18 @@ class MemoryTools:
         content = {"id": node_id, "title": _title(hit), "text": part, "url": uri_of(node_id), "metadata": about}
         return Answer({**content, "cut": " ".join(notes)} if notes else content)
 
+    def _graph_of(self, node: Node) -> Entities | None:
+        """Return the graph that a node is an entity of, if it is one."""
+        collection = collection_of(node.id)
+        if node.kind != ENTITY or collection is None:
+            return None
+        graph = Entities(self.memory, collection)
+        return None if graph.name_of(node.id) is None else graph
+
     def _text_of(self, node: Node) -> str:
         """Return what there is to read about a node."""
-        collection = collection_of(node.id)
-        if node.kind == ENTITY and collection is not None:
-            graph = Entities(self.memory, collection)
+        graph = self._graph_of(node)
+        if graph is not None:
             (entity,) = graph.read([node])
             relations = graph.relations([entity["name"]])
             lines = [f"{one['from']} {one['relationType']} {one['to']}" for one in relations]
@@ -218,19 +238,25 @@ class MemoryTools:
             return "\n".join(f"{one.attributes.get('name') or one.kind}: {one.text or ''}" for one in said)
         return node.text if node.text is not None else as_json(dict(node.attributes))
 
-    def _fitting(self, content: dict[str, Any], notes: list[str]) -> Answer:
-        """Return an answer of which no text is so long that it leaves the others no room."""
+    def _fitting(self, content: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+        """Return content of which no text is so long that it leaves the others no room, and no more than fits."""
         results = content["results"]
         most = max(self.most // max(len(results), 1), _SNIPPET)
-        long = [one for one in results if len(one["text"]) > most]
-        for one in long:
-            one["text"] = cut_text(one["text"], most)
-        text = as_json(content)
+        kept: list[dict[str, Any]] = []
+        long, room = 0, self.most
+        for one in results:
+            if len(one["text"]) > most:
+                long += 1
+                one["text"] = cut_text(one["text"], most)
+            room -= len(as_json(one))
+            if room < 0 and kept:
+                break
+            kept.append(one)
         if long:
-            cut = f"{len(long)} texts end in '…' after {most} characters; fetch shows the whole."
-            content["cut"] = cut
-            notes = [cut, *notes]
-        return Answer(content, text, tuple(notes))
+            notes = [f"{long} texts end in '…' after {most} characters; fetch shows the whole.", *notes]
+        if len(kept) < len(results):
+            notes = [f"{len(kept)} of {len(results)} results are shown; narrow the question for the others.", *notes]
+        return {**content, "results": kept, **({"cut": " ".join(notes)} if notes else {})}
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -263,16 +289,19 @@ class MemoryTools:
             wanted = [(id_in(one) or (one, 0))[0] for one in ids or ()]
             if not secure:  # which takes what is part of an entity along
                 for node in self.memory.get_many(wanted):
-                    collection = collection_of(node.id)
-                    if node.kind == ENTITY and collection is not None:
-                        graph = Entities(self.memory, collection)
+                    if (graph := self._graph_of(node)) is not None:
                         gone |= {graph.id_of(name): None for name in graph.remove([graph.name_of(node.id) or ""])}
             rest = [one for one in wanted if one not in gone]
             gone |= dict.fromkeys(self.memory.forget(rest, secure=secure).ids) if rest else {}
-        message = (
-            f"Forgot {len(gone)}: {', '.join(list(gone)[:20])}." if gone else "Nothing fits; nothing was forgotten."
-        )
-        return Answer({"success": bool(gone), "message": message, "ids": list(gone)}, message)
+        message = f"Forgot {len(gone)}: {_named(gone, 20)}." if gone else "Nothing fits; nothing was forgotten."
+        content = {"success": bool(gone), "message": message, "ids": list(gone)[:_LISTED]}
+        cut = f"{_LISTED} of {len(gone)} ids are shown."
+        return Answer(content, message, (cut,) if len(gone) > _LISTED else ())
+
+
+def _named(ids: Iterable[str], most: int) -> str:
+    known = list(ids)
+    return ", ".join(known[:most]) + (", …" if known[most:] else "")
 
 
 def _title(hit: Hit) -> str:

@@ -324,14 +324,19 @@ def test_what_the_reference_is_silent_about_is_said(memory):
     results = calls(
         server,
         ("create_entities", {"entities": [entity("Ana", "person", "likes tea"), entity("Bo")]}),
-        ("create_entities", {"entities": [entity("Ana", "cat", "likes mice"), entity("Cy")]}),
+        ("create_entities", {"entities": [entity("Ana", "cat", "likes mice"), entity("Cy"), entity("Cy", "x")]}),
         ("delete_observations", {"deletions": [{"entityName": "Ana", "observations": ["likes tea", "likes coffee"]}]}),
         ("delete_relations", {"relations": [relation("Ana", "knows", "Bo")]}),
         ("delete_entities", {"entityNames": ["Bo", "Dee"]}),
     )
     assert [[part.text for part in result.content[1:]] for result in results] == [
         [],
-        ["There already, and left as they were: 'Ana'. To add to them call add_observations."],
+        [
+            (
+                "There already, and left as they were: 'Ana'. To add to them call add_observations. "
+                "Given more than once, and taken the first time: 'Cy'."
+            )
+        ],
         ["Not there: 'likes coffee' of 'Ana'."],
         ["Not there: 'Ana' knows 'Bo'."],
         ["Not there: 'Dee'."],
@@ -510,6 +515,38 @@ def test_long_texts_are_cut_and_can_be_had_whole(memory):
         wanted = part["cut"].split()[-1] if "cut" in part else None
         assert wanted is None or wanted.endswith(f"?offset={len(text)}")
     assert text == long
+
+
+@one_store
+def test_as_many_results_are_shown_as_fit(memory):
+    memory.add_many([{"id": f"p{n}", "text": f"question {n} about tea {'x' * 200}"}] for n in range(300))
+    memory.put([{"id": "odd", "type": "thing", "text": "an odd thing", "data": "y" * 5000}])
+    server = make_server(memory, max_characters=4000)
+    for tool, arguments in (("recall", {"query": "tea", "limit": 300}), ("search", {"query": "tea"})):
+        (result,) = calls(server, (tool, arguments))
+        assert 0 < len(result.structured_content["results"]) < 20
+        assert "results are shown; narrow the question" in result.structured_content["cut"]
+        assert len(result.content[0].text) < 5000
+    memory.put([], [("odd", f"p{n}", "about") for n in range(60)])
+    fetched = call(server, "fetch", id="odd")
+    assert (fetched["metadata"]["attributes"], len(fetched["metadata"]["related"])) == ({}, 50)
+    assert fetched["cut"] == "50 of 60 related ids are shown. The attributes are too long to be shown."
+    (result,) = calls(server, ("context", {"query": "tea", "budget": 100_000}))
+    assert result.structured_content["tokens"] <= 1000
+    assert "The budget is 1000 tokens at most." in result.content[1].text
+    (result,) = calls(server, ("forget", {"ids": [f"p{n}" for n in range(300)]}))
+    assert len(result.structured_content["ids"]) == 200
+    assert result.content[1].text == "200 of 300 ids are shown."
+
+
+@one_store
+def test_nodes_of_others_that_look_like_entities_are_left_to_them(memory):
+    memory.put([{"id": "a/b/c", "type": "entity", "text": "not ours"}, {"id": "plain", "type": "entity", "size": 3}])
+    server = make_server(memory)
+    assert call(server, "fetch", id="a/b/c")["text"] == "not ours"
+    assert json.loads(call(server, "fetch", id="plain")["text"]) == {"size": 3}
+    assert call(server, "read_graph") == {"entities": [], "relations": []}
+    assert call(server, "forget", ids=["a/b/c", "plain"])["ids"] == ["a/b/c", "plain"]
 
 
 # --- everything else in the memory ------------------------------------------------------------------------------------
