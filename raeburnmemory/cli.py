@@ -32,6 +32,7 @@ from ._terminal import (
     time_or_seconds,
 )
 from .cli_doctor import register as register_doctor
+from .cli_mcp import register as register_mcp
 from .cli_reading import register as register_reading
 from .cli_transfer import register_export, register_import
 from .errors import ErasureIncomplete, InvalidInput, NodeNotFound
@@ -39,7 +40,7 @@ from .errors import ErasureIncomplete, InvalidInput, NodeNotFound
 __all__ = ["app"]
 
 # The headings of the commands in the help.
-_RECORD, _READ, _CARE, _SHOW = "Record and remove", "Find and read", "Look after", "Try it"
+_RECORD, _READ, _CARE, _SERVE, _SHOW = "Record and remove", "Find and read", "Look after", "Serve", "Try it"
 
 _EPILOG = """[bold]Exit codes[/bold]
 
@@ -351,6 +352,7 @@ def reembed(
 
 
 register_doctor(app, _CARE)
+register_mcp(app, _SERVE)
 
 
 # --- showing itself ---------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 DIM = 16
-EMBEDDED = ("prompt", "response", "fact", "fragment", "memory")  # the kinds of nodes whose text gets a vector
+# The kinds of nodes whose text gets a vector.
+EMBEDDED = ("prompt", "response", "fact", "fragment", "memory", "entity", "observation")
 
 
 def fake_embedder(texts):

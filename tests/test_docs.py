@@ -40,6 +40,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 # Pages that are about another package, which is not everywhere.
 NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
+NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
@@ -474,6 +475,8 @@ def test_names_of_ours_exist(page):
                     pytest.importorskip("typer", reason="the command line needs typer")
                 if path == "raeburnmemory.langchain":
                     pytest.importorskip("langchain_core", reason="the LangChain door needs langchain-core")
+                if path == "raeburnmemory.mcp":
+                    pytest.importorskip("mcp", reason="the MCP door needs mcp")
                 if path == "raeburnmemory.index.qdrant":
                     pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
                 importlib.import_module(path)
