@@ -8,7 +8,7 @@ from typing import Any
 from .errors import InvalidInput
 from .records import checked_data, shown
 
-__all__ = ["condition"]
+__all__ = ["condition", "is_plain"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
@@ -20,8 +20,8 @@ def condition(where: Mapping[str, Any]) -> Condition:
     """Return the test that says whether a node's attributes fulfil *where*; all of its entries must hold.
 
     An entry is a name with a value (equal to it) or with operators: `eq`, `ne`, `in` (one of a list), `gt`, `gte`,
-    `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that item)
-    and `exists` (true or false). `and` and `or` take a list of such dicts, `not` takes one. A node without the
+    `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that item),
+    `icontains` (the same whatever the case of letters) and `exists` (true or false). `and` and `or` take a list of such dicts, `not` takes one. A node without the
     attribute fulfils `ne` and `exists: false` only. A name that no attribute has leads into nested objects at its
     dots: `metadata.author` is `author` in `metadata`.
 
@@ -29,6 +29,12 @@ def condition(where: Mapping[str, Any]) -> Condition:
         InvalidInput: It cannot be understood; the message names the entry.
     """
     return _all(checked_data(where, "where"), 0)
+
+
+def is_plain(name: str, value: Any) -> bool:
+    """Tell whether an entry of a condition asks for no more than that an attribute has a value: a store knows that."""
+    asks = isinstance(value, Mapping) and any(operator in _OPERATORS for operator in value)
+    return not asks and name not in {"and", "or", "not"} and "." not in name
 
 
 def _all(where: Mapping[str, Any], depth: int) -> Condition:
@@ -105,6 +111,12 @@ def _contains(value: Any, operand: Any) -> bool:
     return isinstance(value, Sequence) and operand in value
 
 
+def _folded(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.casefold()
+    return [_folded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": lambda value, operand: bool(value == operand),
     "ne": lambda value, operand: bool(value != operand),
@@ -114,5 +126,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": _compared(lambda value, operand: value < operand),
     "lte": _compared(lambda value, operand: value <= operand),
     "contains": _contains,
+    "icontains": lambda value, operand: _contains(_folded(value), _folded(operand)),
     "exists": lambda value, operand: (value is not _MISSING) == operand,
 }

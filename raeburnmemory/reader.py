@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput, NodeNotFound
+from .filters import condition, is_plain
 from .nodes import BELONGS_TO, RESPONDED_WITH, SESSION, Stats, Where
 from .passages import EMBEDDED
 from .records import checked_count, checked_data, checked_id, checked_ids, time_of, utc
@@ -70,12 +71,20 @@ class Reader:
         kinds = None if kind is None else checked_ids(kind, "a kind of node")
         limit = None if limit is None else checked_count(limit, "the limit")
         where = checked_data(where or {}, "where")
+        plain = {name: value for name, value in where.items() if is_plain(name, value)}
+        rest = {name: value for name, value in where.items() if name not in plain}
+        fits = condition(rest) if rest else None
         start = -1 if after is None else self.get(after).row
         ids = None if session is None else [node.id for node in self.thread(session)]
         first, last = (None if time is None else utc(time) for time in (since, before))
         timed = first is not None or last is not None
-        found = self._store.nodes(Where(self._namespace, kinds, ids, where, start, None if timed else limit))
-        for number, node in enumerate(_within(found, first, last) if timed else found):
+        chosen_here = timed or fits is not None
+        found = self._store.nodes(Where(self._namespace, kinds, ids, plain, start, None if chosen_here else limit))
+        if timed:
+            found = _within(found, first, last)
+        if fits is not None:
+            found = (node for node in found if fits(node.attributes))
+        for number, node in enumerate(found):
             if number == limit:
                 return
             yield node

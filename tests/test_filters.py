@@ -38,6 +38,9 @@ TABLE = [
     ({"a": {"contains": "x"}}, [["x", 1], "axb"], [["xx"], 1, None]),
     ({"a": {"contains": [1]}}, [[[1], 2]], [[1], "[1]"]),
     ({"a": {"contains": ""}}, ["", "anything", [""]], [[], None]),
+    ({"a": {"icontains": "EA"}}, ["ear", "PEAR", "Ea"], ["era", "", ["ea r"], None, {"ea": 1}]),
+    ({"a": {"icontains": "STRASSE"}}, ["Hauptstraße 1", ["x", "straße"]], ["Strase", ["Hauptstraße"], 1]),
+    ({"a": {"icontains": 3}}, [[1, 3], [3]], ["3", 3, []]),
     ({"a": {"exists": True}}, [None, 0, "", [], "x"], []),
     ({"a": {"exists": False}}, [], [None, 0, "x"]),
 ]
@@ -141,7 +144,7 @@ def test_what_cannot_be_understood_is_named(where, named):
 
 
 def test_the_choice_of_operators_is_told():
-    with pytest.raises(InvalidInput, match="eq, ne, in, gt, gte, lt, lte, contains, exists"):
+    with pytest.raises(InvalidInput, match="eq, ne, in, gt, gte, lt, lte, contains, icontains, exists"):
         condition({"a": {"gt": 1, "below": 2}})
 
 
