@@ -383,6 +383,13 @@ class MemoryGraph:
         """
         return self._writer.update(node_id, text, metadata, remove, allow_unembedded=allow_unembedded)
 
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Keep all other writers, in any thread or process, out of a block that reads and then writes; reentrant.
+
+        Each call in the block writes what it writes for itself: an error in the block undoes none of them.
+        """
+        return self._store.exclusive()
+
     def forget(
         self,
         ids: str | Iterable[str] | None = None,
@@ -664,8 +671,8 @@ class MemoryGraph:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
         *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
-        `"response"`, `"fact"` and `"fragment"`, one or several, or None for all. The other filters are those of
-        `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+        `"response"`, `"fact"`, `"fragment"` and `"memory"`, one or several, or None for all. The other filters are those
+        of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
 
         Raises:
             EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
@@ -772,7 +779,7 @@ class MemoryGraph:
         """Yield nodes in the order in which they were first written, a page at a time.
 
         *kind* is one or several node types, *session* its thread, *since* (inclusive) and *before* (exclusive) are
-        times, *where* attributes. *limit* and *after* (an id) page by hand.
+        times, *where* is a condition on attributes as in `recall`. *limit* and *after* (an id) page by hand.
         """
         # A generator of its own, so that a memory that nobody else holds is not closed while it is being read.
         yield from self._reader.nodes(

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from .embed.builtin import wordpiece
-from .nodes import AGENT, FACT, FRAGMENT, PROMPT, RESPONSE
+from .nodes import AGENT, FACT, FRAGMENT, MEMORY, PROMPT, RESPONSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED", "PASSAGES", "Piece", "indexed_text", "pieces", "spans", "speaker"]
 
-EMBEDDED = (PROMPT, RESPONSE, FACT, FRAGMENT)  # the kinds of nodes whose text gets vectors
+EMBEDDED = (PROMPT, RESPONSE, FACT, FRAGMENT, MEMORY)  # the kinds of nodes whose text gets vectors
 PASSAGES = ".passages"  # after the name of a field: that of the passages of its texts
 
 WINDOW = 128  # WordPieces of a passage at most; all-MiniLM-L6-v2 was trained on texts of that length

@@ -79,6 +79,7 @@ METHODS = {
     ),
     "facts": "(self, subject=None, predicate=None, object=None, *, as_of=None, include_superseded=False)",
     "evaluate": "(self, questions, k=10)",
+    "exclusive": "(self)",
     "export": "(self, path=None, *, all_namespaces=False)",
     "export_async": "async (self, *args, **kwargs)",
     "forget": "(self, ids=None, *, session=None, agent=None, before=None, where=None, secure=False, backups=False)",

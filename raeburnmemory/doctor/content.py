@@ -14,7 +14,7 @@ import numpy as np
 from ..embed import checked_embed
 from ..errors import InvalidInput
 from ..index.lexical import LexicalIndex
-from ..nodes import AGENT, FACT, FRAGMENT, PROMPT, RESPONSE, SESSION
+from ..nodes import AGENT, FACT, FRAGMENT, MEMORY, PROMPT, RESPONSE, SESSION
 from ..passages import EMBEDDED, PASSAGES, pieces
 from ..records import utc
 from ..store import ERASING
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Content", "bad_times", "bad_vectors", "check_content", "named", "object_of", "some"]
 
 _TIMES = ("timestamp", "start_time", "valid_from", "valid_to")
-_TIMED = {PROMPT, RESPONSE, AGENT, SESSION, FACT, FRAGMENT}
+_TIMED = {PROMPT, RESPONSE, AGENT, SESSION, FACT, FRAGMENT, MEMORY}
 _UNIT = 1e-3  # how far the length of a vector may be from 1
 _NEXT = ".next"
 _SHOWN = 5
