@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 
 import numpy as np
@@ -69,6 +70,41 @@ def test_nodes_of_any_kind_are_written_with_their_links_and_found(memory):
     ]
     assert memory.recall("when is the rent due", kinds="fragment").ids == ["fragment/notes/1"]
     assert memory.similar("rent is due on the first", kinds="fragment")[0].similarity == pytest.approx(1)
+
+
+def test_a_memory_is_found_by_meaning_and_by_its_passages(memory):
+    long = " ".join(f"Sentence {number} speaks of something else." for number in range(40)) + " Ana keeps bees."
+    memory.put([{"id": "m", "type": "memory", "text": "Ana lives in Vienna"}, {"id": "l", "type": "memory", "text": long}])
+    assert memory.similar("Ana lives in Vienna", kinds="memory")[0].similarity == pytest.approx(1)
+    assert memory.stats().vectors["memory"] == 2
+    assert memory.stats().vectors["memory.passages"] >= 2
+    assert memory.stats().unembedded == 0
+    assert memory.recall("Ana keeps bees", kinds="memory").ids[0] == "l"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"stars": {"gte": 3}},
+        {"stars": 4, "tag": {"icontains": "A"}},
+        {"about.who": "Ana"},
+        {"or": [{"stars": 0}, {"about": {"who": "Ben"}}]},
+        {"about": {"who": "Ana"}, "not": {"stars": {"in": [1, 2, 3]}}},
+        {"tag": {"exists": False}},
+        {"stars": {"lt": 0}},
+    ],
+    ids=str,
+)
+def test_nodes_are_read_by_the_conditions_of_a_search(memory, where):
+    rows = [{"stars": n % 5, "about": {"who": "Ana" if n % 2 else "Ben"}, "n": n} for n in range(20)]
+    rows = [{**row, "tag": "abc" if row["n"] % 4 else "b"} if row["n"] % 3 else row for row in rows]
+    memory.put([note(f"{row['n']:02}", "words", **row) for row in rows])
+    found = set(memory.recall("words", 100, kinds="fragment", where=where).ids)
+    listed = [node.id for node in memory.nodes("fragment", where=where)]
+    assert listed == sorted(found)
+    assert [node.id for node in memory.nodes("fragment", where=where, limit=2)] == listed[:2]
+    if listed:
+        assert [node.id for node in memory.nodes(where=where, after=listed[0], limit=1)] == listed[1:2]
 
 
 def test_what_is_there_is_replaced_keeps_its_first_time_and_its_history(memory):
@@ -339,3 +375,20 @@ def test_a_message_that_cannot_be_stored_is_named_and_none_is(messages, complain
         with pytest.raises(InvalidInput, match=complaint):
             memory.add_messages(messages)
         assert len(memory) == 0
+
+
+def test_a_block_that_reads_and_then_writes_is_not_disturbed(memory):
+    """Threads that count up what they read lose no count."""
+    memory.put([{"id": "n", "type": "counter", "count": 0}])
+
+    def count():
+        for _ in range(20):
+            with memory.exclusive(), memory.exclusive():
+                memory.put([{"id": "n", "type": "counter", "count": memory.get("n").attributes["count"] + 1}])
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert memory.get("n").attributes["count"] == 80
