@@ -62,6 +62,7 @@ FLOORS = {
     "tune": 5.1,  # measures before and after
     "demo": 6.0,
     "langchain": 6.0,
+    "compat": 6.0,
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,

@@ -74,7 +74,9 @@ def test_nodes_of_any_kind_are_written_with_their_links_and_found(memory):
 
 def test_a_memory_is_found_by_meaning_and_by_its_passages(memory):
     long = " ".join(f"Sentence {number} speaks of something else." for number in range(40)) + " Ana keeps bees."
-    memory.put([{"id": "m", "type": "memory", "text": "Ana lives in Vienna"}, {"id": "l", "type": "memory", "text": long}])
+    memory.put(
+        [{"id": "m", "type": "memory", "text": "Ana lives in Vienna"}, {"id": "l", "type": "memory", "text": long}]
+    )
     assert memory.similar("Ana lives in Vienna", kinds="memory")[0].similarity == pytest.approx(1)
     assert memory.stats().vectors["memory"] == 2
     assert memory.stats().vectors["memory.passages"] >= 2
