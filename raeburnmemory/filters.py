@@ -20,10 +20,10 @@ def condition(where: Mapping[str, Any]) -> Condition:
     """Return the test that says whether a node's attributes fulfil *where*; all of its entries must hold.
 
     An entry is a name with a value (equal to it) or with operators: `eq`, `ne`, `in` (one of a list), `gt`, `gte`,
-    `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that item),
-    `icontains` (the same whatever the case of letters) and `exists` (true or false). `and` and `or` take a list of such dicts, `not` takes one. A node without the
-    attribute fulfils `ne` and `exists: false` only. A name that no attribute has leads into nested objects at its
-    dots: `metadata.author` is `author` in `metadata`.
+    `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that
+    item), `icontains` (the same whatever the case of letters) and `exists` (true or false). `and` and `or` take a list
+    of such dicts, `not` takes one. A node without the attribute fulfils `ne` and `exists: false` only. A name that no
+    attribute has leads into nested objects at its dots: `metadata.author` is `author` in `metadata`.
 
     Raises:
         InvalidInput: It cannot be understood; the message names the entry.
