@@ -63,6 +63,7 @@ FLOORS = {
     "demo": 6.0,
     "langchain": 6.0,
     "compat": 6.0,
+    "recording": 6.0,
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
@@ -71,7 +72,12 @@ FLOORS = {
     "__main__": 7.1,  # the one door that says what to install where typer is missing
 }
 # Methods of the memory that are doors to a floor above it; they open it when they are called.
-UPWARD = {("memory_graph", "evaluate"), ("memory_graph", "tune"), ("memory_graph", "doctor")}
+UPWARD = {
+    ("memory_graph", "evaluate"),
+    ("memory_graph", "tune"),
+    ("memory_graph", "doctor"),
+    ("memory_graph", "recording"),
+}
 ROOT = "__init__"  # the public names; loaded first of all, so nothing of it but its version is imported by others
 
 # What a file may import of other people when it is imported itself: a backend is only imported once it is chosen.
