@@ -17,13 +17,13 @@ from typing import Any
 
 from ...errors import InvalidInput
 from ...nodes import MEMORY, Node, collected_id
-from ._scope import IDS, TAKEN
+from ._scope import IDS
 
 __all__ = ["changed", "deleted", "events_of", "expiry", "is_deleted", "item_of", "new_memory", "now"]
 
 _log = logging.getLogger("raeburnmemory")
 
-_PROMOTED = (*IDS, "actor_id", "role", "attributed_to", "expiration_date")
+_PROMOTED = (*IDS, "app_id", "actor_id", "role", "attributed_to", "expiration_date", "categories")
 _IDENTITY = {*IDS, "actor_id"}
 _KEPT_DELETED = (*IDS, "actor_id", "role", "collection", "key", "timestamp")
 
@@ -38,11 +38,11 @@ def new_memory(
 ) -> Node:
     """Return the node of a new memory; *said* is what mem0 shows beside the metadata, and when it was said."""
     attributes = {
-        **_metadata_attributes(metadata),
         **scope,
         **{name: value for name, value in said.items() if value is not None},
         "collection": collection,
         "key": key,
+        **({"metadata": dict(metadata)} if metadata else {}),
     }
     if said.get("actor_id"):
         attributes["name"] = said["actor_id"]
@@ -55,8 +55,8 @@ def changed(node: Node, text: str | None, metadata: Mapping[str, Any] | None, ex
     *expiration* is None for what it was, else a day, or `""` for none.
     """
     metadata = {**_metadata_of(node), **without_identity(metadata or {}, node.attributes, "update()")}
-    kept = {name: value for name, value in node.attributes.items() if name in TAKEN and name != "metadata"}
-    attributes = {**_metadata_attributes(metadata), **kept, "updated_at": now()}
+    attributes = {**node.attributes, "updated_at": now(), **({"metadata": metadata} if metadata else {})}
+    attributes.pop("hash", None)  # of the text before, where an import brought it along
     if expiration:
         attributes["expiration_date"] = expiration
     elif expiration is not None:
@@ -83,17 +83,9 @@ def without_identity(metadata: Mapping[str, Any], known: Mapping[str, Any], wher
     return {name: value for name, value in metadata.items() if name not in _IDENTITY}
 
 
-def _metadata_attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in metadata.items() if name not in TAKEN}
-    if taken := {name: value for name, value in metadata.items() if name in TAKEN}:
-        found["metadata"] = taken
-    return found
-
-
 def _metadata_of(node: Node) -> dict[str, Any]:
-    found = {name: _plain(value) for name, value in node.attributes.items() if name not in TAKEN}
-    taken = node.attributes.get("metadata")
-    return {**found, **_plain(taken)} if isinstance(taken, Mapping) else found
+    found = _plain(node.attributes.get("metadata"))
+    return found if isinstance(found, dict) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -11,23 +11,8 @@ from ...errors import InvalidInput
 __all__ = ["IDS", "attribute_of", "checked_scope", "living", "scoped", "to_where"]
 
 IDS = ("user_id", "agent_id", "run_id")
-# What the attributes of a memory's node say of itself, and names that mean something else there.
-OWN = (*IDS, "actor_id", "role", "attributed_to", "expiration_date", "updated_at", "deleted")
-TAKEN = {
-    *OWN,
-    "created_at",
-    "collection",
-    "key",
-    "timestamp",
-    "name",
-    "id",
-    "type",
-    "text",
-    "metadata",
-    "and",
-    "or",
-    "not",
-}
+# What a memory's node says of itself beside its metadata, which has an attribute of its own.
+_OWN = {*IDS, "actor_id", "role", "attributed_to", "expiration_date", "updated_at"}
 _RENAMED = {"created_at": "timestamp"}
 _COMBINING = {"AND": "and", "OR": "or", "NOT": "not"}
 _OPERATORS = {"eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "contains", "icontains"}
@@ -87,9 +72,7 @@ def _names_somebody(conditions: Any) -> bool:
 
 def attribute_of(name: str) -> str:
     """Return under which name a node has what mem0 calls *name*."""
-    if name in _RENAMED or name in OWN:
-        return _RENAMED.get(name, name)
-    return f"metadata.{name}" if name.partition(".")[0] in TAKEN else name
+    return _RENAMED.get(name) or (name if name in _OWN else f"metadata.{name}")
 
 
 def to_where(filters: Mapping[str, Any]) -> dict[str, Any]:
