@@ -53,8 +53,8 @@ def wrap(
     Raises:
         InvalidInput: It is no such client, or an argument cannot be understood.
     """
-    post = getattr(client, "post", None)
-    if not callable(post) or not hasattr(client, "copy") or not hasattr(type(client), "chat"):
+    known = all(callable(getattr(type(client), name, None)) for name in ("post", "copy"))
+    if not known or not (hasattr(type(client), "chat") or "chat" in vars(client)):
         raise InvalidInput(f"wrap() takes a client of the package openai, not {type(client).__name__}.")
     if isinstance(context, bool) or not (context is None or isinstance(context, (int, Mapping))):
         raise InvalidInput(f"context is a number of tokens or a dict of arguments of context(), not {context!r}.")
@@ -65,8 +65,7 @@ def wrap(
 def _watched(client: Any, watch: _Watch) -> Any:
     """Return a copy of *client* that is watched, and so are its own copies."""
     wrapped = copy.copy(client)
-    for name in _remembered(client):
-        wrapped.__dict__.pop(name, None)  # resources that lead to the other client
+    _free(wrapped, client)
     # One that is watched already goes on being watched by the other.
     sent = functools.partial(type(client).post, wrapped) if "post" not in client.__dict__ else client.post
     wrapped.post = watch.asynchronous(sent) if inspect.iscoroutinefunction(type(client).post) else watch.direct(sent)
@@ -79,12 +78,18 @@ def _watched(client: Any, watch: _Watch) -> Any:
     return wrapped
 
 
-def _remembered(client: Any) -> list[str]:
-    """Return the names under which a client keeps what it made when it was first asked for."""
-    names = []
+def _free(wrapped: Any, client: Any) -> None:
+    """Take from a copy the resources that lead to the client it was made of."""
     for cls in type(client).__mro__:
-        names += [name for name, value in vars(cls).items() if isinstance(value, functools.cached_property)]
-    return names
+        for name, value in vars(cls).items():
+            if isinstance(value, functools.cached_property):
+                wrapped.__dict__.pop(name, None)  # made again when it is asked for
+    for name, value in vars(client).items():  # older releases make resources with the client
+        kept = name in wrapped.__dict__
+        if kept and (
+            getattr(value, "_client", None) is client or name in {"with_raw_response", "with_streaming_response"}
+        ):
+            setattr(wrapped, name, type(value)(wrapped))
 
 
 class _Watch:
