@@ -124,6 +124,7 @@ class Corpus:
         self._language = language
         self.version = -1
         self.unsaved = 0  # nodes that came or changed since this was saved
+        self.writes = 0  # how often nodes came or changed
         self._clear()
 
     def _clear(self, parts: Mapping[str, Any] | None = None) -> None:
@@ -144,6 +145,10 @@ class Corpus:
         self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
         self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
+        self.writes += 1
+        self._written = np.full(
+            self._n, self.writes, np.int32
+        )  # of every node, at which of the writes it came or changed
         if parts is None:
             self._room = {name: np.empty(16, kind) for name, (kind, _) in _COLUMNS.items()}
         else:
@@ -160,6 +165,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return self._n
+
+    @property
+    def written(self) -> NDArray[np.int32]:
+        """Of every node, at which of the `writes` it came or changed; not to be changed."""
+        return self._written[: self._n]
 
     # --- saved --------------------------------------------------------------------------------------------------
 
@@ -355,6 +365,8 @@ class Corpus:
                 self.words.put(number, text)
         self.words.extend([texts[number] for number in range(begun, self._n)])
         at = np.array(numbers)
+        self.writes += 1
+        self._written[at] = self.writes
         flags = self.flags[at] & _PASSED_ON
         self.rows[at] = [node.row for node in nodes]
         self.kinds[at] = [self.code(node.kind, new=True) for node in nodes]
@@ -415,6 +427,7 @@ class Corpus:
         for name, (_, empty) in _COLUMNS.items():
             self._room[name] = grown(self._room[name], begun, len(ids))
             self._room[name][begun : self._n] = empty
+        self._written = grown(self._written, begun, len(ids))
         self._cut()
         for node_id in ids:
             self.ids.append(node_id)

@@ -337,6 +337,55 @@ class MemoryGraph:
             )
         return [record.ids for record in records]
 
+    def record(
+        self,
+        function: Any = None,
+        /,
+        *,
+        prompt: str | None = None,
+        argument: str | None = None,
+        session_id: Any = None,
+        agent: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Record what goes into a function and what comes out, or what a block says; see `raeburnmemory.recording`.
+
+        As a decorator, `@memory.record` or `@memory.record(…)`, it goes around functions, coroutines and generators of
+        both kinds: the first text among the arguments, or the one called *argument*, is the prompt, what is returned
+        or yielded the response, an error its `error`. *session_id* may be a function of the dict of arguments.
+        As a context manager it gives a `raeburnmemory.recording.Turn`, of which the block sets prompt and response.
+        What cannot be recorded is logged and counted, and never stops the call.
+
+        Raises:
+            InvalidInput: *function* is none, or has no such argument.
+        """
+        from .recording import recording
+
+        return recording(
+            self, function, prompt=prompt, argument=argument, session_id=session_id, agent=agent, metadata=metadata
+        )
+
+    def wrap(
+        self,
+        client: Any,
+        *,
+        session_id: Any = None,
+        agent: Any = None,
+        context: int | Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return a copy of an OpenAI client that records every chat call; see `raeburnmemory.recording.wrap`.
+
+        *session_id* is a session, or a function that names the one of a call. With *context*, a number of tokens or a
+        dict of arguments of `context`, what the memory holds for a question goes along with it.
+
+        Raises:
+            InvalidInput: It is no such client, or an argument cannot be understood.
+        """
+        from .recording import wrap
+
+        return wrap(self, client, session_id=session_id, agent=agent, context=context, metadata=metadata)
+
     def put(
         self,
         nodes: Iterable[Node | Mapping[str, Any]],

@@ -36,6 +36,7 @@ __all__ = [
     "Trace",
     "Vector",
     "Where",
+    "as_json",
     "collected_id",
     "collection_of",
     "copied",
@@ -542,3 +543,18 @@ def copied(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [copied(item) for item in value]
     return value
+
+
+def as_json(value: Any) -> Any:
+    """Return *value* as JSON has it; what JSON cannot hold as its `str`: a record is better than none."""
+    if isinstance(value, Mapping):
+        return {_written(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return value if isinstance(value, float) and value - value == 0 else _written(value)
+
+
+def _written(value: Any) -> str:
+    return str(value).encode("utf-8", "replace").decode()

@@ -81,8 +81,7 @@ class Selection:
         # Who is there: at a version of the corpus, from one time until before another.
         self._alive = Allowed(np.zeros(0, np.bool_), None, np.zeros(0, np.int64))
         self._when = -1, 0.0, 0.0
-        self._judged: dict[str, NDArray[np.int8]] = {}  # by conditions on attributes, at a version of the corpus
-        self._judged_at = -1
+        self._judged: dict[str, tuple[NDArray[np.int8], int]] = {}  # by conditions on attributes, at a write
 
     def allowed(self, wanted: Wanted) -> Allowed:
         """Tell who may be found; not to be changed."""
@@ -171,15 +170,17 @@ class Selection:
         return np.asarray(judged[numbers] == 1)
 
     def _judged_by(self, where: str) -> NDArray[np.int8]:
-        """Return what is known of a condition: of every node 1 or 0, or that nobody has read it yet."""
-        if self._judged_at != self._corpus.version:
-            self._judged, self._judged_at = {}, self._corpus.version
-        known = self._judged.pop(where, None)
-        if known is None:
-            known = np.full(len(self._corpus), _UNKNOWN, np.int8)
+        """Return what is known of a condition: of every node 1 or 0, or that nobody has read it since it changed."""
+        corpus = self._corpus
+        known, at = self._judged.pop(where, (np.zeros(0, np.int8), -1))
+        if at != corpus.writes:
+            before = known[: len(corpus)]
+            known = np.full(len(corpus), _UNKNOWN, np.int8)
+            known[: len(before)] = before
+            known[corpus.written > at] = _UNKNOWN
             if len(self._judged) >= _CONDITIONS:
                 del self._judged[next(iter(self._judged))]  # the one that was not asked for longest
-        self._judged[where] = known
+        self._judged[where] = known, corpus.writes
         return known
 
 

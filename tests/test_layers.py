@@ -67,6 +67,8 @@ FLOORS = {
     "demo": 6.0,
     "langchain": 6.0,
     "mcp": 6.0,
+    "compat": 6.0,
+    "recording": 6.0,
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
@@ -78,6 +80,7 @@ FLOORS = {
 }
 # Methods of the memory that are doors to a floor above it; they open it when they are called.
 UPWARD = {("memory_graph", "evaluate"), ("memory_graph", "tune"), ("memory_graph", "doctor")}
+UPWARD |= {("memory_graph", "recording")}
 UPWARD |= {("memory_graph", "picture"), ("hits", "picture")}  # what a notebook shows of them
 ROOT = "__init__"  # the public names; loaded first of all, so nothing of it but its version is imported by others
 

@@ -98,6 +98,7 @@ METHODS = {
     "nodes": "(self, kind=None, *, session=None, since=None, before=None, where=None, limit=None, after=None)",
     "put": "(self, nodes, links=(), *, vectors=None, progress=None, allow_unembedded=False)",
     "read_only": "property",
+    "record": "(self, function=None, *, prompt=None, argument=None, session_id=None, agent=None, metadata=None)",
     "recall": (
         "(self, query, k=10, *, kinds=None, session=None, agent=None, speaker=None, collection=None, since=None, until=None, "
         "where=None, legs=None, min_similarity=None, min_coverage=None, recency=0.0, half_life=30.0, diversity=0.0, fold=False, "
@@ -127,6 +128,7 @@ METHODS = {
     "vectors": "(self, ids)",
     "visualise_prompt_chain": "(self, prompt_id, depth=3)",
     "why": "(self, node_id)",
+    "wrap": "(self, client, *, session_id=None, agent=None, context=None, metadata=None)",
 }
 
 

@@ -284,7 +284,7 @@ def test_conditions_lead_into_nested_objects(memory):
     assert found({"metadata.nothing.there": {"ne": 1}}) == ["1", "2"]
 
 
-def test_a_condition_that_is_asked_again_reads_nothing_until_something_changes(memory, monkeypatch):
+def test_a_condition_that_is_asked_again_reads_only_what_changed(memory, monkeypatch):
     memory.put([note(str(n), "words", stars=n % 3) for n in range(30)])
     read, at_rows = [], memory._store.at_rows
     monkeypatch.setattr(memory._store, "at_rows", lambda rows: read.extend(rows) or at_rows(rows))
@@ -302,12 +302,43 @@ def test_a_condition_that_is_asked_again_reads_nothing_until_something_changes(m
     memory.update("fragment/notes/3", metadata={"stars": 2})
     memory.forget("fragment/notes/2")
     changed = sorted({*twos, 3} - {2})
-    assert found(2)[0] == changed
+    assert found(2) == (changed, 1)
+    memory.link("fragment/notes/3", "fragment/notes/4", "next")
+    assert found(2) == (changed, 0)
     for stars in range(40):
         found({"gte": stars})
     assert found(2)[0] == changed
     memory.put([note("x", "words", "other", stars=2), note("100", "words", stars=2)])
     assert found(2, collection="notes")[0] == [*changed, 100]
+    memory.put([note("2", "words", stars=2)])  # it is there again
+    assert found(2, collection="notes")[0] == sorted([*changed, 2, 100])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pufl"), st.integers(0, 5), st.integers(0, 2), st.booleans()), min_size=1, max_size=15
+    )
+)
+def test_what_is_remembered_of_conditions_is_what_is_true(steps):
+    with MemoryGraph(":memory:", fake) as memory:
+        held = {}
+        for step, key, stars, asks in steps:
+            node_id = f"fragment/notes/{key}"
+            if step == "p":
+                memory.put([note(str(key), "words", stars=stars)])
+                held[key] = stars
+            elif step == "u" and key in held:
+                memory.update(node_id, metadata={"stars": stars})
+                held[key] = stars
+            elif step == "f":
+                memory.forget([node_id])
+                held.pop(key, None)
+            elif step == "l" and key in held and stars in held and key != stars:
+                memory.link(node_id, f"fragment/notes/{stars}", "next")
+            if asks:
+                for least in (0, 1, 2):
+                    found = memory.recall("words", 10, kinds="fragment", where={"stars": {"gte": least}}).ids
+                    assert sorted(found) == [f"fragment/notes/{k}" for k, v in sorted(held.items()) if v >= least]
 
 
 # --- many messages ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._optional import extra
+from ..nodes import as_json
 from ._opening import opened
 from .chat_history import text_of
 
@@ -132,8 +133,8 @@ class RaeburnCallbackHandler(BaseCallbackHandler):
                     "id": f"{_named(run_id, number)}/{place}",
                     "text": text,
                     "model": told.get("model_name") or told.get("model") or output.get("model_name") or call.model,
-                    "usage": _json(usage) if usage else None,
-                    "tool_calls": _json(getattr(message, "tool_calls", None) or None),
+                    "usage": as_json(usage) if usage else None,
+                    "tool_calls": as_json(getattr(message, "tool_calls", None) or None),
                 }
                 records.append(self._record(call, run_id, number, prompt, one))
             if not answers:
@@ -144,7 +145,7 @@ class RaeburnCallbackHandler(BaseCallbackHandler):
         call = self._over(run_id)
         if call is None:
             return
-        call.about["error"] = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
+        call.about["error"] = as_json(f"{type(error).__name__}: {error}")
         said = "".join(call.tokens)
         records = []
         for number, prompt in enumerate(call.prompts):
@@ -205,16 +206,3 @@ def _model(serialized: Any, told: Mapping[str, Any], metadata: Mapping[str, Any]
         if isinstance(source.get(name), str) and source[name]:
             return str(source[name])
     return (serialized or {}).get("name") or told.get("name")
-
-
-def _json(value: Any) -> Any:
-    """Return *value* as JSON has it; what JSON cannot hold as its `str`: a record is better than none."""
-    if isinstance(value, Mapping):
-        return {str(key): _json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
-    return value if value is None or isinstance(value, (str, int, bool)) else _number(value)
-
-
-def _number(value: Any) -> Any:
-    return value if isinstance(value, float) and value - value == 0 else str(value)
