@@ -19,6 +19,7 @@ from .facts import Facts, said
 from .graph_view import GraphView
 from .hits import Hits
 from .index import index_maker
+from .items import Items
 from .linking import link_similar
 from .nodes import (
     DEFAULT_NAMESPACE,
@@ -664,8 +665,8 @@ class MemoryGraph:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
         *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
-        `"response"`, `"fact"` and `"fragment"`, one or several, or None for all. The other filters are those of
-        `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+        `"response"`, `"fact"`, `"fragment"` and `"item"`, one or several, or None for all. The other filters are
+        those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
 
         Raises:
             EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
@@ -802,6 +803,10 @@ class MemoryGraph:
     def visualise_prompt_chain(self, prompt_id: str, depth: int = 3) -> list[tuple[str, str]]:
         """Follow the oldest edge out of each node, at most *depth* times; return the (source, target) pairs."""
         return self._reader.chain(prompt_id, depth)
+
+    def _items(self, collection: str) -> Items:
+        """Return the JSON values of a collection, for a door that keeps such."""
+        return Items(self._store, self._dense, self._writer, self.namespace, collection)
 
     def __len__(self) -> int:
         return self._reader.count()

@@ -46,6 +46,7 @@ DEFAULT_NAMESPACE = "default"
 # The node kinds and relations that this library itself gives a meaning to; users may add their own.
 PROMPT, RESPONSE, AGENT, SESSION = "prompt", "response", "agent", "session"
 FACT, FRAGMENT = "fact", "fragment"
+ITEM = "item"
 RESPONDED_WITH, GENERATED_BY, BELONGS_TO = "responded_with", "generated_by", "belongs_to"
 SEMANTICALLY_SIMILAR = "semantically_similar"
 SUPERSEDES, DERIVED_FROM = "supersedes", "derived_from"
@@ -308,8 +309,8 @@ class Stats:
     """What a memory holds.
 
     `kinds` and `relations` count nodes and edges, `vectors` counts vectors per field, `unembedded` the prompts,
-    responses, facts and fragments that have none. `embedder` is the model of the vectors and `dim` their length, None
-    while there are none. `durability` is what changes made through this object survive: `"full"`, `"process"`, or
+    responses, facts, fragments and items that have none. `embedder` is the model of the vectors and `dim` their length,
+    None while there are none. `durability` is what changes made through this object survive: `"full"`, `"process"`, or
     `"none"` for `":memory:"`.
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 DIM = 16
-EMBEDDED = ("prompt", "response", "fact", "fragment")  # the kinds of nodes whose text gets a vector
+EMBEDDED = ("prompt", "response", "fact", "fragment", "item")  # the kinds of nodes whose text gets a vector
 
 
 def fake_embedder(texts):
