@@ -49,6 +49,7 @@ FLOORS = {
     "context": 3.2,  # counts tokens
     "writer": 3.2,  # resolves records, asks dense for vectors
     "facts": 3.3,  # written by the writer
+    "items": 3.3,  # likewise
     "erasure": 3.4,  # forgets facts, too
     "reembed": 3.2,
     "linking": 3.15,  # asks dense which vectors are alike
@@ -62,6 +63,7 @@ FLOORS = {
     "tune": 5.1,  # measures before and after
     "demo": 6.0,
     "langchain": 6.0,
+    "langgraph": 6.1,  # opens a memory as the door for LangChain does
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
@@ -104,6 +106,10 @@ THIRD_PARTY = {
     "doctor/index_files": {"numpy"},
     "doctor/sqlite_file": {"numpy"},
     "tune": {"numpy"},
+    "items": {"numpy"},
+    "langgraph/_embedding": {"langchain_core", "langgraph"},
+    "langgraph/_filters": {"langgraph"},
+    "langgraph/store": {"langgraph"},
     "langchain/_documents": {"langchain_core"},
     "langchain/callback": {"langchain_core"},
     "langchain/chat_history": {"langchain_core"},
@@ -152,6 +158,7 @@ THIRD_PARTY = {
 THROUGH_OTHERS = {
     "langchain/__init__": {"langchain_core"},
     "langchain/_opening": {"langchain_core"},
+    "langgraph/__init__": {"langgraph"},
     "doctor/postgres_server": {"psycopg"},
     "store/postgres_batch": {"psycopg"},
     "store/postgres_reading": {"psycopg"},
@@ -330,7 +337,7 @@ for name in sys.argv[1:]:
 
 def test_every_module_can_be_the_first_to_be_imported():
     """No module works only because another one was imported before it."""
-    optional = {"faiss", "langchain_core", "psycopg", "qdrant_client", "typer"}
+    optional = {"faiss", "langchain_core", "langgraph", "psycopg", "qdrant_client", "typer"}
     missing = {name for name in optional if not _installed(name)}
     names = [
         ".".join(["raeburnmemory", *([] if parts_of(file) == [ROOT] else parts_of(file))])
