@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .dense import Dense
+    from .hits import Hit
     from .store import Store
     from .writer import Writer
 
@@ -177,7 +178,10 @@ class Items:
         if not entries or not search.limit:
             return []
         rows = np.array(list(entries), np.int64)
-        hits = self._dense.search(search.question, most, self._namespace, [ITEM], (wanted.version, rows))
+        asked = search.question
+        hits: Iterable[Hit] = ()
+        if isinstance(asked, str) or np.any(asked):  # else the model knows no word of it
+            hits = self._dense.search(asked, most, self._namespace, [ITEM], (wanted.version, rows))
         found = [Found(*entries[hit.node.row], hit.node, hit.similarity) for hit in hits]
         if len(found) < most:
             near = {item.node.row for item in found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .._optional import extra
@@ -31,17 +31,24 @@ def embedding_of(embed: Any) -> Embeddings:
 
 
 class _Function(Embeddings):
-    """A function from texts to vectors as a model of LangChain's."""
+    """A function from texts to vectors, as a model of LangChain's and of ours."""
 
-    def __init__(self, source: Any, function: Callable[[Sequence[str]], Any]) -> None:
+    def __init__(self, source: Any, function: Callable[[list[str]], Any]) -> None:
         kind = source if hasattr(source, "__qualname__") else type(source)
-        self.model = f"{kind.__module__}.{kind.__qualname__}"
-        self._source = source
-        self._function = function
+        self.name = f"{kind.__module__}.{kind.__qualname__}"
+        self.embed = function
+        self._dim: int | None = None
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+        if self._dim is None:
+            self._dim = len(self.embed_query("dim"))
+        return self._dim
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text."""
-        return [list(row) for row in self._function(texts)]
+        return [list(row) for row in self.embed(texts)]
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a question."""

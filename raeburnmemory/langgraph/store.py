@@ -323,6 +323,10 @@ def _checked_ttl(ttl: Any) -> TTLConfig:
         raise InvalidInput(f"ttl is a dict such as {{'default_ttl': 60}} or None, not {shown(ttl)}.")
     if odd := [name for name in ttl if name not in _TTL]:
         raise InvalidInput(f"{odd[0]!r} in ttl is not known. Choose some of: {', '.join(sorted(_TTL))}.")
+    for name in ("default_ttl", "sweep_interval_minutes"):
+        minutes = ttl.get(name)
+        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or minutes <= 0):
+            raise InvalidInput(f"{name!r} in ttl is a number of minutes above 0, not {shown(minutes)}.")
     if not ttl.get("omit_expired", True):
         raise InvalidInput("'omit_expired' in ttl cannot be False: what has expired is never returned. Leave it out.")
     return cast("TTLConfig", dict(ttl))
