@@ -518,12 +518,17 @@ class Dense:
                 found.append(values)
         return found[0], found[1]
 
-    def vectors(self, rows: Sequence[int], version: int) -> dict[int, NDArray[np.float32]]:
-        """Return the vectors of whole texts of the nodes at *rows* (ascending), of those that have one."""
+    def vectors(self, wanted: Callable[[], Sequence[int]]) -> dict[int, NDArray[np.float32]]:
+        """Return the vectors of whole texts of the nodes at the *wanted* rows (ascending), of those that have one.
+
+        The function reads the rows from the store, at the moment as of which the vectors are. It is called in here
+        because whoever has a snapshot must not wait for this lock: its holder may be waiting for the store.
+        """
         found: dict[int, NDArray[np.float32]] = {}
         if (lost := self.lost()) is not None:
             raise EmbeddingsMissing(lost)
-        with self._lock:
+        with self._lock, self._store.snapshot():
+            version, rows = self._store.version(), wanted()
             for cached in self._holding(version, passages=False) if rows else ():
                 slots, at = cached.places_of(np.array(rows, np.int64))
                 vectors = np.array(cached.get(slots))

@@ -19,6 +19,7 @@ from .facts import Facts, said
 from .graph_view import GraphView
 from .hits import Hits
 from .index import index_maker
+from .items import Items
 from .linking import link_similar
 from .nodes import (
     DEFAULT_NAMESPACE,
@@ -742,8 +743,8 @@ class MemoryGraph:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
         *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
-        `"response"`, `"fact"`, `"fragment"` and `"memory"`, one or several, or None for all. The other filters are
-        those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+        `"response"`, `"fact"`, `"fragment"`, `"memory"` and `"item"`, one or several, or None for all. The other filters
+        are those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
 
         Raises:
             EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
@@ -887,6 +888,10 @@ class MemoryGraph:
     def snapshot(self) -> AbstractContextManager[None]:
         """Let every call in a `with` block read the same state, whoever writes meanwhile; keep it short."""
         return self._store.snapshot()
+
+    def _items(self, collection: str) -> Items:
+        """Return the JSON values of a collection, for a door that keeps such."""
+        return Items(self._store, self._dense, self._writer, self.namespace, collection)
 
     def __len__(self) -> int:
         return self._reader.count()

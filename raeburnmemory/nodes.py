@@ -50,6 +50,7 @@ PROMPT, RESPONSE, AGENT, SESSION = "prompt", "response", "agent", "session"
 FACT, FRAGMENT = "fact", "fragment"
 MEMORY = "memory"
 ENTITY, OBSERVATION = "entity", "observation"
+ITEM = "item"
 RESPONDED_WITH, GENERATED_BY, BELONGS_TO = "responded_with", "generated_by", "belongs_to"
 SEMANTICALLY_SIMILAR = "semantically_similar"
 SUPERSEDES, DERIVED_FROM = "supersedes", "derived_from"
@@ -327,9 +328,9 @@ class Stats:
     """What a memory holds.
 
     `kinds` and `relations` count nodes and edges, `vectors` counts vectors per field, `unembedded` the prompts,
-    responses, facts, fragments, memories, entities and observations that have none. `embedder` is the model of the
-    vectors and `dim` their length, None while there are none. `durability` is what changes made through this object
-    survive: `"full"`, `"process"`, or `"none"` for `":memory:"`.
+    responses, facts, fragments, memories, entities, observations and items that have none. `embedder` is the model of
+    the vectors and `dim` their length, None while there are none. `durability` is what changes made through this
+    object survive: `"full"`, `"process"`, or `"none"` for `":memory:"`.
     """
 
     path: str

@@ -3,25 +3,28 @@
 A model reads only the beginning of a long text, and one vector of many sentences is like none of them. So a long text
 gets a vector as a whole, in the field of its kind, and one for each of its passages, in a field of their own: the
 fields of whole texts hold one vector per node.
+
+The text of an item may be several texts, which have nothing to do with each other: then its attribute `parts` says
+where each begins and ends, and each gets a vector of its own, the first one in the field of its kind.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .embed.builtin import wordpiece
-from .nodes import AGENT, ENTITY, FACT, FRAGMENT, MEMORY, OBSERVATION, PROMPT, RESPONSE
+from .nodes import AGENT, ENTITY, FACT, FRAGMENT, ITEM, MEMORY, OBSERVATION, PROMPT, RESPONSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .nodes import Node
 
-__all__ = ["EMBEDDED", "PASSAGES", "Piece", "indexed_text", "pieces", "spans", "speaker"]
+__all__ = ["EMBEDDED", "PASSAGES", "Piece", "indexed_text", "parts", "pieces", "spans", "speaker"]
 
 # The kinds of nodes whose text gets vectors.
-EMBEDDED = (PROMPT, RESPONSE, FACT, FRAGMENT, MEMORY, ENTITY, OBSERVATION)
+EMBEDDED = (PROMPT, RESPONSE, FACT, FRAGMENT, MEMORY, ENTITY, OBSERVATION, ITEM)
 PASSAGES = ".passages"  # after the name of a field: that of the passages of its texts
 
 WINDOW = 128  # WordPieces of a passage at most; all-MiniLM-L6-v2 was trained on texts of that length
@@ -59,10 +62,29 @@ def pieces(node: Node) -> list[Piece]:
         return []
     name = speaker(node)
     before = f"{name}: " if name else ""
-    found = [Piece(node.kind, before + node.text, 0, 0, -1)]
-    for part, (start, end) in enumerate(spans(node.text), 1):
+    if len(several := parts(node)) > 1:
+        (start, end), *others = several
+        found = [Piece(node.kind, before + node.text[start:end], 0, start, end)]
+        inner = [(begin + low, begin + high) for begin, stop in several for low, high in spans(node.text[begin:stop])]
+        cut = [*others, *inner]
+    else:
+        found, cut = [Piece(node.kind, before + node.text, 0, 0, -1)], spans(node.text)
+    for part, (start, end) in enumerate(cut, 1):
         found.append(Piece(node.kind + PASSAGES, before + node.text[start:end], part, start, end))
     return found
+
+
+def parts(node: Node) -> tuple[tuple[int, int], ...]:
+    """Return where the texts of an item begin and end in its text, in characters; nothing where that is one text."""
+    given = node.attributes.get("parts") if node.kind == ITEM and node.text else None
+    if not isinstance(given, (list, tuple)) or not all(map(_is_span, given)):
+        return ()
+    found = tuple((start, end) for start, end in given)
+    return found if all(0 <= start < end <= len(node.text or "") for start, end in found) else ()
+
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(type(number) is int for number in value)
 
 
 def spans(text: str, window: int = WINDOW) -> list[tuple[int, int]]:

@@ -46,11 +46,15 @@ class Reader:
 
     def vectors(self, ids: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors of whole texts by the ids of their nodes, of those that have one."""
-        with self._store.snapshot():
-            version = self._store.version()
-            nodes = sorted({node.row: node.id for node in self.get_many(ids)}.items())
-            found = self._dense.vectors([row for row, _ in nodes], version)
-        return {node_id: found[row] for row, node_id in nodes if row in found}
+        wanted = checked_ids(ids, "an id")
+        nodes: dict[int, str] = {}
+
+        def rows() -> list[int]:
+            nodes.update({node.row: node.id for node in self.get_many(wanted)})
+            return sorted(nodes)
+
+        found = self._dense.vectors(rows)
+        return {nodes[row]: found[row] for row in sorted(found)}
 
     def has(self, node_id: object) -> bool:
         """Tell whether there is a node with that id."""

@@ -29,7 +29,7 @@ from .nodes import (
     Where,
     same_json,
 )
-from .passages import EMBEDDED, pieces, speaker
+from .passages import EMBEDDED, parts, pieces, speaker
 from .records import checked_data, checked_id, checked_ids, checked_text, stated, time_of
 
 if TYPE_CHECKING:
@@ -470,7 +470,7 @@ class _Vectors:
         self._dim = dense.dim_seen  # of those that need no look
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._cut: dict[
-            tuple[str, str | None, str | None], list[Piece]
+            tuple[str, str | None, str | None, tuple[tuple[int, int], ...]], list[Piece]
         ] = {}  # it is asked for outside and inside the lock
         self._embedder: Embedder | None = None
         self._gave_up = False
@@ -484,7 +484,7 @@ class _Vectors:
                 self._dim = len(vector)
 
     def _pieces(self, node: Node) -> list[Piece]:
-        key = (node.kind, speaker(node), node.text)
+        key = (node.kind, speaker(node), node.text, parts(node))
         found = self._cut.get(key)
         if found is None:
             found = self._cut[key] = pieces(node)

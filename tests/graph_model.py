@@ -13,7 +13,7 @@ import numpy as np
 
 DIM = 16
 # The kinds of nodes whose text gets a vector.
-EMBEDDED = ("prompt", "response", "fact", "fragment", "memory", "entity", "observation")
+EMBEDDED = ("prompt", "response", "fact", "fragment", "memory", "entity", "observation", "item")
 
 
 def fake_embedder(texts):

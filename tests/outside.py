@@ -123,7 +123,7 @@ def check_whole(memory, prompts, *, kinds=None, embedded=("prompt", "response"))
 def check_vectors(memory, embed=fake):
     """Every vector of a whole text, with the speaker's name before it, is what *embed* makes of it; return the ids of texts that have none."""
     store, without = memory._store, set()
-    for kind in ("prompt", "response", "fact", "fragment", "memory", "entity", "observation"):
+    for kind in ("prompt", "response", "fact", "fragment", "memory", "entity", "observation", "item"):
         told = {node.row: node for node in store.nodes(Where(None, kinds=[kind]))}
         found = {}
         for block in store.vectors(kind, -1).blocks:

@@ -41,6 +41,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # Pages that are about another package, which is not everywhere.
 NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
+NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
@@ -477,6 +478,8 @@ def test_names_of_ours_exist(page):
                     pytest.importorskip("langchain_core", reason="the LangChain door needs langchain-core")
                 if path == "raeburnmemory.mcp":
                     pytest.importorskip("mcp", reason="the MCP door needs mcp")
+                if path == "raeburnmemory.langgraph":
+                    pytest.importorskip("langgraph", reason="the LangGraph door needs langgraph-checkpoint")
                 if path == "raeburnmemory.index.qdrant":
                     pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
                 importlib.import_module(path)

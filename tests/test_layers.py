@@ -49,6 +49,7 @@ FLOORS = {
     "context": 3.2,  # counts tokens
     "writer": 3.2,  # resolves records, asks dense for vectors
     "facts": 3.3,  # written by the writer
+    "items": 3.3,  # likewise
     "erasure": 3.4,  # forgets facts, too
     "reembed": 3.2,
     "linking": 3.15,  # asks dense which vectors are alike
@@ -69,6 +70,7 @@ FLOORS = {
     "mcp": 6.0,
     "compat": 6.0,
     "recording": 6.0,
+    "langgraph": 6.1,  # opens a memory as the door for LangChain does
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
@@ -123,6 +125,10 @@ THIRD_PARTY = {
     "doctor/sqlite_file": {"numpy"},
     "tune": {"numpy"},
     "picture/layout": {"numpy"},
+    "items": {"numpy"},
+    "langgraph/_embedding": {"langchain_core", "langgraph"},
+    "langgraph/_filters": {"langgraph"},
+    "langgraph/store": {"langgraph"},
     "langchain/_documents": {"langchain_core"},
     "langchain/callback": {"langchain_core"},
     "langchain/chat_history": {"langchain_core"},
@@ -171,6 +177,7 @@ THIRD_PARTY = {
 THROUGH_OTHERS = {
     "langchain/__init__": {"langchain_core"},
     "langchain/_opening": {"langchain_core"},
+    "langgraph/__init__": {"langgraph"},
     "doctor/postgres_server": {"psycopg"},
     "store/postgres_batch": {"psycopg"},
     "store/postgres_reading": {"psycopg"},
@@ -351,7 +358,7 @@ for name in sys.argv[1:]:
 
 def test_every_module_can_be_the_first_to_be_imported():
     """No module works only because another one was imported before it."""
-    optional = {"faiss", "langchain_core", "mcp", "psycopg", "qdrant_client", "typer"}
+    optional = {"faiss", "langchain_core", "langgraph", "mcp", "psycopg", "qdrant_client", "typer"}
     missing = {name for name in optional if not _installed(name)}
     names = [
         ".".join(["raeburnmemory", *([] if parts_of(file) == [ROOT] else parts_of(file))])

@@ -434,3 +434,23 @@ def test_a_block_that_reads_and_then_writes_is_not_disturbed(memory):
     for thread in threads:
         thread.join()
     assert memory.get("n").attributes["count"] == 80
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.db", ":memory:"])
+def test_reading_vectors_and_searching_do_not_wait_for_each_other(tmp_path, name):
+    with MemoryGraph(name if name == ":memory:" else tmp_path / name, Fake()) as memory:
+        memory.add_many([(f"thing {number}",) for number in range(50)])
+        ids, stop, done = [node.id for node in memory.nodes("prompt")], time.monotonic() + 1, []
+
+        def work(call):
+            while time.monotonic() < stop:
+                call()
+            done.append(call)
+
+        calls = [lambda: memory.vectors(ids), lambda: memory.similar("thing 7")] * 2
+        threads = [threading.Thread(target=work, args=[call], daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(done) == len(threads)

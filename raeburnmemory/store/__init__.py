@@ -161,6 +161,9 @@ class Store(Protocol):
     def rows(self, where: Where) -> NDArray[np.int64]:
         """Return the rows of the nodes that *where* describes, ascending, without reading their texts."""
 
+    def expired(self, namespace: str, kind: str) -> list[str]:
+        """Return the ids of the nodes of one kind that have expired and were not removed yet, by ascending row."""
+
     def links(
         self,
         ids: Sequence[str] | None,

@@ -125,6 +125,11 @@ class MemoryStore:
             found = self._current().select(where)
         yield from map(own, found)
 
+    def expired(self, namespace: str, kind: str) -> list[str]:
+        """Return the ids of the nodes of one kind that have expired, by ascending row."""
+        with self._mutex:
+            return self._current().expired(namespace, kind)
+
     def links(
         self,
         ids: Sequence[str] | None,

@@ -221,6 +221,12 @@ class Reading:
                 if number == where.limit:
                     return
 
+    def expired(self, namespace: str, kind: str) -> list[str]:
+        """Return the ids of the nodes of one kind that have expired, by ascending row."""
+        sql = 'SELECT id FROM nodes WHERE namespace = %s AND kind = %s AND expires_at <= %s ORDER BY "row"'
+        values = (escaped(namespace), escaped(kind), time.time())
+        return [unescaped(node_id) for (node_id,) in self._query(sql, values)]
+
     def _candidates(self, where: Where, now: float) -> Iterator[Node]:
         """Yield the nodes that *where* describes, but for their attributes, a page at a time."""
         conditions, values = self._conditions(where, now)

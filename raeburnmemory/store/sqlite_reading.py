@@ -127,6 +127,11 @@ class Reading:
                 if number == where.limit:
                     return
 
+    def expired(self, namespace: str, kind: str) -> list[str]:
+        """Return the ids of the nodes of one kind that have expired, by ascending row."""
+        sql = "SELECT id FROM nodes WHERE namespace = ? AND kind = ? AND expires_at <= ? ORDER BY row"
+        return [node_id for (node_id,) in self._query(sql, (namespace, kind, time.time()))]
+
     def _candidates(self, where: Where, now: float) -> Iterator[Node]:
         """Yield nodes by ascending row, those that *where* describes among them."""
         if where.ids is not None:

@@ -407,6 +407,12 @@ class State:
                     keys.update(dict.fromkeys(itertools.islice(around, newest)))
         return sorted((self.links.by_key[key] for key in keys), key=_by_row)
 
+    def expired(self, namespace: str, kind: str) -> list[str]:
+        """Return the ids of the nodes of one kind that have expired, by ascending row."""
+        now = self.now()
+        gone = (n for n in self.nodes.values() if n.kind == kind and n.namespace == namespace and not visible(n, now))
+        return [node.id for node in sorted(gone, key=_by_row)]
+
     def count(self, namespace: str) -> int:
         """Return how many nodes a namespace holds."""
         return sum(key[0] == namespace for key in self.nodes)

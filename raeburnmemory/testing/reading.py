@@ -227,7 +227,15 @@ def check_store_expired(open_store: Callable[[], Store]) -> None:
     equal(list(store.get(["gone", "stays"], "default")), ["stays"], "get()")
     equal(ids_of(store.at_rows([*range(max(rows) + 1)]).values()), ["stays"], "at_rows()")
     equal(store.get(["stays"], "default")["stays"].expires_at, _FUTURE, "when it expires")
+    others = [Node("gone 2", "prompt", namespace="b", expires_at=_PAST), Node("gone 3", "agent", expires_at=_PAST)]
+    store.write(Batch(nodes=[*others, Node("gone \0", "prompt", expires_at=_PAST)]))
+    equal(store.expired("default", "prompt"), ["gone", "gone \0"], "the prompts that have expired")
+    equal(store.expired("default", "response"), [], "the responses that have expired")
+    store.write(Batch(removed_nodes=[("default", "gone \0"), ("default", "gone 3")]))
+    equal(store.expired("default", "prompt"), ["gone"], "the prompts that have expired and are there still")
+    equal(store.expired("default", "agent"), [], "the agents that have expired and are there still")
     store.write(Batch(nodes=[Node("gone", "prompt", "back")]))
+    equal(store.expired("default", "prompt"), [], "the prompts that have expired, once one was written again")
     equal(ids_of(store.nodes(Where())), ["gone", "stays"], "nodes() once it was written again")
     equal(len(store.history("gone", "default")), 1, "the versions of what had expired")
 
