@@ -845,6 +845,11 @@ class MemoryGraph:
     def __iter__(self) -> Iterator[Node]:
         return self.nodes()
 
+    @property
+    def version(self) -> int:
+        """How many changes were made to the store, by anybody: as long as it is the same, so is what is there."""
+        return self._store.version()
+
     def stats(self) -> Stats:
         """Return what this namespace of the memory holds."""
         return self._reader.stats()
