@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -23,6 +24,8 @@ from .scope import close_scopes
 from .serving import current_settings, get_memory_graph, serving
 
 __all__ = ["Service", "app", "create_app"]
+
+log = logging.getLogger("raeburnmemory.web")
 
 _UNPACKED = 1024  # bytes, up to which an answer is not worth packing
 _LEVEL = 5
@@ -66,6 +69,7 @@ def create_app(
         # The pages that show the document load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat whatever Host a request names
     )
     metrics = Metrics()
     start, stop = (lambda: None), (lambda: None)
@@ -132,21 +136,26 @@ def _problem(request: Request, problem: Any) -> Response:
 
 
 def _of_the_memory(request: Request, error: Any) -> Response:
-    problem = problem_for(error)
-    assert problem is not None
+    problem = problem_for(error) or Problem(500, "")
+    memory = getattr(request.state, "memory", None)
+    if memory is not None:
+        problem.detail = public(problem.detail, memory)
+    elif problem.status < 500:  # it is about what the environment names, whatever was asked
+        problem = Problem(500, "This service is set up wrongly. Its log says how.")
     if problem.status >= 500:
-        import logging
-
-        logging.getLogger("raeburnmemory.web").error("Request %s: %s", request.scope.get("request_id"), error)
-    memory = request.app.dependency_overrides.get(get_memory_graph, get_memory_graph)()
-    problem.detail = public(problem.detail, memory)
+        log.error("Request %s: %s", request.scope.get("request_id"), error)
     return _answer(request, problem)
 
 
 def _of_the_framework(request: Request, error: Any) -> Response:
     said = {404: "There is no such route.", 405: "This route does not answer that method."}
     detail = said.get(error.status_code, str(error.detail))
-    return _answer(request, Problem(error.status_code, detail, headers=error.headers))
+    headers = dict(error.headers or {})
+    path = getattr(request.scope.get("route"), "path_format", None)
+    # Starlette names the methods of the first of several routes only.
+    if error.status_code == 405 and (methods := request.app.openapi()["paths"].get(path)):
+        headers["Allow"] = ", ".join(sorted(method.upper() for method in methods))
+    return _answer(request, Problem(error.status_code, detail, headers=headers))
 
 
 def _unexpected(request: Request, _error: Any) -> Response:

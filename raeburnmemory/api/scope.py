@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 
 from ..errors import InvalidInput
 from ..memory_graph import MemoryGraph
@@ -48,6 +48,7 @@ close_scopes = _scopes.close
 
 
 def scoped(
+    request: Request,
     memory: Annotated[MemoryGraph, Depends(get_memory_graph)],
     namespace: Annotated[
         str | None, Query(min_length=1, max_length=512, description="The part of the memory to ask, such as a user.")
@@ -58,6 +59,7 @@ def scoped(
     Raises:
         Problem: The service is for one namespace only, which is another.
     """
+    request.state.memory = memory  # for sentences about it
     if namespace is None or namespace == memory.namespace:
         return memory
     if os.environ.get(NAMESPACE) is not None:
