@@ -40,6 +40,7 @@ Observe = Callable[[str, str, int, float], None]
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = "GET, POST, DELETE"
 _BODY_SECONDS = 30.0
+_PLACES = 8  # of those where an error came through, the last first
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HIDDEN = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
@@ -88,7 +89,11 @@ class Guard:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await asyncio.to_thread(self._stop)
+        try:
+            await asyncio.to_thread(self._stop)
+        except (MemoryGraphError, OSError) as exc:
+            await send({"type": "lifespan.shutdown.failed", "message": str(exc)})
+            return
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,8 +116,9 @@ class Guard:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the place
             # Where, not what: the message of an error may hold what somebody wrote.
-            where = "".join(traceback.format_tb(exc.__traceback__))
-            log.error("Request %s ended with %s:\n%s", call.id, type(exc).__name__, where)  # noqa: TRY400
+            places = traceback.extract_tb(exc.__traceback__)[: -_PLACES - 1 : -1]
+            where = " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in places)
+            log.error("Request %s ended with %s in %s", call.id, type(exc).__name__, where)  # noqa: TRY400
             if not call.done:
                 await call.fail(Problem(500, "Something went wrong here. The log knows it by the request_id."))
         finally:
@@ -256,7 +262,8 @@ class _Call:
     async def fail(self, problem: Problem) -> None:
         """Answer with a problem, unless an answer has begun: an error makes the server cut that off."""
         if self.status:
-            raise RuntimeError("An error came up in the middle of an answer.")
+            # The server logs this with what it came from, which may hold what somebody wrote.
+            raise RuntimeError("An error came up in the middle of an answer.") from None
         headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
         await self.reply(problem.status, problem.body(self.id), [(b"content-type", MEDIA_TYPE.encode()), *headers])
 
@@ -277,6 +284,7 @@ async def _body(call: _Call, receive: Receive, limit: int) -> bytes:
             raise too_large
     # Without either of these there is no body, and the server says so at once.
     comes = bool(call.all(b"content-length") or call.all(b"transfer-encoding"))
+    comes = comes or call.scope.get("http_version") not in {None, "1.0", "1.1"}
     clock = asyncio.get_running_loop().time
     until = clock() + _BODY_SECONDS
     parts: list[bytes] = []
@@ -318,7 +326,9 @@ def _port(text: str) -> bool:
 
 def _is_local(server: Any) -> bool:
     """Tell whether a request came in at an address that only this machine has: *server* is what ASGI says of it."""
-    if server is None or server[1] is None:  # a test client, or a socket in the file system
+    if server is None:  # nobody knows
+        return False
+    if server[1] is None:  # a socket in the file system
         return True
     try:
         address = ipaddress.ip_address(str(server[0]).partition("%")[0])

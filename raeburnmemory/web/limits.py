@@ -33,7 +33,7 @@ class Limiter:
         now = self._clock()
         with self._lock:
             tokens, then = self._buckets.pop(client, (float(self.rate), now))
-            tokens = min(float(self.rate), tokens + (now - then) * self.rate / 60)
+            tokens = min(float(self.rate), tokens + max(0.0, now - then) * self.rate / 60)
             allowed = tokens >= 1
             self._buckets[client] = (tokens - 1 if allowed else tokens, now)
             if len(self._buckets) > self._most:
