@@ -33,12 +33,14 @@ from ._terminal import (
 )
 from .cli_doctor import register as register_doctor
 from .cli_reading import register as register_reading
+from .cli_serve import register as register_serve
 from .errors import ErasureIncomplete, InvalidInput, NodeNotFound
 
 __all__ = ["app"]
 
 # The headings of the commands in the help.
 _RECORD, _READ, _CARE, _SHOW = "Record and remove", "Find and read", "Look after", "Try it"
+_OTHERS = "For other programs"
 
 _EPILOG = """[bold]Exit codes[/bold]
 
@@ -348,6 +350,7 @@ def reembed(
 
 
 register_doctor(app, _CARE)
+register_serve(app, _OTHERS)
 
 
 # --- showing itself ---------------------------------------------------------------------------------------------

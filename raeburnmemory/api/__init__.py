@@ -5,6 +5,8 @@ dependency that gives routes their memory; tests and programs of one's own overr
 `app.dependency_overrides`. `create_app` makes another application, for a memory that is open already.
 """
 
+from __future__ import annotations
+
 from .._optional import extra
 
 with extra("fastapi", module="fastapi"):

@@ -43,7 +43,7 @@ class Metrics:
         registry = self._registry
         if os.environ.get(_TOGETHER):
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call,unused-ignore]
         stats = memory.stats()
         own = CollectorRegistry()
         Gauge("raeburnmemory_nodes", "Nodes in the memory.", registry=own).set(stats.nodes)

@@ -16,7 +16,7 @@ from ..nodes import BELONGS_TO, GENERATED_BY, PROMPT, RESPONDED_WITH, RESPONSE, 
 from ..records import Record, several
 from ..web import Problem
 
-__all__ = ["record_once"]
+__all__ = ["record_once", "say_once"]
 
 _PARTS = (PROMPT, RESPONSE)
 _SAID = frozenset({RESPONDED_WITH, GENERATED_BY, BELONGS_TO})
@@ -49,6 +49,43 @@ def record_once(memory: MemoryGraph, interactions: Sequence[dict[str, Any]], key
         if not derived.isdisjoint(there):
             raise Problem(422, "That Idempotency-Key was used for something else. Use a new one.", code="KeyReused")
         return memory.add_many(named), True
+
+
+def say_once(memory: MemoryGraph, messages: Sequence[dict[str, Any]], key: str) -> tuple[list[Recorded], bool]:
+    """Record messages of chats unless they lie there already; return their ids, and whether they are new.
+
+    Raises:
+        Problem: Something else was sent with the key.
+    """
+    named = [
+        one if "id" in one else {**one, "id": _id_of("message", f"{key}\n{number}")}
+        for number, one in enumerate(messages)
+    ]
+    derived = {new["id"] for new, one in zip(named, messages, strict=True) if "id" not in one}
+    with memory.exclusive():  # whoever sends the same at the same time
+        there = {node.id: node for node in memory.get_many([one["id"] for one in named])}
+        if all(one["id"] in there and there[one["id"]].text == one["text"] for one in named):
+            return [_said_before(memory, there[one["id"]]) for one in named], False
+        if not derived.isdisjoint(there):
+            raise Problem(422, "That Idempotency-Key was used for something else. Use a new one.", code="KeyReused")
+        return memory.add_messages(named), True
+
+
+def _said_before(memory: MemoryGraph, node: Node) -> Recorded:
+    """Return the ids of a message that lies there."""
+    prompt, response = (None, node.id) if node.kind == RESPONSE else (node.id, None)
+    if response is not None:
+        asked = memory.links(node.id, RESPONDED_WITH, "in")
+        prompt = asked[0].source if asked else None
+    speaker = memory.links(node.id, GENERATED_BY, "out")
+    session = memory.links([one for one in (node.id, prompt) if one], BELONGS_TO, "out")
+    return Recorded(
+        prompt,
+        response,
+        speaker[0].target if speaker else None,
+        session[0].target if session else None,
+        node.id,
+    )
 
 
 def _id_of(part: str, key: str) -> str:

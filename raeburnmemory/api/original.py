@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from ..errors import EmbeddingsMissing
 from ..memory_graph import MemoryGraph
@@ -53,8 +54,6 @@ def graph(memory: Memory, if_none_match: Annotated[str | None, Header()] = None)
 )
 async def similar(request: Request, memory: Memory) -> SimilarFound:
     """Return ids of prompts, nearest first; 404 where the memory holds no vectors."""
-    from starlette.concurrency import run_in_threadpool
-
     asked: Any = await request.json()
     text = asked.get("text") if isinstance(asked, dict) else None
     if not isinstance(text, str) or not text:

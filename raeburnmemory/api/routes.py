@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -13,11 +14,11 @@ from fastapi.responses import StreamingResponse
 from ..errors import NodeNotFound
 from ..hits import Hit, Hits
 from ..memory_graph import MemoryGraph
-from ..nodes import BELONGS_TO, GENERATED_BY, PROMPT, RESPONDED_WITH, RESPONSE, SESSION, Link, Node
+from ..nodes import BELONGS_TO, GENERATED_BY, PROMPT, RESPONDED_WITH, RESPONSE, SESSION, Forgotten, Link, Node, Recorded
 from ..web import Problem
 from . import schemas
 from .answers import answer, etag, not_modified, problems, public
-from .once import record_once
+from .once import record_once, say_once
 from .scope import scoped
 from .strict import StrictRoute
 
@@ -30,7 +31,6 @@ After = Annotated[str | None, Query(max_length=512, description="Go on after thi
 Limit = Annotated[int, Query(ge=1, le=schemas.MOST)]
 
 _PAGE = 500  # nodes of an export that are read at once
-_EMPTY_IS_LEFT_OUT: Any = {"exclude_none": True}
 
 
 # --- interactions -----------------------------------------------------------------------------------------------
@@ -57,15 +57,44 @@ def add(
     that were left out follow from the key. The answer then has the status 200. A key that was used for something else
     is refused. What names all its ids itself is recorded under these, with or without a key.
     """
-    several = [one.model_dump(**_EMPTY_IS_LEFT_OUT) for one in (asked if isinstance(asked, list) else [asked])]
+    several = [one.model_dump(exclude_none=True) for one in (asked if isinstance(asked, list) else [asked])]
     if idempotency_key is None:
         recorded, new = memory.add_many(several), True
     else:
         recorded, new = record_once(memory, several, idempotency_key)
-    parts = ("prompt", "response", "agent", "session")
-    return answer(
-        {"recorded": [{part: getattr(each, part) for part in parts} for each in recorded]}, 201 if new else 200
-    )
+    return _recorded(recorded, new=new)
+
+
+def _recorded(recorded: Sequence[Recorded], *, new: bool) -> Response:
+    return answer({"recorded": [asdict(each) for each in recorded]}, 201 if new else 200)
+
+
+@router.post(
+    "/messages",
+    status_code=201,
+    tags=["interactions"],
+    response_model=schemas.RecordedAll,
+    responses={
+        200: {"model": schemas.RecordedAll, "description": "It was recorded before, with the same Idempotency-Key."},
+        **problems(409),
+    },
+)
+def add_messages(
+    asked: schemas.Message | schemas.Messages,
+    memory: Memory,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> Response:
+    """Record one message of a chat, or many in one transaction, in the order in which they were said.
+
+    A user's message is a prompt, an assistant's a response to the last prompt of its session. Idempotency-Key is as for
+    interactions.
+    """
+    several = [one.model_dump(exclude_none=True) for one in (asked if isinstance(asked, list) else [asked])]
+    if idempotency_key is None:
+        recorded, new = memory.add_messages(several), True
+    else:
+        recorded, new = say_once(memory, several, idempotency_key)
+    return _recorded(recorded, new=new)
 
 
 @router.get(
@@ -98,7 +127,20 @@ def forget(
     """Forget the exchange that a prompt or a response belongs to."""
     prompt, responses, _ = _exchange(memory, node_id)
     gone = memory.forget([node.id for node in (prompt, *responses) if node is not None], secure=secure)
-    return answer({"ids": list(gone.ids)})
+    return _gone(gone)
+
+
+@router.post("/forget", tags=["interactions"], responses=problems(), response_model=schemas.Forgotten)
+def forget_chosen(asked: schemas.ForgetAsked, memory: Memory) -> Response:
+    """Forget nodes by their ids, session, agent, time or attributes; what is not there is no error."""
+    return _gone(memory.forget(**asked.model_dump(exclude_none=True)))
+
+
+def _gone(report: Forgotten) -> Response:
+    # Which files were written anew is nobody's business.
+    return answer(
+        {"ids": list(report.ids), "kinds": dict(report.kinds), "links": report.links, "vectors": report.vectors}
+    )
 
 
 def _exchange(memory: MemoryGraph, node_id: str) -> tuple[Node | None, list[Node], list[Link]]:
@@ -123,7 +165,7 @@ def _exchange(memory: MemoryGraph, node_id: str) -> tuple[Node | None, list[Node
 @router.post("/recall", tags=["finding"], responses=problems(404), response_model=schemas.HitsFound)
 def recall(asked: schemas.RecallAsked, memory: Memory) -> Response:
     """Find what matters for a question, best first, each hit with the reasons."""
-    given = asked.model_dump(**_EMPTY_IS_LEFT_OUT)
+    given = asked.model_dump(exclude_none=True)
     hits = memory.recall(given.pop("query"), given.pop("k"), **given)
     return _found(memory, hits)
 
@@ -131,7 +173,7 @@ def recall(asked: schemas.RecallAsked, memory: Memory) -> Response:
 @router.post("/similar", tags=["finding"], responses=problems(404), response_model=schemas.HitsFound)
 def similar(asked: schemas.SimilarWanted, memory: Memory) -> Response:
     """Find the texts nearest in meaning to a text or a vector, best first, by their cosine."""
-    given = asked.model_dump(**_EMPTY_IS_LEFT_OUT)
+    given = asked.model_dump(exclude_none=True)
     text, vector = given.pop("text", None), given.pop("vector", None)
     if (text is None) == (vector is None):
         raise Problem(422, "Either text or vector is asked for.", code="InvalidInput")
@@ -161,8 +203,11 @@ def _hit(hit: Hit) -> dict[str, Any]:
 @router.post("/context", tags=["finding"], responses=problems(404), response_model=schemas.ContextFound)
 def context(asked: schemas.ContextAsked, memory: Memory) -> Response:
     """Return what matters for a question as text for a prompt, cited and marked as data."""
-    given = asked.model_dump(**_EMPTY_IS_LEFT_OUT)
-    found = memory.context(given.pop("query"), given.pop("budget"), **given).to_dict()
+    given = asked.model_dump(exclude_none=True)
+    made = memory.context(given.pop("query"), given.pop("budget"), **given)
+    found = made.to_dict()
+    for piece, shown in zip(made.pieces, found["pieces"], strict=True):
+        shown["kind"] = piece.node.kind
     found["skipped"] = {leg: public(reason, memory) for leg, reason in found["skipped"].items()}
     return answer(found)
 

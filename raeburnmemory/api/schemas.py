@@ -13,9 +13,11 @@ __all__ = [
     "ContextAsked",
     "ContextFound",
     "Exchange",
+    "ForgetAsked",
     "Forgotten",
     "HitsFound",
     "Interaction",
+    "Message",
     "Neighbours",
     "Nodes",
     "ProblemShown",
@@ -40,16 +42,19 @@ class _Asked(BaseModel):
 
 
 class Said(_Asked):
-    """A prompt or a response."""
+    """A prompt or a response, and what else is to be kept with it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
     id: str | None = Field(None, description="Made if left out.")
     text: str
     timestamp: str | None = Field(None, description="ISO 8601; now if left out.")
-    metadata: JsonObject | None = None
 
 
 class Who(_Asked):
-    """An agent."""
+    """An agent, and what else is to be kept with it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
     id: str
     name: str | None = None
@@ -69,6 +74,32 @@ class Interaction(_Asked):
     )
 
 
+class Message(_Asked):
+    """One message of a chat."""
+
+    text: str
+    role: str = Field("user", description="user, assistant, system or tool.")
+    session_id: str | None = None
+    name: str | None = Field(None, description="Who spoke.")
+    id: str | None = Field(None, description="Made if left out.")
+    timestamp: str | None = Field(None, description="ISO 8601; now if left out.")
+    metadata: JsonObject | None = None
+    vector: list[float] | None = Field(None, description="If it was embedded elsewhere by the same model.")
+
+
+class ForgetAsked(_Asked):
+    """What is to be forgotten: what all of these mean together; see `MemoryGraph.forget`."""
+
+    ids: list[str] | None = None
+    session: str | None = None
+    agent: str | None = None
+    before: str | float | None = None
+    where: JsonObject | None = None
+    secure: bool = False
+    backups: bool = False
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MOST)]
 Interactions = Annotated[list[Interaction], Field(min_length=1, max_length=MOST)]
 
 
@@ -136,6 +167,7 @@ class Recorded(BaseModel):
     response: str | None
     agent: str | None
     session: str | None
+    message: str | None = None
 
 
 class RecordedAll(BaseModel):
@@ -171,9 +203,12 @@ class Exchange(BaseModel):
 
 
 class Forgotten(BaseModel):
-    """The ids of what is gone."""
+    """What is gone: the ids, how many nodes of each kind, how many edges and vectors."""
 
     ids: list[str]
+    kinds: dict[str, int]
+    links: int
+    vectors: int
 
 
 class HitFound(BaseModel):

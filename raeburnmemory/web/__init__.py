@@ -4,6 +4,8 @@
 it in one of its routes: what is not let in here never reaches a route.
 """
 
+from __future__ import annotations
+
 from .guard import OPEN, Guard
 from .problems import Problem, problem_for
 from .settings import Settings
