@@ -58,6 +58,7 @@ COMMANDS = [
     "compact",
     "vacuum",
     "schema",
+    "serve",
     "demo",
 ]
 ADD = (
