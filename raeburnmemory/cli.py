@@ -34,6 +34,7 @@ from ._terminal import (
 from .cli_doctor import register as register_doctor
 from .cli_mcp import register as register_mcp
 from .cli_reading import register as register_reading
+from .cli_serve import register as register_serve
 from .cli_transfer import register_export, register_import
 from .errors import ErasureIncomplete, InvalidInput, NodeNotFound
 
@@ -352,6 +353,7 @@ def reembed(
 
 
 register_doctor(app, _CARE)
+register_serve(app, _SERVE)
 register_mcp(app, _SERVE)
 
 

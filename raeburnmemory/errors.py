@@ -16,6 +16,7 @@
     ├── IndexMismatch (ValueError)             an index elsewhere belongs to something else
     ├── IndexUnavailable (ConnectionError)     an index elsewhere cannot be reached
     ├── LockTimeout (TimeoutError)             somebody else holds the store
+    ├── RemoteError (RuntimeError)             a service refused, or failed
     └── StoreError                             something is wrong with the files
         ├── StoreMissing (FileNotFoundError)   nothing to open there
         ├── StoreCorrupt (RuntimeError)        damaged; never read as empty
@@ -56,6 +57,7 @@ __all__ = [
     "NodeNotFound",
     "NotAStore",
     "ReadOnly",
+    "RemoteError",
     "StoreCorrupt",
     "StoreError",
     "StoreMissing",
@@ -133,6 +135,17 @@ class IndexUnavailable(MemoryGraphError, ConnectionError):
 
 class LockTimeout(MemoryGraphError, TimeoutError):
     """Another process or thread held the store for longer than `timeout` seconds."""
+
+
+class RemoteError(MemoryGraphError, RuntimeError):
+    """A service refused a request or failed at it. `status` is that of its answer, such as 401 for a wrong key."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.status)
 
 
 class StoreError(MemoryGraphError):

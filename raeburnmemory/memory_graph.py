@@ -742,9 +742,10 @@ class MemoryGraph:
     ) -> Hits:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
-        *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
-        `"response"`, `"fact"`, `"fragment"`, `"memory"` and `"item"`, one or several, or None for all. The other filters
-        are those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+        *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare, one or several of
+        `"prompt"`, `"response"`, `"fact"`, `"fragment"`, `"memory"`, `"entity"`, `"observation"` and `"item"`, or None for
+        all. The other filters are those of `recall`; they hold before the nearest *k* are taken. The fewer texts they
+        leave, the faster it is.
 
         Raises:
             EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
@@ -904,6 +905,11 @@ class MemoryGraph:
 
     def __iter__(self) -> Iterator[Node]:
         return self.nodes()
+
+    @property
+    def version(self) -> int:
+        """How many changes were made to the store, by anybody: as long as it is the same, so is what is there."""
+        return self._store.version()
 
     def stats(self) -> Stats:
         """Return what this namespace of the memory holds."""

@@ -59,6 +59,7 @@ COMMANDS = [
     "compact",
     "vacuum",
     "schema",
+    "serve",
     "mcp",
     "demo",
 ]

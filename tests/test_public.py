@@ -126,6 +126,7 @@ METHODS = {
     "vector_backend": "property",
     "vector_index": "property",
     "vectors": "(self, ids)",
+    "version": "property",
     "visualise_prompt_chain": "(self, prompt_id, depth=3)",
     "why": "(self, node_id)",
     "wrap": "(self, client, *, session_id=None, agent=None, context=None, metadata=None)",

@@ -1,0 +1,69 @@
+"""Which namespace a request is about."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from ..errors import InvalidInput
+from ..memory_graph import MemoryGraph
+from ..web import Problem
+from .serving import NAMESPACE, get_memory_graph
+
+__all__ = ["close_scopes", "scoped"]
+
+_MOST = 32  # namespaces that are kept open at once
+
+
+class _Scopes:
+    """The memories of other namespaces than that of the service, those used last kept open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[tuple[str, str], MemoryGraph] = OrderedDict()
+
+    def of(self, memory: MemoryGraph, namespace: str) -> MemoryGraph:
+        key = (memory.db_path, namespace)
+        with self._lock:
+            found = self._open.pop(key, None) or MemoryGraph(memory.db_path, namespace=namespace)
+            self._open[key] = found
+            # What falls out is closed when nobody uses it any more: an answer may be under way.
+            if len(self._open) > _MOST:
+                self._open.popitem(last=False)
+            return found
+
+    def close(self) -> None:
+        with self._lock:
+            for memory in self._open.values():
+                memory.close()
+            self._open.clear()
+
+
+_scopes = _Scopes()
+close_scopes = _scopes.close
+
+
+def scoped(
+    request: Request,
+    memory: Annotated[MemoryGraph, Depends(get_memory_graph)],
+    namespace: Annotated[
+        str | None, Query(min_length=1, max_length=512, description="The part of the memory to ask, such as a user.")
+    ] = None,
+) -> MemoryGraph:
+    """Return the memory of the namespace that a request names, or that of the service.
+
+    Raises:
+        Problem: The service is for one namespace only, which is another.
+    """
+    request.state.memory = memory  # for sentences about it
+    if namespace is None or namespace == memory.namespace:
+        return memory
+    if os.environ.get(NAMESPACE) is not None:
+        raise Problem(403, "This service is for one namespace only.")
+    if memory.db_path == ":memory:":
+        raise InvalidInput("A memory that is in no file has one namespace here.")
+    return _scopes.of(memory, namespace)
