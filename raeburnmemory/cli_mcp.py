@@ -41,7 +41,7 @@ def mcp(
       raeburnmemory --db memory.db --namespace ana mcp --read-only
       raeburnmemory --db memory.db mcp --http --port 4445
     """
-    key = os.environ.get("RAEBURN_API_KEY") or None
+    key = os.environ.get("RAEBURN_API_KEY") if http else None  # empty is an error, not a service without a key
     typed = [name for name in ("host", "port", "allow_host") if _typed(ctx, name)]
     if typed and not http:
         raise InvalidInput(f"--{typed[0].replace('_', '-')} needs --http.")
