@@ -111,7 +111,7 @@ def export(
     [bold]Examples[/bold]
 
       raeburnmemory --db graph.json export --output export.json
-      raeburnmemory --db graph.json export --format jsonl --vectors --output all.jsonl
+      raeburnmemory --db graph.json export --format jsonl --output all.jsonl
       raeburnmemory --db graph.json export --format markdown --output -
     """
     from .exporters import export_file

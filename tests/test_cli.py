@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -969,6 +970,11 @@ def test_all_commands_are_there():
 @pytest.mark.parametrize("name", [None, *COMMANDS])
 def test_help_has_examples_that_work(name, graph):
     Path("questions.json").write_text('[["Hello?", ["p1"]]]')
+    Path("chat.csv").write_text("From,Message\nuser,Hello\n")
+    Path(".claude/projects").mkdir(parents=True)
+    Path(".claude/projects/s.jsonl").write_text("")
+    with zipfile.ZipFile("export.zip", "w") as archive:
+        archive.writestr("conversations.json", "[]")
     group = typer.main.get_command(app)
     command = group if name is None else group.commands[name]
     shown = examples(command)

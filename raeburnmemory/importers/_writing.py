@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput, NodeNotFound
-from ..nodes import AGENT, SESSION
+from ..nodes import AGENT, ENTITY, SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ class Tally:
         for group in groups:
             self.links += len(group.links)
             for node in group.nodes:
-                if node.kind in {AGENT, SESSION, "entity"}:
+                if node.kind in {AGENT, ENTITY, SESSION}:
                     if node.id in self._shared:
                         continue
                     self._shared.add(node.id)

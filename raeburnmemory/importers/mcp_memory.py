@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from ..nodes import PART_OF, Link, Node, collected_id
+from ..entities import COLLECTION
+from ..nodes import ENTITY, OBSERVATION, PART_OF, Link, Node, collected_id
 from ..store.nodelink import mended
 from ._chat import Group
 from ._files import objects, only_file
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["entity", "read"]
 
-_COLLECTION = "mcp"  # where the MCP server here keeps them, too
-
 
 def read(source: Source) -> Iterator[Group]:
     """Yield the entities with their observations, then the relations, whatever their order in the file."""
-    collection = source.collection or _COLLECTION
+    collection = source.collection or COLLECTION
     part = only_file(source.path)
     names: set[str] = set()
     relations: list[tuple[str, dict[str, Any]]] = []
@@ -46,7 +45,7 @@ def read(source: Source) -> Iterator[Group]:
         elif missing := [end for end in ends if end not in names]:
             source.log.skip("a relation to an entity that is not in the file", place, missing[0])
         else:
-            one, other = (collected_id("entity", collection, end) for end in ends if end)
+            one, other = (collected_id(ENTITY, collection, end) for end in ends if end)
             yield Group([], [Link(one, other, kind)], place)
 
 
@@ -60,10 +59,10 @@ def _entity(line: dict[str, Any], collection: str, place: str) -> Group:
     made = entity(line["name"], line["entityType"], collection)
     nodes, links = [made], []
     for told in dict.fromkeys(line["observations"]):
-        # The same for whoever observes the same.
+        # As `Entities` has it: the same for whoever observes the same.
         own = f"{line['name']}/{hashlib.blake2b(told.encode(), digest_size=10).hexdigest()}"
         about = {"collection": collection, "name": line["name"]}
-        nodes.append(Node(collected_id("observation", collection, own), "observation", told, about))
+        nodes.append(Node(collected_id(OBSERVATION, collection, own), OBSERVATION, told, about))
         links.append(Link(nodes[-1].id, made.id, PART_OF))
     return Group(nodes, links, place)
 
@@ -71,4 +70,4 @@ def _entity(line: dict[str, Any], collection: str, place: str) -> Group:
 def entity(name: str, kind: str, collection: str) -> Node:
     """Return the node of an entity."""
     about = {"collection": collection, "key": name, "entity_type": kind}
-    return Node(collected_id("entity", collection, name), "entity", f"{name} ({kind})" if kind else name, about)
+    return Node(collected_id(ENTITY, collection, name), ENTITY, f"{name} ({kind})" if kind else name, about)

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raeburnmemory import MemoryGraph, Node
+from raeburnmemory.compat.mem0 import Memory
+from raeburnmemory.entities import Entities
 from raeburnmemory.errors import InvalidInput
 from raeburnmemory.importers import KINDS, _files, _json_stream, import_file
 from raeburnmemory.importers._json_stream import elements
@@ -731,6 +733,34 @@ def test_the_memory_of_the_mcp_server(memory, tmp_path):
         "a relation to an entity that is not in the file": 1,
         "neither an entity nor a relation": 1,
     }
+
+
+def test_the_mcp_server_reads_what_was_imported(memory, tmp_path):
+    path = write_lines(tmp_path / "memory.jsonl", mcp_lines())
+    import_file(memory, "mcp", path)
+    graph = Entities(memory)
+    ana, kettle = list(graph.all())
+    assert graph.read([ana, kettle]) == [
+        {"name": "Ana", "entityType": "person", "observations": ["likes tea", "lives in Graz"]},
+        {"name": "Kettle", "entityType": "thing", "observations": []},
+    ]
+    assert graph.relations(["Ana"]) == [{"from": "Ana", "to": "Kettle", "relationType": "owns"}]
+    assert graph.observe([("Ana", ["likes tea", "sings"])]) == [{"entityName": "Ana", "addedObservations": ["sings"]}]
+    assert graph.create([{"name": "Kettle", "entityType": "other", "observations": []}]) == []
+    before = state(memory)
+    assert import_file(memory, "mcp", path).new == 0
+    assert state(memory) == before
+
+
+def test_mem0_reads_what_was_imported(memory, tmp_path):
+    (tmp_path / "mem0.json").write_text(json.dumps(mem0_export()))
+    import_file(memory, "mem0", tmp_path / "mem0.json")
+    first, second = sorted(
+        Memory(memory).get_all(user_id="ana")["results"], key=lambda one: one["memory"], reverse=True
+    )
+    assert (first["id"], first["memory"], first["metadata"]) == ("m-1", "Likes tea", {"topic": "drinks"})
+    assert first["created_at"] == "2025-01-01T18:00:00+00:00"
+    assert (second["memory"], second["user_id"]) == ("Has a cat", "ana")
 
 
 # --- what holds for all -----------------------------------------------------------------------------------------
