@@ -743,8 +743,9 @@ class MemoryGraph:
         """Return the prompts nearest in meaning to *text*, best first, with their cosine similarity.
 
         *text* may be a vector of the store's model, too. *kinds* are the kinds of texts to compare: of `"prompt"`,
-        `"response"`, `"fact"`, `"fragment"`, `"memory"` and `"item"`, one or several, or None for all. The other filters
-        are those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the faster it is.
+        `"response"`, `"fact"`, `"fragment"`, `"memory"` and `"item"`, one or several, or None for all. The other
+        filters are those of `recall`; they hold before the nearest *k* are taken. The fewer texts they leave, the
+        faster it is.
 
         Raises:
             EmbeddingsMissing: The memory holds such texts but no vectors; `reindex` makes them.
