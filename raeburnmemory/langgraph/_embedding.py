@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -25,7 +26,7 @@ def embedding_of(embed: Any) -> Embeddings:
         model: Embeddings = ensure_embeddings(embed)
         return model
     called = getattr(embed, "__call__", None)  # noqa: B004 - an object may have an async one
-    if asyncio.iscoroutinefunction(embed) or asyncio.iscoroutinefunction(called):
+    if inspect.iscoroutinefunction(embed) or inspect.iscoroutinefunction(called):
         return _Function(embed, lambda texts: _elsewhere(embed(texts)))
     return _Function(embed, embed)
 
