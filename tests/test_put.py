@@ -213,7 +213,7 @@ def test_many_are_read_in_the_order_asked_for(memory):
     assert [node.text for node in memory.get_many(ids)] == ["text 3", "text 0", "text 3"]
     assert memory.get_many([]) == []
     assert memory.vectors([]) == {}
-    memory.put([{"id": "silent", "type": "entity", "text": "an entity has no vector"}])
+    memory.put([{"id": "silent", "type": "note", "text": "a note has no vector"}])
     assert memory.vectors(["silent"]) == {}
     with pytest.raises(InvalidInput, match="An id must be a string"):
         memory.get_many([1])

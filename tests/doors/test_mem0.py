@@ -30,6 +30,7 @@ from raeburnmemory.compat.mem0 import (
     VerbatimWarning,
 )
 from raeburnmemory.errors import InvalidInput, MissingDependency, NodeNotFound
+from raeburnmemory.importers import import_file
 
 PLACES = ["m.json", "m.db", ":memory:"]
 
@@ -744,6 +745,22 @@ def test_memories_are_nodes_that_other_doors_find(tmp_path):
         assert "mine" in [item["id"] for item in memory.search("by hand", user_id="ana")["results"]]
         memory.close()
         assert graph.get(node.id), "what was given stays open"
+
+
+def test_memories_imported_from_mem0_are_those_that_were_exported(memory, tmp_path):
+    said = [{"role": "user", "content": "I like tea", "name": "Ana"}, {"role": "assistant", "content": "Noted"}]
+    memory.add(said, user_id="ana", agent_id="bot", metadata={"topic": "drinks", "key": 1}, infer=False, timestamp=0)
+    memory.update(memory.get_all(user_id="ana")["results"][0]["id"], "I like green tea")
+    told = memory.get_all(user_id="ana")
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    with MemoryGraph(":memory:", fake) as graph:
+        for _ in range(2):
+            import_file(graph, "mem0", tmp_path / "told.json")
+        brought = Memory(graph)
+        assert brought.get_all(user_id="ana") == told
+        assert texts(brought.search("tea", filters={"user_id": "ana", "key": 1}, threshold=0.3)) == ["I like green tea"]
+        brought.delete_all(agent_id="bot")
+        assert brought.get_all(user_id="ana") == {"results": []}
 
 
 def test_namespaces_and_collections_are_kept_apart(tmp_path):
