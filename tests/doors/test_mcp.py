@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("mcp", reason="the MCP door needs mcp")
 
 import httpx2
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from outside import environment, fake, run
 
@@ -767,8 +767,8 @@ def test_two_servers_over_stdio_write_at_once_and_nothing_is_lost(tmp_path, file
 
     async def both():
         async with (
-            Client(command(path, "mcp"), read_timeout_seconds=120) as one,
-            Client(command(path, "mcp"), mode="legacy", read_timeout_seconds=120) as two,
+            Client(stdio_client(command(path, "mcp")), read_timeout_seconds=120) as one,
+            Client(stdio_client(command(path, "mcp")), mode="legacy", read_timeout_seconds=120) as two,
         ):
             made = await asyncio.gather(write(one, "one", count), write(two, "two", count))
             graphs = [(await client.call_tool("read_graph", {})).structured_content for client in (one, two)]
@@ -998,7 +998,10 @@ def test_the_reference_server_answers_the_same(reference, memory):
     model = Reference()
 
     async def both():
-        async with Client(reference, mode="legacy") as theirs, Client(make_server(memory), mode="legacy") as ours:
+        async with (
+            Client(stdio_client(reference), mode="legacy") as theirs,
+            Client(make_server(memory), mode="legacy") as ours,
+        ):
             told = {tool.name: tool for tool in (await ours.list_tools()).tools}
             for tool in (await theirs.list_tools()).tools:
                 own = told[tool.name]
