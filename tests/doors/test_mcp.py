@@ -24,6 +24,7 @@ from outside import environment, fake, run
 from raeburnmemory import MemoryGraph
 from raeburnmemory.entities import Entities
 from raeburnmemory.errors import InvalidInput
+from raeburnmemory.importers import import_file
 from raeburnmemory.mcp import GRAPH_URI, http_app, make_server
 
 ERAS = ["auto", "legacy"]
@@ -631,6 +632,25 @@ def test_what_is_remembered_is_found_by_every_face_and_forgotten(memory):
     assert set(call(server, "forget", session="s1", secure=True)["ids"]) == {kept["id"], "s1"}
     assert call(server, "forget", ids="nobody")["success"] is False
     assert [node.id for node in memory.nodes()] == ["entity/mcp/Key"]
+
+
+def test_a_file_of_the_reference_server_is_the_same_graph_once_it_is_imported(memory, tmp_path):
+    entities = [entity("Ana", "person", "likes tea", "猫 hat"), entity("Bo / Cy", "", "")]
+    relations = [relation("Bo / Cy", "knows", "Ana")]
+    lines = [{"type": "entity", **one} for one in entities] + [{"type": "relation", **one} for one in relations]
+    path = tmp_path / "memory.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    import_file(memory, "mcp", path)
+    server, version = make_server(memory), memory.stats().version
+    assert call(server, "read_graph") == {"entities": entities, "relations": relations}
+    assert call(server, "create_entities", entities=entities) == {"entities": []}
+    assert call(server, "create_relations", relations=relations) == {"relations": []}
+    again = [{"entityName": one["name"], "contents": one["observations"]} for one in entities]
+    assert [one["addedObservations"] for one in call(server, "add_observations", observations=again)["results"]] == [
+        [],
+        [],
+    ]
+    assert memory.stats().version == version
 
 
 def test_namespaces_and_collections_are_kept_apart(tmp_path):
