@@ -207,3 +207,23 @@ def test_two_processes_write_at_once_and_nothing_is_lost_or_there_twice(tmp_path
         assert one["observations"][0] == f"made by {maker}"
         assert sorted(one["observations"][1:]) == ["one was here", "somebody was here", "two was here"]
     assert len(relations) == 20
+
+
+def test_a_graph_in_postgresql(postgres_url):
+    with MemoryGraph(postgres_url, fake) as memory, MemoryGraph(postgres_url, fake, namespace="two") as other:
+        entities = Entities(memory)
+        assert (
+            len(entities.create([{"name": "Ana", "entityType": "", "observations": ["a", "b"]}, {"name": "Bo"}])) == 2
+        )
+        assert Entities(other).create([{"name": "Ana"}])
+        entities.relate([{"from": "Bo", "to": "Ana", "relationType": "knows"}])
+        assert entities.observe([("Ana", ["b", "c"])]) == [{"entityName": "Ana", "addedObservations": ["c"]}]
+        entities.unobserve([("Ana", ["a"])])
+        with memory.snapshot():
+            assert graph(entities)[0][0] == {"name": "Ana", "entityType": "", "observations": ["b", "c"]}
+        with pytest.raises(NodeNotFound):
+            entities.relate([{"from": "Ana", "to": "nobody", "relationType": "knows"}])
+        assert entities.remove(["Ana", "nobody"]) == ["Ana"]
+        assert graph(entities) == ([{"name": "Bo", "entityType": "", "observations": []}], [])
+        assert [node.kind for node in memory] == ["entity"]
+        assert len(other) == 1

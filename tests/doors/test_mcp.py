@@ -17,13 +17,14 @@ import pytest
 pytest.importorskip("mcp", reason="the MCP door needs mcp")
 
 import httpx2
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from outside import environment, fake, run
 
 from raeburnmemory import MemoryGraph
 from raeburnmemory.entities import Entities
 from raeburnmemory.errors import InvalidInput
+from raeburnmemory.importers import import_file
 from raeburnmemory.mcp import GRAPH_URI, http_app, make_server
 
 ERAS = ["auto", "legacy"]
@@ -633,6 +634,25 @@ def test_what_is_remembered_is_found_by_every_face_and_forgotten(memory):
     assert [node.id for node in memory.nodes()] == ["entity/mcp/Key"]
 
 
+def test_a_file_of_the_reference_server_is_the_same_graph_once_it_is_imported(memory, tmp_path):
+    entities = [entity("Ana", "person", "likes tea", "猫 hat"), entity("Bo / Cy", "", "")]
+    relations = [relation("Bo / Cy", "knows", "Ana")]
+    lines = [{"type": "entity", **one} for one in entities] + [{"type": "relation", **one} for one in relations]
+    path = tmp_path / "memory.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    import_file(memory, "mcp", path)
+    server, version = make_server(memory), memory.stats().version
+    assert call(server, "read_graph") == {"entities": entities, "relations": relations}
+    assert call(server, "create_entities", entities=entities) == {"entities": []}
+    assert call(server, "create_relations", relations=relations) == {"relations": []}
+    again = [{"entityName": one["name"], "contents": one["observations"]} for one in entities]
+    assert [one["addedObservations"] for one in call(server, "add_observations", observations=again)["results"]] == [
+        [],
+        [],
+    ]
+    assert memory.stats().version == version
+
+
 def test_namespaces_and_collections_are_kept_apart(tmp_path):
     secret = "the code is 4711"
     with MemoryGraph(tmp_path / "g.db", fake) as one, MemoryGraph(tmp_path / "g.db", fake, namespace="two") as two:
@@ -767,8 +787,8 @@ def test_two_servers_over_stdio_write_at_once_and_nothing_is_lost(tmp_path, file
 
     async def both():
         async with (
-            Client(command(path, "mcp"), read_timeout_seconds=120) as one,
-            Client(command(path, "mcp"), mode="legacy", read_timeout_seconds=120) as two,
+            Client(stdio_client(command(path, "mcp")), read_timeout_seconds=120) as one,
+            Client(stdio_client(command(path, "mcp")), mode="legacy", read_timeout_seconds=120) as two,
         ):
             made = await asyncio.gather(write(one, "one", count), write(two, "two", count))
             graphs = [(await client.call_tool("read_graph", {})).structured_content for client in (one, two)]
@@ -998,7 +1018,10 @@ def test_the_reference_server_answers_the_same(reference, memory):
     model = Reference()
 
     async def both():
-        async with Client(reference, mode="legacy") as theirs, Client(make_server(memory), mode="legacy") as ours:
+        async with (
+            Client(stdio_client(reference), mode="legacy") as theirs,
+            Client(make_server(memory), mode="legacy") as ours,
+        ):
             told = {tool.name: tool for tool in (await ours.list_tools()).tools}
             for tool in (await theirs.list_tools()).tools:
                 own = told[tool.name]
