@@ -95,7 +95,7 @@ class Reader:
 
     def neighbours(self, node_id: str, relation: str | None, direction: str) -> list[Node]:
         """Return the nodes at the other end of what `links` returns, each once."""
-        links = self.links(node_id, relation, direction)
+        links = self.links(checked_id(node_id, "an id"), relation, direction)
         others = dict.fromkeys(link.target if link.source == node_id else link.source for link in links)
         nodes = self._store.get(list(others), self._namespace)
         return [nodes[other] for other in others if other in nodes]

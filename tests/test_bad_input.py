@@ -509,6 +509,7 @@ READS = {
     "stats": lambda m: m.stats(),
     "graph": lambda m: list(m.graph),
     "to_networkx": lambda m: m.to_networkx(),
+    "show": lambda m: m.show(),
     "export": lambda m: m.export(False),
     "load": lambda m: m.load(),
     "vector_index": lambda m: m.vector_index,

@@ -189,7 +189,9 @@ THIRD_PARTY = {
 
 # And what it needs because of what it imports of ours.
 THROUGH_OTHERS = {
+    "api/metrics": {"fastapi"},
     "api/once": {"fastapi", "prometheus_client"},
+    "api/schemas": {"fastapi"},
     "api/serving": {"fastapi", "prometheus_client"},
     "langchain/__init__": {"langchain_core"},
     "langchain/_opening": {"langchain_core"},

@@ -145,7 +145,7 @@ def show(
 
     *about* is `Hits`, the id of a node, or several ids; around nodes, what at most *depth* links (2) lead to is drawn.
     *session* draws a conversation, *query* the best *k* hits that `recall` finds, with what supported them. *kinds* of
-    nodes are drawn, all if it is None.
+    nodes are drawn, all if it is None; with a *query*, hits are of these kinds.
 
     At most *limit* nodes are drawn (2,000 are the most): of a whole memory the newest and what they are linked to
     most, around nodes the nearest. What is left out is said in the picture. *title* stands above it, *theme* is

@@ -134,14 +134,19 @@ class Drawing:
                 sessions.setdefault(link.target, sessions[link.source])
         return sessions | {node_id: hit.session for node_id, hit in self.scene.hits.items() if hit.session is not None}
 
+    @cached_property
+    def _said_by(self) -> dict[str, str]:
+        """The names of those who said things, by the ids of these, as far as they are drawn."""
+        nodes = self.scene.nodes
+        return {link.source: label_of(nodes[by]) for _, by, link in self.links if link.relation == GENERATED_BY}
+
     def _told(self, node: Node) -> list[list[str]]:
         """Return what the page says of a node besides its text: who said it, when and where, then its attributes."""
-        by = [link.target for _, _, link in self.links if link.relation == GENERATED_BY and link.source == node.id]
         hit = self.scene.hits.get(node.id)
-        speaker = hit.speaker if hit is not None else label_of(self.scene.nodes[self.number[by[0]]]) if by else None
+        speaker = hit.speaker if hit is not None else self._said_by.get(node.id)
         first = {
             "said by": speaker if node.kind not in {AGENT, SESSION} else None,
-            "session": self._said_in.get(node.id),
+            "session": self._said_in.get(node.id, node.attributes.get("session_id")),
             "time": (node.timestamp or "").replace("T", " ").replace("+00:00", " UTC") or None,
         }
         others = {name: value for name, value in node.attributes.items() if name not in {"timestamp", "session_id"}}

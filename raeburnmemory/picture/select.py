@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import NodeNotFound
 from ..hits import Hits
 from ..nodes import AGENT, SESSION, Link
 from ..records import checked_count, checked_id, checked_ids
@@ -177,30 +176,18 @@ def _of_kinds(memory: MemoryGraph, ids: Sequence[str], kinds: Sequence[str] | No
     return [node for node in memory.get_many(ids) if kinds is None or node.kind in kinds]
 
 
-def _links_of(memory: MemoryGraph, node_id: str, direction: str) -> list[Link]:
-    """Return the links of a node, none if somebody removed it meanwhile."""
-    try:
-        return memory.links(node_id, direction=direction)
-    except NodeNotFound:
-        return []
-
-
 def _ends(memory: MemoryGraph, node_id: str, direction: str) -> Iterator[str]:
     """Yield what the links of a node lead to, the newest first."""
-    for link in reversed(_links_of(memory, node_id, direction)):
+    # Asked for several, a node that is gone meanwhile has none; asked for one, it would be an error.
+    for link in reversed(memory.links([node_id], direction=direction)):
         yield link.target if link.source == node_id else link.source
 
 
 def _links(memory: MemoryGraph, ids: Sequence[str]) -> tuple[Link, ...]:
     """Return the links between the nodes with those ids."""
     there = set(ids)
-    found = {
-        (link.source, link.target, link.relation): link
-        for node_id in ids
-        for link in _links_of(memory, node_id, "out")
-        if link.target in there
-    }
-    return tuple(sorted(found.values(), key=lambda link: link.row))
+    links = memory.links(list(there), direction="out")
+    return tuple(sorted((link for link in links if link.target in there), key=lambda link: link.row))
 
 
 def _count(number: int, what: str) -> str:
