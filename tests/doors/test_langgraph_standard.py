@@ -52,15 +52,10 @@ SUITES = {
 
 
 @pytest.fixture(scope="module")
-def suites(tmp_path_factory):
-    """Start the tests of all files at once, most of which wait for items to expire; return how each ended."""
+def folders(tmp_path_factory):
+    """Return the folders with the tests of each package."""
     folder = tmp_path_factory.mktemp("langgraph")
-    folders = {package: _fetched(package, folder / package) for package in dict.fromkeys(one for one, _ in SUITES)}
-    running = {(package, name): _started(folders[package], name, left) for (package, name), (_, left) in SUITES.items()}
-    yield {suite: (process, folders[suite[0]]) for suite, process in running.items()}
-    for process in running.values():
-        process.kill()
-        process.wait()
+    return {package: _fetched(package, folder / package) for package in dict.fromkeys(one for one, _ in SUITES)}
 
 
 def _fetched(package, folder):
@@ -93,21 +88,23 @@ def _fetched(package, folder):
     return suite
 
 
-def _started(folder, name, left):
+def _run(folder, name, left):
     command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "--assert=plain", "-p", "no:cacheprovider"]
     command += [f"tests/{name}.py", f"--junit-xml={name}.xml"]
     command += [f"--deselect=tests/{name}.py::{test}" for test in left]
     (folder / name).mkdir()
     env = environment(TMPDIR=str(folder / name))
-    with open(folder / f"{name}.log", "w") as log:
-        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=400, check=False)
 
 
-@pytest.mark.parametrize(("package", "name"), SUITES)
-def test_ours_is_a_store_as_langgraph_tests_them(suites, package, name):
-    process, folder = suites[package, name]
-    code = process.wait(timeout=400)
-    assert code == 0, (folder / f"{name}.log").read_text()[-4000:]
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [pytest.param(*suite, marks=() if suite[1] == "test_store" else pytest.mark.long) for suite in SUITES],
+)
+def test_ours_is_a_store_as_langgraph_tests_them(folders, package, name):
+    folder = folders[package]
+    done = _run(folder, name, SUITES[package, name][1])
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (suite,) = ET.parse(folder / f"{name}.xml").getroot()
     assert [suite.get(what) for what in ("errors", "failures", "skipped")] == ["0", "0", "0"]
     assert int(suite.get("tests")) >= SUITES[package, name][0]
