@@ -378,7 +378,17 @@ for name in sys.argv[1:]:
 
 def test_every_module_can_be_the_first_to_be_imported():
     """No module works only because another one was imported before it."""
-    optional = {"faiss", "fastapi", "langchain_core", "langgraph", "mcp", "psycopg", "qdrant_client", "typer"}
+    optional = {
+        "faiss",
+        "fastapi",
+        "langchain_core",
+        "langgraph",
+        "mcp",
+        "psycopg",
+        "pyarrow",
+        "qdrant_client",
+        "typer",
+    }
     missing = {name for name in optional if not _installed(name)}
     names = [
         ".".join(["raeburnmemory", *([] if parts_of(file) == [ROOT] else parts_of(file))])
