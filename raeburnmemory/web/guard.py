@@ -193,7 +193,7 @@ class _Call:
         if settings.hosts is None:
             return
         host = hosts[0].decode("latin-1").lower()
-        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if name not in settings.hosts or not _port(host[len(name) :]):
             raise Problem(403, "This service is not asked under that name. RAEBURN_ALLOWED_HOSTS lists others.")
 
