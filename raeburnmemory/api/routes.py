@@ -290,15 +290,17 @@ def export(
     tag = etag(memory)
     if not_modified(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    first = memory.nodes(limit=limit, after=after)  # finds out about the id before the answer begins
-    return StreamingResponse(_lines(memory, first), media_type="application/x-ndjson", headers={"ETag": tag})
+    found = memory.nodes(limit=limit, after=after)
+    first = list(islice(found, _PAGE))  # before the answer begins, since there may be no such id
+    return StreamingResponse(_lines(memory, first, found), media_type="application/x-ndjson", headers={"ETag": tag})
 
 
-def _lines(memory: MemoryGraph, found: Iterator[Node]) -> Iterator[bytes]:
-    while page := list(islice(found, _PAGE)):
+def _lines(memory: MemoryGraph, page: list[Node], found: Iterator[Node]) -> Iterator[bytes]:
+    while page:
         lines = [{"node": each.to_dict()} for each in page]
         lines += [{"edge": _edge(link)} for link in memory.links([each.id for each in page], None, "out")]
         yield "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        page = list(islice(found, _PAGE))
 
 
 @router.get("/stats", tags=["reading"], responses=problems(), response_model=dict[str, Any])
