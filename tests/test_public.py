@@ -127,6 +127,7 @@ METHODS = {
     "version": "property",
     "visualise_prompt_chain": "(self, prompt_id, depth=3)",
     "why": "(self, node_id)",
+    "within": "(self, namespace)",
 }
 
 
