@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Annotated
@@ -74,6 +75,9 @@ def serve(
     )
     if together:
         os.environ[_TOGETHER] = together
+    # uvicorn hands the signal that stopped it on when it is done, and would end by it.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, _done)
     try:
         uvicorn.run(
             "raeburnmemory.api:app",
@@ -92,6 +96,10 @@ def serve(
     finally:
         if together:
             shutil.rmtree(together, ignore_errors=True)
+
+
+def _done(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _read_key(path: str) -> str:

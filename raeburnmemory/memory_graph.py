@@ -133,7 +133,7 @@ class MemoryGraph:
         durability: Durability = "full",
         vector_format: VectorFormat | None = None,
     ) -> None:
-        self.namespace = checked_id(namespace, "a namespace")
+        checked_id(namespace, "a namespace")
         self.qdrant_url = qdrant_url
         _checked_timeout(timeout)
         location = default_path(storage_backend) if db_path is None else db_path
@@ -156,16 +156,24 @@ class MemoryGraph:
                 language=language,
             )
             undo.callback(store.close)
+            self._store: Store = store
             self._dense = Dense(store, embedding_model, index, embedder)
-            self._recall = Recall(store, self._dense, namespace, language)
+            self._look_at(namespace, language)
             undo.pop_all()
-        self._store: Store = store
+        self.weights = Weights()
+        self._closes: tuple[Any, ...] = (self._dense, self._recall, store)
+        self._finalizer = weakref.finalize(self, _finish_forgotten, *self._closes)
+
+    _whole: MemoryGraph | None = None  # of which this is a namespace
+
+    def _look_at(self, namespace: str, language: str) -> None:
+        store = self._store
+        self.namespace, self._language = namespace, language
+        self._recall = Recall(store, self._dense, namespace, language)
         self._writer = Writer(store, self._dense, namespace)
         self._facts = Facts(store, self._writer, namespace)
         self._reader = Reader(store, self._dense, namespace)
         self._view = GraphView(store, self._writer, namespace)
-        self.weights = Weights()
-        self._finalizer = weakref.finalize(self, _finish_forgotten, self._dense, self._recall, store)
 
     def __repr__(self) -> str:
         scope = "" if self.namespace == DEFAULT_NAMESPACE else f", namespace={self.namespace!r}"
@@ -207,6 +215,20 @@ class MemoryGraph:
     def read_only(self) -> bool:
         """Whether it was opened for reading."""
         return self._store.read_only
+
+    def within(self, namespace: str) -> MemoryGraph:
+        """Return another namespace of this memory, which shares its store, model and index.
+
+        It is good until this memory is closed, and need not be closed itself.
+        """
+        other = object.__new__(type(self))
+        other.qdrant_url, other.weights = self.qdrant_url, self.weights
+        other._whole = self  # which is closed when nobody holds it any more
+        other._store, other._dense = self._store, self._dense
+        other._look_at(checked_id(namespace, "a namespace"), self._language)
+        other._closes = (other._recall,)
+        other._finalizer = weakref.finalize(other, _finish_forgotten, *other._closes)
+        return other
 
     # --- adding -------------------------------------------------------------------------------------------------
 
@@ -1000,7 +1022,7 @@ class MemoryGraph:
     def close(self) -> None:
         """Bring the files in order and give them back. Everything was on disk before; closing twice is fine."""
         if self._finalizer.detach() is not None:
-            _finish(self._dense, self._recall, self._store)
+            _finish(*self._closes)
 
     def __enter__(self) -> MemoryGraph:
         return self
@@ -1017,18 +1039,16 @@ def _checked_timeout(value: Any) -> None:
         raise InvalidInput(f"The timeout must be a number of seconds, 0 or more, not {shown(value)}.")
 
 
-def _finish(dense: Dense, recall: Recall, store: Store) -> None:
+def _finish(*parts: Any) -> None:
     """Close what a graph was made of; a function of its own so that a forgotten graph can be collected."""
-    try:
-        dense.close()
-        recall.close()
-    finally:
-        store.close()
+    with contextlib.ExitStack() as all_of_them:
+        for part in reversed(parts):
+            all_of_them.callback(part.close)
 
 
-def _finish_forgotten(dense: Dense, recall: Recall, store: Store) -> None:
+def _finish_forgotten(*parts: Any) -> None:
     """Close what nobody closed. There is nobody to catch an error either, and nothing is lost by it: it is logged."""
     try:
-        _finish(dense, recall, store)
+        _finish(*parts)
     except MemoryGraphError as exc:
         _log.warning("A memory that nobody closed could not be closed: %s", exc)

@@ -130,6 +130,7 @@ METHODS = {
     "visualise_prompt_chain": "(self, prompt_id, depth=3)",
     "why": "(self, node_id)",
     "wrap": "(self, client, *, session_id=None, agent=None, context=None, metadata=None)",
+    "within": "(self, namespace)",
 }
 
 

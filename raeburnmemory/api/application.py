@@ -20,7 +20,7 @@ from .answers import problems, public
 from .metrics import CONTENT_TYPE, Metrics
 from .original import router as original
 from .routes import router
-from .scope import close_scopes
+from .scope import Scopes
 from .serving import current_settings, get_memory_graph, serving
 
 __all__ = ["Service", "app", "create_app"]
@@ -72,10 +72,18 @@ def create_app(
         redirect_slashes=False,  # a redirect would repeat whatever Host a request names
     )
     metrics = Metrics()
-    start, stop = (lambda: None), (lambda: None)
-    if memory is None:
-        start, stop = serving.start, _stop
-    else:
+    scopes = application.state.scopes = Scopes()
+
+    def start() -> None:
+        if memory is None:
+            serving.start()
+
+    def stop() -> None:
+        scopes.close()
+        if memory is None:
+            serving.stop()
+
+    if memory is not None:
         application.dependency_overrides[get_memory_graph] = lambda: memory
     chosen = settings if callable(settings) else lambda: settings
     application.guard = Guard(application.behind, chosen, start=start, stop=stop, observe=metrics.observe)
@@ -90,11 +98,6 @@ def create_app(
     _add_health(application, metrics)
     _describe_key(application)
     return application
-
-
-def _stop() -> None:
-    close_scopes()
-    serving.stop()
 
 
 def _add_health(application: FastAPI, metrics: Metrics) -> None:

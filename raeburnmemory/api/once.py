@@ -13,7 +13,7 @@ from typing import Any
 
 from ..memory_graph import MemoryGraph
 from ..nodes import BELONGS_TO, GENERATED_BY, PROMPT, RESPONDED_WITH, RESPONSE, Node, Recorded
-from ..records import Record, several
+from ..records import Record, several, utc
 from ..web import Problem
 
 __all__ = ["record_once", "say_once"]
@@ -64,11 +64,21 @@ def say_once(memory: MemoryGraph, messages: Sequence[dict[str, Any]], key: str) 
     derived = {new["id"] for new, one in zip(named, messages, strict=True) if "id" not in one}
     with memory.exclusive():  # whoever sends the same at the same time
         there = {node.id: node for node in memory.get_many([one["id"] for one in named])}
-        if all(one["id"] in there and there[one["id"]].text == one["text"] for one in named):
-            return [_said_before(memory, there[one["id"]]) for one in named], False
+        if len(there) == len(named):
+            recorded = [_said_before(memory, there[one["id"]]) for one in named]
+            if all(_is_said(one, there[one["id"]], ids) for one, ids in zip(named, recorded, strict=True)):
+                return recorded, False
         if not derived.isdisjoint(there):
             raise Problem(422, "That Idempotency-Key was used for something else. Use a new one.", code="KeyReused")
         return memory.add_messages(named), True
+
+
+def _is_said(message: dict[str, Any], node: Node, ids: Recorded) -> bool:
+    """Tell whether a message lies there as it was said."""
+    said = {"role": message["role"], **message.get("metadata", {})}
+    said |= {"name": message["name"]} if "name" in message else {}
+    said["timestamp"] = utc(message["timestamp"]) if "timestamp" in message else node.timestamp
+    return (node.text, ids.session, node.attributes) == (message["text"], message.get("session_id"), said)
 
 
 def _said_before(memory: MemoryGraph, node: Node) -> Recorded:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from ..errors import NodeNotFound
 from ..hits import Hit, Hits
@@ -24,6 +25,12 @@ from .strict import StrictRoute
 
 __all__ = ["router"]
 
+
+class _Anything(PathConvertor):
+    regex = r"[\s\S]*"  # that of "path" takes no line breaks, which an id may have
+
+
+register_url_convertor("anything", _Anything())
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 Memory = Annotated[MemoryGraph, Depends(scoped)]
 Id = Annotated[str, Path(min_length=1, max_length=512)]
@@ -98,7 +105,7 @@ def add_messages(
 
 
 @router.get(
-    "/interactions/{node_id:path}", tags=["interactions"], responses=problems(404), response_model=schemas.Exchange
+    "/interactions/{node_id:anything}", tags=["interactions"], responses=problems(404), response_model=schemas.Exchange
 )
 def interaction(node_id: Id, memory: Memory) -> Response:
     """Return the exchange that a prompt or a response belongs to."""
@@ -117,7 +124,7 @@ def interaction(node_id: Id, memory: Memory) -> Response:
 
 
 @router.delete(
-    "/interactions/{node_id:path}", tags=["interactions"], responses=problems(404), response_model=schemas.Forgotten
+    "/interactions/{node_id:anything}", tags=["interactions"], responses=problems(404), response_model=schemas.Forgotten
 )
 def forget(
     node_id: Id,
@@ -227,7 +234,7 @@ def nodes(
     return answer({"nodes": found, "next": following})
 
 
-@router.get("/nodes/{node_id:path}", tags=["reading"], responses=problems(404), response_model=schemas.Shown)
+@router.get("/nodes/{node_id:anything}", tags=["reading"], responses=problems(404), response_model=schemas.Shown)
 def node(node_id: Id, memory: Memory) -> Response:
     """Return one node of any kind."""
     return answer(memory.get(node_id).to_dict())
@@ -240,7 +247,7 @@ def sessions(memory: Memory, after: After = None, limit: Limit = 100) -> Respons
     return answer({"sessions": found, "next": following})
 
 
-@router.get("/sessions/{node_id:path}", tags=["reading"], responses=problems(404), response_model=schemas.Session)
+@router.get("/sessions/{node_id:anything}", tags=["reading"], responses=problems(404), response_model=schemas.Session)
 def session(node_id: Id, memory: Memory, after: After = None, limit: Limit = 100) -> Response:
     """Return what was said in a session, in order, a page at a time."""
     said = memory.thread(node_id)
@@ -290,15 +297,17 @@ def export(
     tag = etag(memory)
     if not_modified(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    first = memory.nodes(limit=limit, after=after)  # finds out about the id before the answer begins
-    return StreamingResponse(_lines(memory, first), media_type="application/x-ndjson", headers={"ETag": tag})
+    found = memory.nodes(limit=limit, after=after)
+    first = list(islice(found, _PAGE))  # before the answer begins, since there may be no such id
+    return StreamingResponse(_lines(memory, first, found), media_type="application/x-ndjson", headers={"ETag": tag})
 
 
-def _lines(memory: MemoryGraph, found: Iterator[Node]) -> Iterator[bytes]:
-    while page := list(islice(found, _PAGE)):
+def _lines(memory: MemoryGraph, page: list[Node], found: Iterator[Node]) -> Iterator[bytes]:
+    while page:
         lines = [{"node": each.to_dict()} for each in page]
         lines += [{"edge": _edge(link)} for link in memory.links([each.id for each in page], None, "out")]
         yield "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        page = list(islice(found, _PAGE))
 
 
 @router.get("/stats", tags=["reading"], responses=problems(), response_model=dict[str, Any])

@@ -9,42 +9,39 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
-from ..errors import InvalidInput
 from ..memory_graph import MemoryGraph
 from ..web import Problem
 from .serving import NAMESPACE, get_memory_graph
 
-__all__ = ["close_scopes", "scoped"]
+__all__ = ["Scopes", "scoped"]
 
-_MOST = 32  # namespaces that are kept open at once
+_MOST = 256  # namespaces that are kept ready at once
 
 
-class _Scopes:
-    """The memories of other namespaces than that of the service, those used last kept open."""
+class Scopes:
+    """The memories of other namespaces than that of the service, those used last kept ready."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[tuple[str, str], MemoryGraph] = OrderedDict()
+        self._open: OrderedDict[tuple[int, str], MemoryGraph] = OrderedDict()
 
     def of(self, memory: MemoryGraph, namespace: str) -> MemoryGraph:
-        key = (memory.db_path, namespace)
+        """Return *memory* as *namespace* sees it."""
+        key = (id(memory), namespace)  # what is here keeps its memory, so that no other one has its id
         with self._lock:
-            found = self._open.pop(key, None) or MemoryGraph(memory.db_path, namespace=namespace)
-            self._open[key] = found
-            # What falls out is closed when nobody uses it any more: an answer may be under way.
+            known = self._open.pop(key) if key in self._open else None
+            found = self._open[key] = known or memory.within(namespace)
+            # What falls out is let go when nobody uses it any more: an answer may be under way.
             if len(self._open) > _MOST:
                 self._open.popitem(last=False)
             return found
 
     def close(self) -> None:
+        """Save what they know, while their memory is open."""
         with self._lock:
             for memory in self._open.values():
                 memory.close()
             self._open.clear()
-
-
-_scopes = _Scopes()
-close_scopes = _scopes.close
 
 
 def scoped(
@@ -64,6 +61,5 @@ def scoped(
         return memory
     if os.environ.get(NAMESPACE) is not None:
         raise Problem(403, "This service is for one namespace only.")
-    if memory.db_path == ":memory:":
-        raise InvalidInput("A memory that is in no file has one namespace here.")
-    return _scopes.of(memory, namespace)
+    scopes: Scopes = request.app.state.scopes
+    return scopes.of(memory, namespace)

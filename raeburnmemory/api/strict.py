@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -87,6 +88,8 @@ def _check(value: Any, depth: int) -> None:
         for key, inner in value.items():
             _check(key, depth)
             _check(inner, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Problem(400, "A number of the body is too large.")
     elif isinstance(value, list):
         for inner in value:
             _check(inner, depth + 1)

@@ -86,14 +86,14 @@ class Guard:
             await asyncio.to_thread(self._start)
         except (MemoryGraphError, OSError) as exc:
             await send({"type": "lifespan.startup.failed", "message": str(exc)})
-            return
+            raise  # servers have said it, and test clients wait for it
         await send({"type": "lifespan.startup.complete"})
         await receive()
         try:
             await asyncio.to_thread(self._stop)
         except (MemoryGraphError, OSError) as exc:
             await send({"type": "lifespan.shutdown.failed", "message": str(exc)})
-            return
+            raise
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +123,7 @@ class Guard:
                 await call.fail(Problem(500, "Something went wrong here. The log knows it by the request_id."))
         finally:
             seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", None) or "-"  # never the path itself, which may hold ids
+            route = getattr(scope.get("route"), "path_format", None) or "-"  # never the path itself, which may hold ids
             self._observe(call.method, route, call.status, seconds)
             if access.isEnabledFor(logging.INFO):
                 said = {
@@ -193,7 +193,7 @@ class _Call:
         if settings.hosts is None:
             return
         host = hosts[0].decode("latin-1").lower()
-        name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if name not in settings.hosts or not _port(host[len(name) :]):
             raise Problem(403, "This service is not asked under that name. RAEBURN_ALLOWED_HOSTS lists others.")
 

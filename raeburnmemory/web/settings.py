@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ..errors import InvalidInput
@@ -36,7 +36,7 @@ class Settings:
     requests that come over the network in without a key. `max_body` is in bytes.
     """
 
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     rate: int | None = None
     allow_open: bool = False
     hosts: frozenset[str] | None = LOCAL_HOSTS
