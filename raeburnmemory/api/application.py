@@ -16,7 +16,7 @@ from ..errors import MemoryGraphError
 from ..memory_graph import MemoryGraph
 from ..web import Guard, Problem, Settings, problem_for
 from ..web.problems import MEDIA_TYPE
-from .answers import problems, public
+from .answers import Tags, problems, public
 from .metrics import CONTENT_TYPE, Metrics
 from .original import router as original
 from .routes import router
@@ -73,6 +73,7 @@ def create_app(
     )
     metrics = Metrics()
     scopes = application.state.scopes = Scopes()
+    application.state.tags = Tags()
 
     def start() -> None:
         if memory is None:
