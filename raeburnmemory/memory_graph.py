@@ -116,6 +116,8 @@ class MemoryGraph:
     ['p1']
     """
 
+    _whole: MemoryGraph  # of another namespace: the memory that must stay open
+
     def __init__(
         self,
         db_path: str | os.PathLike[str] | None = None,

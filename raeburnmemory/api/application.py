@@ -74,6 +74,7 @@ def create_app(
     metrics = Metrics()
     scopes = application.state.scopes = Scopes()
     application.state.tags = Tags()
+    application.state.memory = memory
 
     def start() -> None:
         if memory is None:
@@ -84,8 +85,6 @@ def create_app(
         if memory is None:
             serving.stop()
 
-    if memory is not None:
-        application.dependency_overrides[get_memory_graph] = lambda: memory
     chosen = settings if callable(settings) else lambda: settings
     application.guard = Guard(application.behind, chosen, start=start, stop=stop, observe=metrics.observe)
     application.add_middleware(GZipMiddleware, minimum_size=_UNPACKED, compresslevel=_LEVEL)
