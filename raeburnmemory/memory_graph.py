@@ -118,6 +118,8 @@ class MemoryGraph:
     ['p1']
     """
 
+    _whole: MemoryGraph  # of another namespace: the memory that must stay open
+
     def __init__(
         self,
         db_path: str | os.PathLike[str] | None = None,
@@ -163,8 +165,6 @@ class MemoryGraph:
         self.weights = Weights()
         self._closes: tuple[Any, ...] = (self._dense, self._recall, store)
         self._finalizer = weakref.finalize(self, _finish_forgotten, *self._closes)
-
-    _whole: MemoryGraph | None = None  # of which this is a namespace
 
     def _look_at(self, namespace: str, language: str) -> None:
         store = self._store

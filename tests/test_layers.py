@@ -105,7 +105,7 @@ THIRD_PARTY = {
     "api/application": {"fastapi", "starlette"},
     "api/metrics": {"prometheus_client"},
     "api/original": {"fastapi", "starlette"},
-    "api/routes": {"fastapi"},
+    "api/routes": {"fastapi", "starlette"},
     "api/schemas": {"pydantic"},
     "api/scope": {"fastapi"},
     "api/strict": {"fastapi"},
@@ -390,9 +390,12 @@ def test_every_module_can_be_the_first_to_be_imported():
         "typer",
     }
     missing = {name for name in optional if not _installed(name)}
+    doors = {storey(parts_of(file)) for file in FILES if FLOORS.get(storey(parts_of(file)), 0) >= 6.0}
     names = [
         ".".join(["raeburnmemory", *([] if parts_of(file) == [ROOT] else parts_of(file))])
         for file in FILES
+        # What is in the folder of a door cannot be imported before the door itself.
+        if not (storey(parts_of(file)) in doors and len(parts_of(file)) > 1)
         if not (THIRD_PARTY.get(name_of(file), set()) | THROUGH_OTHERS.get(name_of(file), set())) & missing
         and name_of(file) != "__main__"
     ]

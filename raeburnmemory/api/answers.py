@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import threading
+import time
 import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Response
@@ -12,7 +17,9 @@ from fastapi import Response
 from ..memory_graph import MemoryGraph
 from .schemas import ProblemShown
 
-__all__ = ["answer", "etag", "not_modified", "problems", "public"]
+__all__ = ["Tags", "answer", "not_modified", "problems", "public"]
+
+_REMEMBERED = 1024  # memories and namespaces
 
 # What any route may answer: the guard stands before all of them.
 _EVERYWHERE = (400, 401, 403, 413, 415, 422, 429, 500, 503, 507)
@@ -51,17 +58,46 @@ def answer(value: Any, status: int = 200) -> Response:
     return Response(json.dumps(value, ensure_ascii=False).encode(), status, media_type="application/json")
 
 
-def etag(memory: MemoryGraph) -> str:
-    """Return the tag of what a memory holds: another one after every change."""
-    # Another memory may come to lie at the same place, and have been changed as often. Where files are replaced to be
-    # changed, the number of the file changes too, which does no harm.
-    try:
-        file = os.stat(memory.db_path).st_ino
-    except OSError:
-        file = 0
-    place = zlib.crc32(f"{memory.db_path}\n{memory.namespace}\n{file}".encode())
-    # What has expired is gone without a change; counting notices. Weak, since answers are packed for who can unpack.
-    return f'W/"{place:08x}-{memory.version}-{len(memory)}"'
+class Tags:
+    """Tags of what memories hold: another one after every change, and whenever something has expired.
+
+    What has expired is gone without a change. So a tag names the moment at which the next node will, which is the same
+    for all workers; whoever has seen all nodes of a version knows it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[Any, ...], tuple[int, float]] = OrderedDict()
+
+    def known(self, memory: MemoryGraph) -> str | None:
+        """Return the tag of what *memory* holds now, if its nodes were seen since the last change."""
+        with self._lock:
+            version, until = self._known.get(self._key(memory), (-1, 0.0))
+        return self._tag(memory, version, until) if version == memory.version and time.time() < until else None
+
+    def seen(self, memory: MemoryGraph, version: int, expiries: Iterable[float | None]) -> str:
+        """Return the tag of what *memory* held at *version*, with nodes that expire at these times."""
+        until = min((each for each in expiries if each is not None), default=math.inf)
+        with self._lock:
+            self._known[self._key(memory)] = version, until
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return self._tag(memory, version, until)
+
+    @staticmethod
+    def _key(memory: MemoryGraph) -> tuple[Any, ...]:
+        # Another memory may come to lie at the same place, and have been changed as often. Where files are replaced to
+        # be changed, the number of the file changes too, which does no harm.
+        try:
+            file = os.stat(memory.db_path).st_ino
+        except OSError:
+            file = id(memory) if memory.db_path == ":memory:" else 0
+        return memory.db_path, memory.namespace, file
+
+    def _tag(self, memory: MemoryGraph, version: int, until: float) -> str:
+        place = zlib.crc32(repr(self._key(memory)).encode())
+        # Weak, since answers are packed for who can unpack.
+        return f'W/"{place:08x}-{version}-{until:.3f}"'
 
 
 def not_modified(given: str | None, tag: str) -> bool:

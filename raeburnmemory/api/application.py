@@ -16,7 +16,7 @@ from ..errors import MemoryGraphError
 from ..memory_graph import MemoryGraph
 from ..web import Guard, Problem, Settings, problem_for
 from ..web.problems import MEDIA_TYPE
-from .answers import problems, public
+from .answers import Tags, problems, public
 from .metrics import CONTENT_TYPE, Metrics
 from .original import router as original
 from .routes import router
@@ -73,6 +73,8 @@ def create_app(
     )
     metrics = Metrics()
     scopes = application.state.scopes = Scopes()
+    application.state.tags = Tags()
+    application.state.memory = memory
 
     def start() -> None:
         if memory is None:
@@ -83,8 +85,6 @@ def create_app(
         if memory is None:
             serving.stop()
 
-    if memory is not None:
-        application.dependency_overrides[get_memory_graph] = lambda: memory
     chosen = settings if callable(settings) else lambda: settings
     application.guard = Guard(application.behind, chosen, start=start, stop=stop, observe=metrics.observe)
     application.add_middleware(GZipMiddleware, minimum_size=_UNPACKED, compresslevel=_LEVEL)

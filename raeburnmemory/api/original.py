@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from ..errors import EmbeddingsMissing
 from ..memory_graph import MemoryGraph
 from ..web import Problem
-from .answers import etag, not_modified, problems
+from .answers import Tags, not_modified, problems
 from .schemas import SimilarAsked, SimilarFound
 from .scope import scoped
 from .strict import StrictRoute
@@ -32,12 +32,18 @@ Memory = Annotated[MemoryGraph, Depends(scoped)]
     },
     response_class=Response,
 )
-def graph(memory: Memory, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+def graph(request: Request, memory: Memory, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """Return the graph; with If-None-Match, only if it has changed."""
-    tag = etag(memory)
+    tags: Tags = request.app.state.tags
+    tag = tags.known(memory)
+    if tag is not None and not_modified(if_none_match, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    version = memory.version  # if somebody writes now, the next to ask gets another tag
+    found = memory.export(False)
+    tag = tags.seen(memory, version, (node.get("raeburnmemory_expires_at") for node in found["nodes"]))
     if not_modified(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    body = json.dumps(memory.export(False), ensure_ascii=False).encode()
+    body = json.dumps(found, ensure_ascii=False).encode()
     return Response(body, media_type="application/json", headers={"ETag": tag})
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.convertors import PathConvertor, register_url_convertor
 
@@ -18,7 +18,7 @@ from ..memory_graph import MemoryGraph
 from ..nodes import BELONGS_TO, GENERATED_BY, PROMPT, RESPONDED_WITH, RESPONSE, SESSION, Forgotten, Link, Node, Recorded
 from ..web import Problem
 from . import schemas
-from .answers import answer, etag, not_modified, problems, public
+from .answers import Tags, answer, not_modified, problems, public
 from .once import record_once, say_once
 from .scope import scoped
 from .strict import StrictRoute
@@ -284,6 +284,7 @@ def neighbours(
     response_class=StreamingResponse,
 )
 def export(
+    request: Request,
     memory: Memory,
     after: After = None,
     limit: Annotated[int | None, Query(ge=1, description="At most so many nodes; all if left out.")] = None,
@@ -294,12 +295,17 @@ def export(
     A line is `{"node": {…}}` or `{"edge": {…}}`. Whoever writes meanwhile is not kept waiting, so that what is written
     during the export may be in it.
     """
-    tag = etag(memory)
-    if not_modified(if_none_match, tag):
-        return Response(status_code=304, headers={"ETag": tag})
+    headers = {}
+    if after is None and limit is None:
+        tags: Tags = request.app.state.tags
+        if (tag := tags.known(memory)) is None:
+            tag = tags.seen(memory, memory.version, (node.expires_at for node in memory.nodes()))
+        headers["ETag"] = tag
+        if not_modified(if_none_match, tag):
+            return Response(status_code=304, headers=headers)
     found = memory.nodes(limit=limit, after=after)
     first = list(islice(found, _PAGE))  # before the answer begins, since there may be no such id
-    return StreamingResponse(_lines(memory, first, found), media_type="application/x-ndjson", headers={"ETag": tag})
+    return StreamingResponse(_lines(memory, first, found), media_type="application/x-ndjson", headers=headers)
 
 
 def _lines(memory: MemoryGraph, page: list[Node], found: Iterator[Node]) -> Iterator[bytes]:

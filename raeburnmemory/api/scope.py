@@ -29,12 +29,14 @@ class Scopes:
         """Return *memory* as *namespace* sees it."""
         key = (id(memory), namespace)  # what is here keeps its memory, so that no other one has its id
         with self._lock:
-            known = self._open.pop(key) if key in self._open else None
-            found = self._open[key] = known or memory.within(namespace)
+            if key in self._open:
+                self._open.move_to_end(key)
+            else:
+                self._open[key] = memory.within(namespace)
             # What falls out is let go when nobody uses it any more: an answer may be under way.
             if len(self._open) > _MOST:
                 self._open.popitem(last=False)
-            return found
+            return self._open[key]
 
     def close(self) -> None:
         """Save what they know, while their memory is open."""
@@ -44,7 +46,7 @@ class Scopes:
             self._open.clear()
 
 
-def scoped(
+async def scoped(  # not in a thread: it waits for nothing
     request: Request,
     memory: Annotated[MemoryGraph, Depends(get_memory_graph)],
     namespace: Annotated[

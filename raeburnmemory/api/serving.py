@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
+from fastapi import Request
+
 from ..errors import InvalidInput, StoreWriteFailed
 from ..memory_graph import MemoryGraph
 from ..web import Settings
@@ -78,6 +80,8 @@ def current_settings() -> Settings:
     return _settings[1]
 
 
-def get_memory_graph() -> MemoryGraph:
+def get_memory_graph(request: Request = None) -> MemoryGraph:  # type: ignore[assignment]  # FastAPI knows no Optional
     """Return the memory of the service; the dependency of every route."""
-    return serving.memory()
+    # Not by overriding this dependency, which FastAPI would then read anew at every request.
+    own = None if request is None else getattr(request.app.state, "memory", None)
+    return serving.memory() if own is None else own
