@@ -49,7 +49,7 @@ def serve(
 
       raeburnmemory --db memory.db serve
       raeburnmemory --db memory.db serve --workers 4 --rate-limit 600
-      RAEBURN_API_KEY=… raeburnmemory serve --host 0.0.0.0
+      raeburnmemory serve --host 0.0.0.0 --key-file key.txt
     """
     with extra("fastapi", module="uvicorn"):
         import uvicorn

@@ -64,7 +64,7 @@ COMMANDS = [
     "mcp",
     "demo",
 ]
-SERVING = {"mcp"}
+SERVING = {"mcp", "serve"}
 ADD = (
     'raeburnmemory --db graph.json add --prompt-id p1 --prompt-text "Hello" --response-id r1 --response-text "Hi" '
     '--agent-id a1 --agent-name "Greeter" --session-id s1'

@@ -454,7 +454,7 @@ def test_others_that_only_close_do_the_restored_memory_no_harm(tmp_path, name):
 
 
 HOLDER = """
-import select, sys
+import sys, time
 from pathlib import Path
 from raeburnmemory.lock import StoreLock
 with StoreLock(Path(sys.argv[1]), 5)():
