@@ -109,7 +109,6 @@ THIRD_PARTY = {
     "api/routes": {"fastapi", "starlette"},
     "api/schemas": {"pydantic"},
     "api/scope": {"fastapi"},
-    "api/serving": {"fastapi"},
     "api/strict": {"fastapi"},
     "_target": {"typer"},
     "_terminal": {"typer"},
