@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -390,7 +390,7 @@ class Ranking:
         self.numbers = numbers
         self.names = list(names)
         self.parts = parts
-        self.scores = parts.sum(axis=0, dtype=np.float32)
+        self.scores: NDArray[np.floating[Any]] = parts.sum(axis=0, dtype=np.float32)
 
     def best(self, count: int) -> list[int]:
         """Return the places of the *count* best candidates, best first; equals in the order of the store."""
@@ -439,8 +439,9 @@ class Ranking:
         age = np.maximum(now - np.nan_to_num(times[self.numbers], nan=-np.inf), 0)
         self.parts = self.parts * (1 - weight)
         with np.errstate(over="ignore", under="ignore"):
-            self._part(RECENCY)[:] = weight * np.exp2(-age / half_life)
-        self.scores = self.scores * (1 - weight) + self._part(RECENCY)
+            added = weight * np.exp2(-age / half_life)
+        self._part(RECENCY)[:] = added
+        self.scores = self.scores.astype(np.float64) * (1 - weight) + added  # float32 cannot tell seconds apart
 
     def cut(self, evidence: Evidence, similarity: float | None, coverage: float | None) -> None:
         """Drop candidates below either threshold."""

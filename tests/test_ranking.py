@@ -327,6 +327,15 @@ def test_newness(memory):
     assert memory.recall("the boat", ALL, recency=1, half_life=10, now="2020-01-01")[0].score == 1  # all to come
 
 
+def test_of_equals_the_newer_comes_first_however_near_they_are(memory):
+    for number in range(6):
+        said = {"id": f"p{number}", "text": "The boat is at the pier."}
+        memory.add_interaction(said, timestamp=NOW - timedelta(milliseconds=100 - number))
+    for late in range(200):
+        hits = memory.recall("the boat", 6, kinds=["prompt"], recency=0.2, half_life=3, now=NOW + timedelta(seconds=late / 7))
+        assert hits.ids == ["p5", "p4", "p3", "p2", "p1", "p0"]
+
+
 def test_what_has_no_time_is_not_new(memory):
     memory._store.write(Batch(nodes=[Node("timeless", "note", "The boat."), Node("odd", "note", "The boat.", {"timestamp": "soon"})]))  # fmt: skip
     say(memory, p="The boat.")
