@@ -74,6 +74,7 @@ FLOORS = {
     "compat": 6.0,
     "recording": 6.0,
     "langgraph": 6.1,  # opens a memory as the door for LangChain does
+    "hub": 6.2,  # local models, documents, answers
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,

@@ -1,0 +1,29 @@
+"""Local models, documents that become memories, and answers with citations: what runs on one machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import DocumentError, HubError, LlamafileError
+
+__all__ = ["DocumentError", "HubError", "LlamafileError"]
+
+_HOMES = {
+    **dict.fromkeys(["DocumentError", "HubError", "LlamafileError"], "errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when they are used: documents need no models, and models no parsers.
+    if name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
