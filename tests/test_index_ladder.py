@@ -237,6 +237,21 @@ def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_
     assert checks == [250, 380]
 
 
+@pytest.mark.parametrize("shape", ["clustered", "random"])
+def test_what_nobody_searched_is_checked_when_it_is_saved_and_not_again(ladder, shape, tmp_path, monkeypatch):
+    rows, _ = data(shape, 4000, 256)
+
+    def make():
+        return ladder(256, few=50, patience=0, bits=3000, candidates=200)
+
+    index = make()
+    index.add(np.arange(4000), rows)
+    index = saved_and_loaded(index, make, tmp_path / "cache")
+    monkeypatch.setattr(Ladder, "_check", lambda self: pytest.fail("checked again"))
+    assert index.search(rows[5], 1)[0].tolist() == [5]
+    assert index.mode == {"clustered": "bits", "random": "int8"}[shape]
+
+
 @pytest.mark.parametrize("search", ["search", "rough"])
 def test_short_forms_are_made_for_those_who_ask_more_than_a_few_times(ladder, search, tmp_path):
     rows, queries = data("clustered", 2000, 32, 8)

@@ -313,7 +313,8 @@ class Ladder(FlatIndex):
     def _trusted(self) -> bool:
         """Tell whether signs find what is to be found, by a check that is repeated when the index has grown."""
         if self._checked is None or self._count > _GROWTH * self._checked[0]:
-            self._signs = None  # made anew: what rows have in common has changed with them
+            if self._checked is not None:
+                self._signs = None  # made anew: what rows have in common has changed with them
             self._checked = (self._count, *self._check())
             if self._checked[1] < ENOUGH:
                 self._signs = None
@@ -344,11 +345,11 @@ class Ladder(FlatIndex):
 
     def _findings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        mode = self.mode  # which may take a check: all vectors are read for it, and whoever loads this is spared that
         if self._checked is not None:
             found["check"] = self._checked
         if self.dim > _WIDEST:
             return found
-        mode = self.mode
         if self._signs_too(mode) and len(self._signed()):
             assert self._centre is not None
             found["centre"] = _packed(self._centre)
