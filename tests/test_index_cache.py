@@ -62,7 +62,7 @@ def test_opening_reads_no_row(saved, monkeypatch):
     monkeypatch.setattr(_file, "_read_at", lambda *a: read.append(asked(*a)) or read[-1])
     index = loaded(path)
     assert len(index) == COUNT
-    assert sum(read) == COUNT * (8 + 8 + DIM)  # slots, labels, codes
+    assert sum(read) == COUNT * (8 + 8)  # slots, labels
     assert index.labels.tolist() == [1000 + n for n in range(COUNT)]
     read.clear()
     compare_search(index, rows, rows[4], 3)
@@ -85,7 +85,7 @@ def test_what_was_added_is_added_to_the_file(saved):
     assert len(raw) - len(whole) < len(whole)
     index = loaded(path)
     assert index.mode == "int8"
-    assert len(index._codes) == 120
+    assert len(index._encoded()) == 120
     assert index.labels[90:].tolist() == list(range(90, 120))
     compare_search(index, rows, new[3], 12)
     compare_search(index, rows, rows[0], 12, np.array([0, 2, 500, 501]))
@@ -233,7 +233,7 @@ def test_mending_drops_what_the_source_has_no_more(saved):
     for query in (rows[10], rows[6], rows[100]):
         compare_search(index, left, query, 30)
     assert index.slots.tolist() == sorted(left)
-    assert len(index._codes) == len(index._slots[: index._count])
+    assert len(index._encoded()) == len(index._slots[: index._count])
 
 
 def test_swapped_rows_are_damage(saved):
@@ -247,11 +247,25 @@ def test_swapped_rows_are_damage(saved):
 
 def test_damage_to_anything_else_is_found_when_it_is_loaded(saved):
     path, _ = saved
-    whole, start = path.read_bytes(), _file._open(path).segments[0].columns["rows"][0]
-    places = [*range(0, start, 5), *range(start + COUNT * 32, len(whole))]
+    columns = _file._open(path).segments[0].columns
+    whole, codes, start = path.read_bytes(), columns["codes"][0], columns["rows"][0]
+    assert start - codes == COUNT * DIM
+    places = [*range(0, codes, 5), *range(start + COUNT * 32, len(whole))]
     for at in places:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         assert make().load(str(path), STAMP) is None, at
+
+
+def test_damage_to_codes_is_found_when_they_are_read(saved):
+    path, rows = saved
+    columns = _file._open(path).segments[0].columns
+    whole = path.read_bytes()
+    for at in range(columns["codes"][0], columns["rows"][0], 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        index = loaded(path)
+        compare_search(index, rows, rows[at % 7], 3)
+        index.save(str(path), STAMP)
+        assert (index.mended, path.read_bytes() == whole) == (False, True), at
 
 
 def test_signs_are_kept_in_the_file(tmp_path):

@@ -116,7 +116,7 @@ def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_p
         one.add(np.arange(n), rows)
     assert index.mode == "int8"
     index = saved_and_loaded(index, lambda: ladder(48, few=50, patience=0, bits=NEVER), tmp_path / "cache")
-    assert index._codes is not None
+    assert index._unread.has("codes")
     gone = np.array([3, 4, 700, 1500, 2999])
     for one in (index, exact):
         one.remove(gone)
@@ -252,6 +252,67 @@ def test_what_nobody_searched_is_checked_when_it_is_saved_and_not_again(ladder, 
     assert index.mode == {"clustered": "bits", "random": "int8"}[shape]
 
 
+def waiting(ladder, path):
+    """Return 4,000 rows, and an index of them whose codes are in its file still."""
+    rows, _ = data("clustered", 4000, 256)
+
+    def make():
+        return ladder(256, few=50, patience=0, bits=3000, candidates=200)
+
+    index = make()
+    index.add(np.arange(4000), rows)
+    return rows, saved_and_loaded(index, make, path)
+
+
+@pytest.mark.parametrize("search", ["search", "rough"])
+def test_the_first_searches_leave_the_codes_in_the_file(ladder, search, tmp_path, monkeypatch):
+    monkeypatch.setattr(_ladder, "EARLY", 6)
+    rows, index = waiting(ladder, tmp_path / "cache")
+    for number in range(10):
+        assert (index._codes is None) == (number <= 6)
+        slots, values = getattr(index, search)(rows[number], 5)
+        assert slots[0] == number
+        order = np.argsort(-(rows @ rows[number]), kind="stable")[:20]
+        assert set(slots.tolist()) <= set(order.tolist())
+        np.testing.assert_allclose(values, rows[slots] @ rows[number], atol=0.05)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "save"])
+def test_changes_take_the_codes_out_of_the_file(ladder, change, tmp_path, monkeypatch):
+    monkeypatch.setattr(_ladder, "EARLY", 0)
+    rows, index = waiting(ladder, tmp_path / "cache")
+    kept = np.arange(4000)
+    if change == "add":
+        more = data("clustered", 4500, 256)[0][4000:]
+        index.add(np.arange(4000, 4500), more)
+        rows, kept = np.concatenate([rows, more]), np.arange(4500)
+    elif change == "remove":
+        index.remove(np.arange(0, 4000, 3))
+        kept = np.setdiff1d(kept, np.arange(0, 4000, 3))
+    else:
+        index.save(str(tmp_path / "other"), {"s": 2})
+        index = ladder(256, few=50, patience=0, bits=NEVER, candidates=200)
+        assert index.load(str(tmp_path / "other"), {"s": 2}) is not None
+    for number in (1, 500, 3998):
+        slots, values = index.search(rows[number], 10)
+        wanted, scores = nearest(rows, rows[number], 10, kept)
+        assert len(np.intersect1d(slots, wanted)) >= 9
+        np.testing.assert_allclose(values[0], scores[0], atol=1e-6)
+
+
+def test_codes_that_were_damaged_since_are_made_anew(ladder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(_ladder, "EARLY", 0)
+    rows, index = waiting(ladder, tmp_path / "cache")
+    at, _ = index._table.base.segments[0].columns["codes"]
+    with (tmp_path / "cache").open("r+b") as file:
+        file.seek(at + 256 * 2000)
+        file.write(bytes(256 * 100))
+    for number in range(2000, 2100):
+        assert index.search(rows[number], 1)[0].tolist() == [number]
+    assert "its codes do not match their checksum" in caplog.text
+    assert index.mended
+
+
 @pytest.mark.parametrize("search", ["search", "rough"])
 def test_short_forms_are_made_for_those_who_ask_more_than_a_few_times(ladder, search, tmp_path):
     rows, queries = data("clustered", 2000, 32, 8)
@@ -270,7 +331,7 @@ def test_short_forms_are_made_for_those_who_ask_more_than_a_few_times(ladder, se
             assert scores.tobytes() == values.tobytes()
         assert (index._codes is not None) == (number >= 5)
     saved = saved_and_loaded(index, make, tmp_path / "cache")
-    assert saved._codes is not None
+    assert saved._unread.has("codes")
 
 
 def test_which_step_is_taken(ladder):

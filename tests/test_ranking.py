@@ -332,7 +332,9 @@ def test_of_equals_the_newer_comes_first_however_near_they_are(memory):
         said = {"id": f"p{number}", "text": "The boat is at the pier."}
         memory.add_interaction(said, timestamp=NOW - timedelta(milliseconds=100 - number))
     for late in range(200):
-        hits = memory.recall("the boat", 6, kinds=["prompt"], recency=0.2, half_life=3, now=NOW + timedelta(seconds=late / 7))
+        hits = memory.recall(
+            "the boat", 6, kinds=["prompt"], recency=0.2, half_life=3, now=NOW + timedelta(seconds=late / 7)
+        )
         assert hits.ids == ["p5", "p4", "p3", "p2", "p1", "p0"]
 
 

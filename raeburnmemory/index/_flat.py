@@ -396,7 +396,7 @@ class FlatIndex:
         rows = Rows(self.dim, self._folder, saved if kept else None)
         if not kept:
             length = self._read_whole(saved, rows)
-        self._adopt(saved)
+        self._adopt(saved, kept=kept)
         if saved.count:
             self._rows = rows
             self._register(slots, length)
@@ -414,5 +414,5 @@ class FlatIndex:
             rows.append(block)
         return length
 
-    def _adopt(self, saved: Saved) -> None:
-        """Take what else *saved* holds, all or nothing."""
+    def _adopt(self, saved: Saved, *, kept: bool) -> None:
+        """Take what else *saved* holds, all or nothing; it stays open if it is *kept*."""

@@ -25,7 +25,7 @@ import numpy as np
 from ._arrays import fewest, floats, scores, scores_of
 from ._codes import Scale, rounded, signs, signs_width
 from ._columns import Column
-from ._file import DamagedError
+from ._file import DamagedError, not_used
 from ._flat import FlatIndex
 from ._given import checked_allowed
 from ._self_check import ENOUGH, checked
@@ -43,6 +43,7 @@ FILED = 1024  # and where they have to be read from the cache file
 BITS = 300_000  # rows from which signs are tried
 CANDIDATES = 1000  # rows that signs propose at least
 PATIENCE = 32  # searches among rows in place before these get short forms
+EARLY = 8  # searches by signs before the codes are read from the file
 _PER_HIT = 4  # and for each hit
 _ROUGH_OF = 100  # where a rough search is enough, one row in so many is proposed
 _PER_ROUGH = 20  # and for each of those that are many: the last of them are harder to tell by signs
@@ -78,6 +79,8 @@ class Ladder(FlatIndex):
         self._patience, self._compared_whole = patience, 0
         self._signs: Column | None = None
         self._codes: Column | None = None
+        self._unread: Saved | None = None  # the file that has the codes, until somebody needs them
+        self._searched_early = 0  # without these
         self._centre: NDArray[np.float32] | None = None  # which the signs are without
         self._scale: Scale | None = None
         self._fitted = 0  # rows there were when the scale was chosen
@@ -125,6 +128,8 @@ class Ladder(FlatIndex):
         if self._count >= self._many and self._trusted():
             assert self._checked is not None
             within = self._by_signs(query, max(self._checked[2], _PER_HIT * k), within)
+            if self._early():
+                return super()._near(query, k, within, slack)
         return self._by_codes(query, k, within, slack)
 
     def rough(
@@ -150,9 +155,18 @@ class Ladder(FlatIndex):
         among = within
         if self._trusted():
             among = self._by_signs(query, max(self._count // _ROUGH_OF, _PER_ROUGH * k), within)
-        found, values = self._promising(query, k, among)
+        if among is not within and among is not None and self._early():
+            found, values = super()._near(query, k, among, 0.0)
+        else:
+            found, values = self._promising(query, k, among)
         order = np.argsort(-values, kind="stable")[:k]
         return self._slots[found[order]], values[order]
+
+    def _early(self) -> bool:
+        """Tell whether what signs propose is compared whole: for some searches that reads less than all codes."""
+        early = self._unread is not None and self._searched_early < EARLY
+        self._searched_early += early
+        return early
 
     def _worth_it(self) -> bool:
         """Tell whether short forms are there, or worth making: that takes as long as some whole comparisons."""
@@ -249,6 +263,7 @@ class Ladder(FlatIndex):
     def _encoded(self) -> NDArray[np.uint8]:
         """Return the codes of all rows, made now where they are missing."""
         limit, share = _ODD
+        self._read_codes()
         while True:
             if self._codes is None or self._scale is None:
                 self._fit()
@@ -258,6 +273,16 @@ class Ladder(FlatIndex):
             if len(self._odd) <= limit + self._count // share or self._count <= _GROWN * self._fitted:
                 return self._codes.rows
             self._codes = None  # too many stand out of the rows that came since
+
+    def _read_codes(self) -> None:
+        """Take the codes from the file they are still in; damaged ones are made anew."""
+        saved, self._unread = self._unread, None
+        if saved is not None:
+            try:
+                self._codes = self._filled(saved, "codes")
+            except DamagedError as exc:
+                not_used("in use", exc)
+                self.mended = True
 
     def _fit(self) -> None:
         """Choose a scale for the rows that there are, and start the codes anew."""
@@ -332,10 +357,12 @@ class Ladder(FlatIndex):
     # --- removals and the file ----------------------------------------------------------------------------------
 
     def _drop(self, positions: NDArray[np.int64]) -> None:
+        self._read_codes()
         super()._drop(positions)
         self._forget(positions)
 
     def _forget(self, lost: NDArray[np.int64]) -> None:
+        self._unread = None  # a file that is given up is closed
         if self._signs is not None and len(made := lost[: np.searchsorted(lost, len(self._signs))]):
             self._signs.drop(made)
         if self._codes is not None and len(made := lost[: np.searchsorted(lost, len(self._codes))]):
@@ -372,7 +399,7 @@ class Ladder(FlatIndex):
             columns["codes"] = _pieces(self._encoded()[start:])
         return columns
 
-    def _adopt(self, saved: Saved) -> None:
+    def _adopt(self, saved: Saved, *, kept: bool) -> None:
         found = saved.found
         try:
             if "check" in found:
@@ -385,7 +412,10 @@ class Ladder(FlatIndex):
                 centre, *numbers = found["scale"]
                 self._scale = Scale(_unpacked(centre, np.float32, self.dim), *map(float, numbers))
                 self._fitted, self._odd = int(found["fitted"]), _unpacked(found["odd"], np.int32).astype(np.int64)
-                self._codes = self._filled(saved, "codes")
+                if kept:
+                    self._unread = saved
+                else:
+                    self._codes = self._filled(saved, "codes")
         except (KeyError, TypeError, ValueError) as exc:  # what a checksum vouches for can only be wrong by intent
             raise DamagedError("its header is incomplete") from exc
 
