@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def spread(call: Callable[[int], Any], clients: int, calls: int) -> list[float]:
 
 
 def asked(
-    memory: MemoryGraph, client: httpx.Client, bare: httpx.Client, questions: list[str]
+    memory: MemoryGraph, client: httpx.Client, bare: httpx.Client, questions: list[str], sessions: int
 ) -> Iterator[tuple[str, Any]]:
     """Yield the name of each call and the three ways of making it."""
 
@@ -117,7 +118,8 @@ def asked(
     yield (
         "recall",
         (
-            lambda n: memory.recall(question(n)),
+            # Hits are made when somebody looks at them, as the service does.
+            lambda n: [(hit.node.to_dict(), hit.why.to_dict()) for hit in memory.recall(question(n))],
             lambda n: checked(client.post("/v1/recall", json={"query": question(n)})),
             lambda n: checked(bare.post("/recall", json={"query": question(n)})),
         ),
@@ -133,8 +135,8 @@ def asked(
     yield (
         "session",
         (
-            lambda n: memory.thread(f"s{n % 400}"),
-            lambda n: checked(client.get(f"/v1/sessions/s{n % 400}")),
+            lambda n: memory.thread(f"s{n % sessions}"),
+            lambda n: checked(client.get(f"/v1/sessions/s{n % sessions}")),
             lambda _: checked(bare.get("/session")),
         ),
     )
@@ -152,14 +154,15 @@ def main() -> None:
     options = parser.parse_args()
     writer = Writer()
     questions = writer.texts(200, 7)
-    with tempfile.TemporaryDirectory(prefix="raeburnmemory-service-") as folder:
+    with tempfile.TemporaryDirectory(prefix="raeburnmemory-service-") as folder, ExitStack() as started:
         path = str(Path(folder, "memory.db"))
-        own = MemoryGraph(str(Path(folder, "own.db")), embedding_model="builtin")
+        own = started.enter_context(MemoryGraph(str(Path(folder, "own.db")), embedding_model="builtin"))
         own.add_many(writer.interactions(0, options.messages // 2))
         own.backup(path)
         Path(folder, "bare_route.py").write_text(_BARE)
         told = {"RAEBURN_DB": path, "RAEBURN_EMBED_MODEL": "builtin"}
         service = Server("raeburnmemory.api:app", folder, **told)
+        started.callback(service.stop)
         plain = {"Accept-Encoding": "identity"}
         with httpx.Client(base_url=service.url, timeout=120, headers=plain) as client:
             bodies = {
@@ -167,16 +170,18 @@ def main() -> None:
                 "add": json.dumps(
                     {"recorded": [{"prompt": "p" * 36, "response": "r" * 36, "agent": None, "session": None}]}
                 ),
-                "session": client.get("/v1/sessions/s7").text,
+                "session": client.get("/v1/sessions/s0").text,
             }
             Path(folder, "bodies.json").write_text(json.dumps(bodies))
             bare_server = Server("bare_route:app", folder, BARE_BODIES=str(Path(folder, "bodies.json")))
+            started.callback(bare_server.stop)
             own.recall(questions[0])
             with httpx.Client(base_url=bare_server.url, timeout=120, headers=plain) as bare:
-                results = measured(list(asked(own, client, bare, questions)), (None, service, bare_server), options)
-        service.stop()
-        bare_server.stop()
-        own.close()
+                results = measured(
+                    list(asked(own, client, bare, questions, max(options.messages // 25, 1))),
+                    (None, service, bare_server),
+                    options,
+                )
     show(results, options)
 
 

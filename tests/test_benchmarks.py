@@ -495,6 +495,25 @@ def test_latency_asks_every_size_and_prints_a_line_for_each(monkeypatch, capsys)
     assert all(float(number) > 0 for line in table for number in (line[3], line[-1]))
 
 
+def test_what_the_service_adds_is_what_is_left_of_its_time(monkeypatch, capsys):
+    for package in ("fastapi", "uvicorn", "httpx"):
+        pytest.importorskip(package, reason="the service needs raeburnmemory[fastapi]")
+    service = benchmark("service")
+    sizes = {"--messages": "40", "--rounds": "1", "--calls": "3", "--clients": "2"}
+    monkeypatch.setattr(sys, "argv", ["service", *(part for option in sizes.items() for part in option)])
+    service.main()
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    assert first == "40 messages, 2 clients, median of 1 rounds of 6 calls, ms"
+    assert [line.split()[0] for line in lines] == ["recall", "add", "session"]
+    for line in lines:
+        own, own95, whole, whole95, bare, bare95, adds, *cpu = map(float, line.split()[1:])
+        assert 0 < own <= own95
+        assert 0 < whole <= whole95
+        assert 0 < bare <= bare95
+        assert adds == pytest.approx(whole - own - bare, abs=0.03)
+        assert cpu[3] == pytest.approx(cpu[1] - cpu[0] - cpu[2], abs=0.03)
+
+
 def test_the_vectors_of_prepared_questions_are_those_of_the_model():
     latency = benchmark("latency")
     prepared = latency.Prepared()

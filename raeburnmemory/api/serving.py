@@ -6,6 +6,7 @@ import os
 import threading
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from ..errors import InvalidInput, StoreWriteFailed
 from ..memory_graph import MemoryGraph
@@ -24,6 +25,11 @@ class Serving:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._memory: MemoryGraph | None = None
+
+    @property
+    def opened(self) -> MemoryGraph | None:
+        """The memory, if it is open."""
+        return self._memory
 
     def memory(self) -> MemoryGraph:
         """Return the memory, opened."""
@@ -80,8 +86,11 @@ def current_settings() -> Settings:
     return _settings[1]
 
 
-def get_memory_graph(request: Request = None) -> MemoryGraph:  # type: ignore[assignment]  # FastAPI knows no Optional
+async def get_memory_graph(request: Request) -> MemoryGraph:
     """Return the memory of the service; the dependency of every route."""
-    # Not by overriding this dependency, which FastAPI would then read anew at every request.
-    own = None if request is None else getattr(request.app.state, "memory", None)
-    return serving.memory() if own is None else own
+    # Not by overriding this dependency, which FastAPI would then read anew at every request. And not in a thread, which
+    # would cost every request a change of threads for a name that is looked up.
+    for own in (getattr(request.app.state, "memory", None), serving.opened):
+        if own is not None:
+            return own
+    return await run_in_threadpool(serving.memory)
