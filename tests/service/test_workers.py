@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from asking import serving, talked, until_ready
@@ -225,10 +226,8 @@ class TestWire:
 @pytest.mark.long
 def test_ten_thousand_requests_leak_nothing(tmp_path):
     def resident():
-        for line in open(f"/proc/{server.pid}/status", encoding="ascii"):  # noqa: SIM115
-            if line.startswith("VmRSS"):
-                return int(line.split()[1])
-        return 0
+        said = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+        return int(said.partition("VmRSS:")[2].split()[0])
 
     with MemoryGraph(tmp_path / "memory.db", embedding_model="builtin") as memory:
         memory.add_many({"prompt": {"id": f"p{n}", "text": f"question {n} about cats"}} for n in range(500))
