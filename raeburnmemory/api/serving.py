@@ -6,7 +6,7 @@ import os
 import threading
 
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
+from fastapi.concurrency import run_in_threadpool
 
 from ..errors import InvalidInput, StoreWriteFailed
 from ..memory_graph import MemoryGraph
