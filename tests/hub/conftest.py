@@ -1,0 +1,24 @@
+"""What the hub's tests share: the tiny models, made once per run."""
+
+import pytest
+import tiny_model
+
+
+def _need_real_parts():
+    pytest.importorskip("gguf", reason="the tiny model is written with gguf")
+    pytest.importorskip("xllamacpp", reason="the real llama.cpp server is the one of xllamacpp")
+    pytest.importorskip("httpx", reason="the hub speaks HTTP with httpx")
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_model(tmp_path_factory):
+    """Return the file of a tiny chat model."""
+    _need_real_parts()
+    return tiny_model.write_model(tmp_path_factory.mktemp("models") / "tiny-chat.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_embedding_model(tmp_path_factory):
+    """Return the file of a tiny embedding model."""
+    _need_real_parts()
+    return tiny_model.write_model(tmp_path_factory.mktemp("models") / "tiny-embedding.gguf", kind="embedding")
