@@ -44,9 +44,9 @@ _MOST = 1 << 20  # bytes of an answer for each text: 4096 numbers take about a t
 _CUT_TO = 64  # characters: a text that is cut that short and still refused is refused for something else
 _PORTS = {"http": 80, "https": 443}
 _EXAMPLE = "openai:http://127.0.0.1:8080/v1"
-_SECRET = re.compile(r"\bsk-[\w*-]{4,}")  # what OpenAI's own refusal of a key repeats of it
+SECRET = re.compile(r"\bsk-[\w*-]{4,}")  # what OpenAI's own refusal of a key repeats of it
 # How servers say that a text, or all texts of a request together, are more than they take at once.
-_TOO_MUCH = re.compile(
+TOO_MUCH = re.compile(
     r"context (length|size|window)|too (large|long|many (tokens|inputs))|batch size|maximum .{0,40}tokens"
     r"|less than \d+ tokens",
     re.IGNORECASE,
@@ -84,7 +84,7 @@ class OpenAIEmbedder:
         timeout: float = 60.0,
         batch: int = 64,
     ) -> None:
-        place = _place(base_url)
+        place = place_of(base_url)
         if model is not None and (not isinstance(model, str) or not model.strip()):
             raise InvalidInput(f"model must be a name, not {model!r}. Leave it out if the server has only one.")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
@@ -104,7 +104,7 @@ class OpenAIEmbedder:
         self._opener = urllib.request.build_opener(proxies, _AsItIs)
         self._opener.addheaders = [("User-Agent", "raeburnmemory")]
 
-    def _authorise(self, place: _Place, api_key: str | None) -> None:
+    def _authorise(self, place: Place, api_key: str | None) -> None:
         if api_key is not None and place.login is not None:
             raise InvalidInput("There is an api_key, and a user in the URL as well. The server takes one of them.")
         if place.login is not None:
@@ -206,7 +206,7 @@ class OpenAIEmbedder:
         asked: dict[str, Any] = {"input": texts, "encoding_format": "float"}
         if self._model is not None:
             asked["model"] = self._model
-        request = urllib.request.Request(  # noqa: S310 - _place lets http and https pass, nothing else
+        request = urllib.request.Request(  # noqa: S310 - place_of lets http and https pass, nothing else
             self._url, json.dumps(asked).encode("ascii"), self._headers, method="POST"
         )
         for pause in (*_PAUSES, None):
@@ -216,7 +216,7 @@ class OpenAIEmbedder:
                     body = self._read(response, _MOST * len(texts))
                     if response.status not in _AGAIN or pause is None:
                         return response.status, body
-                    wait = max(pause, _seconds(response.headers.get("Retry-After")))
+                    wait = max(pause, wait_of(response.headers.get("Retry-After")))
                     if wait > _PATIENCE:
                         return response.status, body
             except (OSError, http.client.HTTPException) as exc:
@@ -259,7 +259,7 @@ class OpenAIEmbedder:
         """Raise what an answer with *status*, which is not 200, means."""
         text = f"{self._url} answered with status {status}: {self._words(body)}."
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (
-            status in {400, 422, 500} and _TOO_MUCH.search(body.decode("utf-8", "replace"))
+            status in {400, 422, 500} and TOO_MUCH.search(body.decode("utf-8", "replace"))
         ):
             raise _TooMuchError(f"{text} Start the server with a larger context and batch.")
         if 300 <= status < 400:
@@ -299,7 +299,7 @@ class OpenAIEmbedder:
         for secret in self._secrets:
             if secret:
                 text = text.replace(secret, "…")
-        return _SECRET.sub("…", text)
+        return SECRET.sub("…", text)
 
 
 class _TooMuchError(EmbeddingError):
@@ -349,7 +349,7 @@ def _numbers(embedding: object, url: str) -> object:
         raise EmbeddingError(f"{url} answered with text for an embedding: {shorten(embedding)}.") from None
 
 
-def _seconds(retry_after: str | None) -> float:
+def wait_of(retry_after: str | None) -> float:
     """Return how long the header asks to wait: it has seconds or a date (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return 0.0
@@ -364,8 +364,8 @@ def _seconds(retry_after: str | None) -> float:
 # --- addresses --------------------------------------------------------------------------------------------------
 
 
-class _Place(NamedTuple):
-    """What a URL says."""
+class Place(NamedTuple):
+    """What the base URL of a server says."""
 
     url: str  # without secrets, in one spelling
     scheme: str
@@ -388,19 +388,24 @@ def name_of(address: str) -> str:
         InvalidInput: It is no http or https URL.
     """
     url, model = split(address)
-    return _name(_place(url).url, model)
+    return _name(place_of(url).url, model)
 
 
 def is_local(address: str) -> bool:
     """Tell whether what is sent to *address* stays on this machine."""
-    return _place(split(address)[0]).local
+    return place_of(split(address)[0]).local
 
 
 def _name(url: str, model: str | None) -> str:
     return f"openai:{url}" if model is None else f"openai:{url}#{model}"
 
 
-def _place(url: str) -> _Place:
+def place_of(url: str) -> Place:
+    """Return what the base URL of a server says.
+
+    Raises:
+        InvalidInput: It is no http or https URL, or has a query or a fragment.
+    """
     if not isinstance(url, str):
         raise InvalidInput(f"A base URL is a string, not a {type(url).__name__}. One looks like {_EXAMPLE[7:]!r}.")
     url = url.strip()
@@ -424,7 +429,7 @@ def _place(url: str) -> _Place:
     login = None
     if "@" in parts.netloc:
         login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    return _Place(f"{scheme}://{where}{parts.path.rstrip('/')}", scheme, _is_loopback(host), login)
+    return Place(f"{scheme}://{where}{parts.path.rstrip('/')}", scheme, _is_loopback(host), login)
 
 
 def _is_loopback(host: str) -> bool:
