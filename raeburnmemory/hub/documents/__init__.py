@@ -1,0 +1,42 @@
+"""Bytes become documents: one text each, with its pages, headings and tables, whatever the format was."""
+
+from __future__ import annotations
+
+from .errors import (
+    ArchiveBomb,
+    BlockedUrl,
+    DecodeError,
+    DocumentError,
+    EncryptedDocument,
+    FetchError,
+    LoaderError,
+    NoText,
+    ParseTimeout,
+    TooLarge,
+    UnsupportedType,
+)
+from .loading import load, register_loader
+from .model import Block, Document, Limits
+from .source import Builder, Loaded, Source
+
+__all__ = [
+    "ArchiveBomb",
+    "Block",
+    "BlockedUrl",
+    "Builder",
+    "DecodeError",
+    "Document",
+    "DocumentError",
+    "EncryptedDocument",
+    "FetchError",
+    "Limits",
+    "LoaderError",
+    "Loaded",
+    "NoText",
+    "ParseTimeout",
+    "Source",
+    "TooLarge",
+    "UnsupportedType",
+    "load",
+    "register_loader",
+]

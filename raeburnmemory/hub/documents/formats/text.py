@@ -1,0 +1,135 @@
+"""Texts that stay as they are, line by line: plain ones, Markdown, reStructuredText, Org, tables, JSON, source code."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..encoding import decode
+from ..model import Block
+from ..source import Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..source import Source
+
+__all__ = ["plain"]
+
+
+def plain(source: Source) -> Loaded:
+    """Return a text as it is."""
+    return Loaded(text_of(source), verbatim=True)
+
+
+def text_of(source: Source) -> str:
+    """Return the decoded text of a file, with newlines as one character and nothing else changed."""
+    text = decode(source.data, source.charset, uri=source.uri)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
+_SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*")
+_RULE = re.compile(r"\s*\|?(?:\s*:?-+:?\s*\|)+\s*(?::?-+:?)?\s*")
+
+
+def markdown(source: Source) -> Loaded:
+    """Return a Markdown text with its headings, blocks of code and tables."""
+    text = text_of(source)
+    return Loaded(text, *_markdown_blocks(text), verbatim=True)
+
+
+def _markdown_blocks(text: str) -> tuple[tuple[Block, ...], str | None]:
+    outline = Outline()
+    lines = list(_lines(text))
+    at = _front_matter(lines)
+    while at < len(lines):
+        start, end, line = lines[at]
+        if fence := _FENCE.fullmatch(line):
+            last = _closing(lines, at, fence[1])
+            outline.block("code", start, lines[last][1], name=fence[2] or None)
+            at = last + 1
+        elif heading := _ATX.fullmatch(line):
+            outline.heading(start, end, heading[2] or "", len(heading[1]))
+            at += 1
+        elif "|" in line and at + 1 < len(lines) and "-" in lines[at + 1][2] and _RULE.fullmatch(lines[at + 1][2]):
+            last = at + 1
+            while last + 1 < len(lines) and "|" in lines[last + 1][2]:
+                last += 1
+            outline.block("table", start, lines[last][1], header=line.strip())
+            at = last + 1
+        elif line.strip() and at + 1 < len(lines) and _underlined(lines, at):
+            under = lines[at + 1]
+            outline.heading(start, under[1], line, 1 if under[2].strip()[0] == "=" else 2)
+            at += 2
+        else:
+            at += 1
+    return tuple(outline.blocks), outline.title
+
+
+def _underlined(lines: list[tuple[int, int, str]], at: int) -> bool:
+    """Tell whether a line is a heading by the line below it; below a paragraph of several lines it is none here."""
+    if not _SETEXT.fullmatch(lines[at + 1][2]) or re.match(r"\s*(?:[-*+>|]|\d+[.)]|    )", lines[at][2]):
+        return False
+    return at == 0 or not lines[at - 1][2].strip()
+
+
+def _front_matter(lines: list[tuple[int, int, str]]) -> int:
+    """Return the first line after a block of settings between two lines of dashes at the very beginning."""
+    if lines and lines[0][2].rstrip() == "---":
+        for at in range(1, len(lines)):
+            if lines[at][2].rstrip() in {"---", "..."}:
+                return at + 1
+    return 0
+
+
+def _closing(lines: list[tuple[int, int, str]], at: int, fence: str) -> int:
+    """Return the line that closes a block of code, or the last one, as Markdown has it."""
+    for after in range(at + 1, len(lines)):
+        line = lines[after][2].strip()
+        if line.startswith(fence) and not line.strip(fence[0]):
+            return after
+    return len(lines) - 1
+
+
+class Outline:
+    """Blocks of a text that stays as it is: headings, and what stands under them."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.title: str | None = None
+        self._headings: list[tuple[int, str]] = []
+
+    def heading(self, start: int, end: int, text: str, level: int) -> None:
+        """Note a heading, which ends those of its level and below."""
+        text = re.sub(r"\s+", " ", text).strip()
+        if not text:
+            return
+        while self._headings and self._headings[-1][0] >= level:
+            self._headings.pop()
+        self._headings.append((level, text))
+        self.title = self.title or text
+        self.block("heading", start, end, level=level)
+
+    def block(
+        self,
+        kind: str,
+        start: int,
+        end: int,
+        *,
+        level: int | None = None,
+        name: str | None = None,
+        header: str | None = None,
+    ) -> None:
+        """Note a block under the headings so far."""
+        path = tuple(text for _, text in self._headings)
+        self.blocks.append(Block(kind, start, end, None, path, level, name, header))
+
+
+def _lines(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where each line begins and ends, without its newline, and what it says."""
+    start = 0
+    for line in text.split("\n"):
+        yield start, start + len(line), line
+        start += len(line) + 1

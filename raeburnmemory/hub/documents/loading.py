@@ -1,0 +1,117 @@
+"""Bytes in, a document out: which loader reads them, and where."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InvalidInput
+from .detection import EXTENSIONS, charset_of, detect, extension_of, language_of
+from .errors import TooLarge, UnsupportedType
+from .formats import text as texts
+from .model import Document, Limits, digest
+from .source import DEFAULT_LIMITS, Loaded, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Loader = Callable[[Source], Loaded | str]
+
+__all__ = ["load", "register_loader"]
+
+_PLAIN: dict[str, Loader] = {"text/plain": texts.plain, "text/markdown": texts.markdown}
+_OWN: dict[str, Loader] = {}  # what register_loader() was given, by type
+_OWN_EXTENSIONS: dict[str, str] = {}
+
+
+def load(
+    data: bytes,
+    *,
+    name: str | None = None,
+    mime: str | None = None,
+    uri: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Document:
+    """Return the document that *data* is.
+
+    Which format it has is decided by its first bytes, then by *mime* (a content type as HTTP has them, with its
+    charset), then by the extension of *name* or *uri*. Texts are read here; everything else by a process of its own,
+    within *limits*. Without any text in it, `Document.text` is empty.
+
+    Raises:
+        DocumentError: One of its kinds in `raeburnmemory.hub.documents.errors`.
+        MissingDependency: The package that reads this format is not installed.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InvalidInput(f"A document is read from bytes, not from {type(data).__name__}.")
+    data = bytes(data)
+    if len(data) > limits.size:
+        raise TooLarge(
+            f"The document has {len(data):,} bytes; the limit is {limits.size:,}.",
+            uri=uri,
+            remedy="Raise it if you trust the document: Limits(size=…).",
+        )
+    own = _own(name or uri, mime)
+    kind = own or detect(data, name=name, mime=mime, uri=uri)
+    source = Source(data, name, kind, uri, charset_of(mime), limits)
+    loader = _OWN.get(kind) or _loader(kind)
+    loaded = loader(source)
+    if isinstance(loaded, str):
+        loaded = Loaded(loaded)
+    return document(loaded, source)
+
+
+def document(loaded: Loaded, source: Source) -> Document:
+    """Return what a loader read as a document, under the name of its file if it has no title."""
+    if len(loaded.text) > source.limits.characters:
+        raise TooLarge(
+            f"The document has {len(loaded.text):,} characters; the limit is {source.limits.characters:,}.",
+            uri=source.uri,
+            remedy="Raise it if you trust the document: Limits(characters=…).",
+        )
+    name = (source.name or source.uri or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return Document(
+        source.uri,
+        loaded.title or name,
+        loaded.mime or source.mime,
+        loaded.text,
+        loaded.blocks,
+        loaded.metadata,
+        digest(source.data),
+        loaded.verbatim,
+    )
+
+
+def register_loader(mime: str, extension: str, function: Callable[[Source], Loaded | str]) -> None:
+    """Read documents of the type *mime*, and files with *extension*, by *function*, which wins over any of ours.
+
+    It gets a `Source` and returns a text, or a `Loaded` with blocks and a title. It runs in this process, without the
+    limits on time and memory that hold for ours.
+
+    Raises:
+        InvalidInput: *mime* is no type, *extension* is empty, or *function* cannot be called.
+    """
+    kind, suffix = str(mime).strip().lower(), str(extension).strip().lower().lstrip(".")
+    if kind.count("/") != 1 or ";" in kind or not suffix or not callable(function):
+        raise InvalidInput(
+            f"A loader is registered as register_loader('application/x-notes', '.notes', function), "
+            f"not with {mime!r}, {extension!r}, {function!r}."
+        )
+    _OWN[kind] = function
+    _OWN_EXTENSIONS[suffix] = kind
+
+
+def _own(name: str | None, mime: str | None) -> str | None:
+    said = (mime or "").partition(";")[0].strip().lower()
+    return said if said in _OWN else _OWN_EXTENSIONS.get(extension_of(name))
+
+
+def _loader(kind: str) -> Loader:
+    found = _PLAIN.get(kind)
+    if found is None:
+        raise UnsupportedType(
+            f"Nothing here reads documents of the type {kind!r}.",
+            mime=kind,
+            remedy="Convert it to another format, or register a loader for its type: register_loader().",
+        )
+    return found
