@@ -165,6 +165,10 @@ class StoreLock:
         """Whether somebody in this process holds it, which inside the lock means: this thread."""
         return self._turn.depth > 0
 
+    def holder(self) -> int:
+        """Return the number of the process that has it or had it last, as far as that is known, else 0."""
+        return int(self._main.holder() or 0)
+
     def close(self) -> None:
         """Give back the file descriptors."""
         self._main.close()

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DocumentError, HubError, LlamafileError
+    from .models.manager import LlamafileManager
+    from .models.spec import ModelSpec, ModelStatus
 
-__all__ = ["DocumentError", "HubError", "LlamafileError"]
+__all__ = ["DocumentError", "HubError", "LlamafileError", "LlamafileManager", "ModelSpec", "ModelStatus"]
 
 _HOMES = {
     **dict.fromkeys(["DocumentError", "HubError", "LlamafileError"], "errors"),
+    "LlamafileManager": "models.manager",
+    **dict.fromkeys(["ModelSpec", "ModelStatus"], "models.spec"),
 }
 
 
