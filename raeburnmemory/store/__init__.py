@@ -194,6 +194,12 @@ class Store(Protocol):
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
 
+    def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
+        """Return the vectors of the nodes at *rows*, by field and part, of those that have any.
+
+        Of several vectors of one part it is the newest.
+        """
+
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged, in a clause for an error message; None if none is."""
 

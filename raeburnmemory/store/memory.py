@@ -177,6 +177,16 @@ class MemoryStore:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
             return vectors.alive_slots()
 
+    def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
+        """Return the vectors of the nodes at *rows*, by field and part."""
+        found: dict[int, dict[tuple[str, int], NDArray[np.float32]]] = {}
+        with self._mutex:
+            for field, vectors in self._current().sets.items():
+                for row in dict.fromkeys(rows):
+                    for part, values in vectors.of(row):
+                        found.setdefault(row, {})[field, part] = values
+        return found
+
     def vectors_lost(self) -> str | None:
         """Return None: what is in memory is not lost."""
         return None

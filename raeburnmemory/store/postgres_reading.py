@@ -157,6 +157,17 @@ class Reading:
         slots, rows = self._numbers(sql, (escaped(field),), 2)
         return slots, rows
 
+    def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
+        """Return the vectors of the nodes at *rows*, by field and part."""
+        sql = (
+            'SELECT s.field, s.dim, v."row", v.part, v.vector FROM vectors v JOIN sets s ON s.number = v."set" '
+            'WHERE v."row" = ANY(%s) ORDER BY v."set", v.slot'
+        )
+        found: dict[int, dict[tuple[str, int], NDArray[np.float32]]] = {}
+        for field, dim, row, part, raw in self._query(sql, (list(rows),), binary=True):
+            found.setdefault(row, {})[unescaped(field), part] = self._values([raw], dim)[0]
+        return found
+
     def vectors_by(
         self, sql: str, values: Sequence[Any], dim: int, settings: Sequence[str] = ()
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

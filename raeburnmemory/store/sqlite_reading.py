@@ -262,9 +262,7 @@ class Reading:
         while low < high and (rows := self._query(sql, (low, high, _BLOCK))):
             values = unpack_vectors([row[2] for row in rows], dim)
             if values is None:
-                raise StoreCorrupt(
-                    f"{self._path!r} holds vectors of another length than {dim}. Make them again with reindex."
-                )
+                raise self._other_length(dim)
             keys = np.array([row[0] for row in rows], np.int64)
             spans = np.array([row[3:] for row in rows], np.int64)
             self._expect_order(keys, low)
@@ -297,6 +295,24 @@ class Reading:
             pairs = np.array(db.execute(sql, bounds(found[0])).fetchall(), np.int64).reshape(-1, 2)
         pairs = pairs[np.argsort(pairs[:, 0])]
         return pairs[:, 0] - found[0] * SLOTS, pairs[:, 1]
+
+    def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
+        """Return the vectors of the nodes at *rows*, by field and part."""
+        found: dict[int, dict[tuple[str, int], NDArray[np.float32]]] = {}
+        with self._reading() as db, _snapshot(db):
+            sets = {number: (field, dim) for field, (number, dim, _) in fields(db).items()}
+            sql = "SELECT key, row, part, vector FROM vectors WHERE row IN"
+            read = sorted(_chunked(db, sql, list(dict.fromkeys(rows)))) if sets else []  # by key, so by slot
+        for key, row, part, raw in read:
+            field, dim = sets[key // SLOTS]
+            values = unpack_vectors([raw], dim)
+            if values is None:
+                raise self._other_length(dim)
+            found.setdefault(row, {})[field, part] = values[0]
+        return found
+
+    def _other_length(self, dim: int) -> StoreCorrupt:
+        return StoreCorrupt(f"{self._path!r} holds vectors of another length than {dim}. Make them again with reindex.")
 
     def vectors_lost(self) -> str | None:
         """Return None: the vectors are in the same file as everything else."""

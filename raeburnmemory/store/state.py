@@ -73,6 +73,10 @@ class VectorSet:
                     self._at.setdefault(owner, []).append(position)
         return self._at.get(row, ())
 
+    def of(self, row: int) -> list[tuple[int, NDArray[np.float32]]]:
+        """Return the parts and copies of the vectors of the node at *row*."""
+        return [(int(self._spans[at, 0]), self._values[at].copy()) for at in self._positions(row)]
+
     def append(
         self,
         values: NDArray[np.float32],

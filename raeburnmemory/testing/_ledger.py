@@ -165,6 +165,7 @@ class Ledger:
             equal({node_id: node_facts(node) for node_id, node in got.items()}, wanted, f"get() in {space!r}")
         for name in (*FIELDS, *(name + _NEXT for name in FIELDS)):
             self._compare_vectors(store, name)
+        self._compare_vectors_at(store)
         for name, value in self.meta.items():
             equal(store.meta(name), value, f"meta({name!r})")
 
@@ -224,6 +225,17 @@ class Ledger:
         equal(slots, sorted(set(slots)), f"the slots of {name!r} in vectors()")
         given, of = store.vector_slots(name)
         equal((given.tolist(), of.tolist()), (slots, rows), f"vector_slots({name!r})")
+
+    def _compare_vectors_at(self, store: Store) -> None:
+        wanted: dict[int, dict[tuple[str, int], list[float]]] = {}
+        for name, several in self.vectors.items():
+            for key, span, values in several:
+                wanted.setdefault(self.rows[key], {})[name, span[0]] = values
+        rows = [*self.rows.values(), self.last_row + 1]  # those of nodes that are gone, too, and of none
+        found = store.vectors_at([*rows, *rows[:1]])
+        plain = {row: {part: values.tolist() for part, values in parts.items()} for row, parts in found.items()}
+        equal(plain, wanted, "vectors_at()")
+        equal(store.vectors_at([]), {}, "vectors_at() of no rows")
 
 
 class Follower:
