@@ -336,8 +336,9 @@ class Corpus:
         return True
 
     def _holds_together(self, number: int) -> bool:
-        """Tell whether others are told apart by this node: a session, a prompt with responses, one end of a link."""
-        return bool(self.answer[number] >= 0 or self.linked.get(number) or (self.sessions == number).any())
+        """Tell whether others are told apart by this node: a session, a prompt with responses, what superseded one."""
+        superseding = any(relation == SUPERSEDES for _, relation in self.linked.get(number, ()))
+        return bool(self.answer[number] >= 0 or superseding or (self.sessions == number).any())
 
     def _take(self, nodes: Iterable[Node], links: Iterable[Link]) -> None:
         rest = iter(nodes)
@@ -434,6 +435,11 @@ class Corpus:
 
     def _remove(self, number: int) -> None:
         self.words.put(number, None)
+        for other, relation in self.linked.pop(number, ()):
+            if other != number:
+                del self.linked[other][number, relation]
+                if not self.linked[other]:
+                    del self.linked[other]
         session = int(self.sessions[number])
         if session >= 0:
             self._leave(number, session)

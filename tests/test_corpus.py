@@ -343,6 +343,24 @@ def test_what_supersedes_what(memory):
     after(memory, lambda: memory.forget("f3"), lambda: memory.unlink("f2", "f0"))
 
 
+def test_what_is_linked_to_others_goes(memory):
+    """The parts of a text that changes go all the time: what stays is not read anew for that."""
+    said = Steps(memory)
+    for number in range(4):
+        said.node(f"f{number}", "Red wine", None)
+    for number in (1, 2, 3):
+        memory.link(f"f{number}", "f0", "part_of")
+    memory.link("f2", "f2", "about")
+    memory.link("f2", "f3", "about")
+    corpus = after(memory)
+    words = corpus.words
+    for gone in ("f1", ["f2", "f3"]):
+        memory.forget(gone)
+        check(corpus, memory._store)
+    assert corpus.words is words
+    assert corpus.linked == {}
+
+
 def test_an_id_that_comes_again(memory):
     """With another kind, row and text, between two looks or not."""
     said = Steps(memory)
