@@ -23,6 +23,8 @@
     ├── NotRunning (ConnectionError)             it does not run
     ├── WrongKind (ValueError)                   a chat model was asked for vectors, or the reverse
     └── ClientError (ConnectionError)            it answered with an error
+        ├── ClientTimeout (TimeoutError)         it said nothing for too long
+        └── ContextExceeded (ValueError)         the prompt is longer than it takes
 
 Each has a `code` for programs, `model`, `remedy` and `log_tail`, and is the builtin in brackets as well.
 """
@@ -37,6 +39,8 @@ from ..errors import LlamafileError
 __all__ = [
     "ChecksumMismatch",
     "ClientError",
+    "ClientTimeout",
+    "ContextExceeded",
     "DownloadCancelled",
     "DownloadError",
     "DownloadStalled",
@@ -258,3 +262,23 @@ class ClientError(LlamafileError, ConnectionError):
     ) -> None:
         super().__init__(message, model=model, remedy=remedy, log_tail=log_tail)
         self.status = status
+
+
+class ClientTimeout(ClientError, TimeoutError):
+    """The model said nothing for as long as was allowed."""
+
+    code = "client_timeout"
+
+
+class ContextExceeded(ClientError, ValueError):
+    """The prompt has more tokens, `need`, than the model takes, `room`; each 0 where nobody tells."""
+
+    code = "context_exceeded"
+
+    def __init__(
+        self, message: str, *, need: int = 0, room: int = 0, model: str | None = None, remedy: str = "",
+        log_tail: _Tail = (),
+    ) -> None:  # fmt: skip
+        super().__init__(message, status=400, model=model, remedy=remedy, log_tail=log_tail)
+        self.need = need
+        self.room = room
