@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from .hits import Exchange, Hit, Step, Why
-from .nodes import PROMPT, RESPONDED_WITH, RESPONSE
+from .nodes import FRAGMENT, PROMPT, RESPONDED_WITH, RESPONSE
 from .passages import speaker
 from .ranking import about
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .corpus import Corpus
     from .evidence import Evidence
+    from .hits import Place
     from .nodes import Node
     from .ranking import Ranking
 
@@ -37,7 +38,8 @@ _MENTIONED = 0.001  # what adds less to a score is not worth a word
 class Answers(Sequence[Hit]):
     """Hits for the *chosen* places of a ranking, each made when somebody looks at it.
 
-    *folded* are the places of near-copies of some; *read* gives the nodes at some rows. Who is not there is no hit.
+    *folded* are the places of near-copies of some; *read* gives the nodes at some rows, *placed* where fragments stand.
+    Who is not there is no hit.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Answers(Sequence[Hit]):
         chosen: Sequence[int],
         folded: Mapping[int, Sequence[int]],
         read: Callable[[list[int]], Mapping[int, Node]],
+        placed: Callable[[Sequence[Node]], Mapping[str, Place]],
     ) -> None:
         numbers = ranking.numbers[chosen]
         agents, sessions = corpus.agents[numbers].tolist(), corpus.sessions[numbers].tolist()
@@ -56,6 +59,8 @@ class Answers(Sequence[Hit]):
         wanted.discard(-1)
         self._rows = dict(zip(wanted, corpus.rows[list(wanted)].tolist(), strict=True))
         self._nodes, self._ids = read(list(self._rows.values())), corpus.ids
+        fragments = numbers[corpus.kinds[numbers] == corpus.code(FRAGMENT)].tolist()
+        self._places = placed([node for one in fragments if (node := self._node(one)) is not None])
         reasons = _Reasons(ranking, evidence, chosen, corpus)
         scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
         similar = evidence.similar(numbers).astype(np.float64).round(6).tolist()
@@ -113,6 +118,7 @@ class Answers(Sequence[Hit]):
             if node.kind in {PROMPT, RESPONSE}
             else None,
             tuple(copies),
+            self._places.get(node.id),
         )
 
     def _node(self, number: int) -> Node | None:

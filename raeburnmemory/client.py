@@ -24,7 +24,7 @@ from . import errors
 from ._optional import extra
 from .context import Context, LeftOut, Piece
 from .errors import InvalidInput, MemoryGraphError, NodeNotFound, RemoteError, StoreUnreachable
-from .hits import Hit, Hits, Step, Why
+from .hits import Hit, Hits, Place, Step, Why
 from .nodes import Forgotten, Link, Node, Recorded, Stats
 from .records import shown, utc
 
@@ -206,10 +206,18 @@ def _hits(said: Any) -> Hits:
             one["speaker"],
             one["session"],
             duplicates=tuple(one["duplicates"]),
+            place=_place(one.get("place"), one["node"].get("text")),
         )
         for one in said["hits"]
     ]
     return Hits(found, said["skipped"], said["legs"])
+
+
+def _place(said: Mapping[str, Any] | None, quote: str | None) -> Place | None:
+    if said is None:  # as an older service never says it
+        return None
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    return Place(**given, quote=quote or "")
 
 
 def _forgotten(said: Any) -> Forgotten:

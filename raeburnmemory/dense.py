@@ -41,8 +41,9 @@ from .hits import Hit, Hits
 from .index import Scope, index_maker
 from .index._arrays import by_rows
 from .lock import Mutex
-from .nodes import PROMPT, Where
+from .nodes import FRAGMENT, PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
+from .places import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -434,8 +435,9 @@ class Dense:
                 *(self._nearest_in(one, query, wanted, namespace, among, passages, scope) for one, passages in indexes)
             )
             nodes = self._store.at_rows(rows[:wanted].tolist())
+            places = places_of(self._store, namespace, list(nodes.values())) if FRAGMENT in fields else {}
             found = [
-                Hit(nodes[row], score, similarity=score)
+                Hit(nodes[row], score, similarity=score, place=places.get(nodes[row].id))
                 for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
                 if row in nodes and nodes[row].namespace == namespace
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ._optional import extra
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .nodes import Node
 
-__all__ = ["Exchange", "Hit", "Hits", "Step", "Why"]
+__all__ = ["Exchange", "Hit", "Hits", "Place", "Step", "Why"]
 
 
 class Step(NamedTuple):
@@ -65,6 +65,46 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a fragment stands: characters `start` to `end` of the text of a document.
+
+    `document` is the id of its node, `uri` where it came from, `name` what it goes by, such as `docs/guide.md`. `lines`
+    and `pages` are the first and the last, counted from 1; None where the lines of the text are not those of the
+    source, or there are no pages. `headings` are those above it, the outermost first. `content_hash` is the SHA-256 of
+    the text of the fragment, `quote` that text.
+    """
+
+    document: str
+    uri: str
+    name: str
+    title: str
+    start: int
+    end: int
+    lines: tuple[int, int] | None = None
+    pages: tuple[int, int] | None = None
+    headings: tuple[str, ...] = ()
+    content_hash: str = ""
+    quote: str = ""
+
+    def __str__(self) -> str:
+        if self.lines is not None:
+            first, last = self.lines
+            return f"{self.name}:{first}" if first == last else f"{self.name}:{first}-{last}"
+        if self.pages is not None:
+            first, last = self.pages
+            return f"{self.name} p. {first}" if first == last else f"{self.name} pp. {first}-{last}"
+        return " > ".join([self.name, *self.headings[-1:]])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the place as a JSON object, without the quote, which is the text of the fragment."""
+        given = asdict(self)
+        del given["quote"]
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in given.items() if value is not None
+        }
+
+
+@dataclass(frozen=True)
 class Hit:
     """One node found. `score`, from 0 to 1, orders the hits of one search and says nothing across searches.
 
@@ -72,7 +112,7 @@ class Hit:
     and the nearest part of the text; None where there is no vector to compare) and at `coverage` (the share of the
     question's words that the text holds, rare words counting more; None where no words were looked for). `speaker` and
     `session` are who said it and where, `exchange` the prompt and responses that it belongs to, `duplicates` the ids
-    of near-copies that were folded into it.
+    of near-copies that were folded into it. `place` is where a fragment of a document stands.
     """
 
     node: Node
@@ -84,6 +124,7 @@ class Hit:
     session: str | None = None
     exchange: Exchange | None = None
     duplicates: tuple[str, ...] = ()
+    place: Place | None = None
 
     @property
     def id(self) -> str:
@@ -97,7 +138,12 @@ class Hit:
 
     @property
     def citation(self) -> str:
-        """Where it comes from, in one line: who, when, in which session, under which id."""
+        """Where it comes from, in one line.
+
+        Who, when, in which session, under which id; of a fragment of a document the document and the lines or pages.
+        """
+        if self.place is not None:
+            return str(self.place)
         when = (self.node.timestamp or "")[:16].replace("T", " ")
         where = f"session {self.session}" if self.session else ""
         return ", ".join(part for part in (self.speaker or self.node.kind, when, where, f"id {self.id}") if part)
@@ -112,6 +158,7 @@ class Hit:
             "session": self.session,
             "why": self.why.to_dict() if self.why.legs else None,
             "duplicates": list(self.duplicates) or None,
+            "place": None if self.place is None else self.place.to_dict(),
         }
         return {**{key: value for key, value in given.items() if value is not None}, **self.node.to_dict()}
 

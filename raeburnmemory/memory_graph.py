@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._collector import no_collections
 from .dense import UNNAMED, Dense
+from .documents import Documents
 from .erasure import forget_for_good
 from .errors import InvalidInput, MemoryGraphError
 from .export import export
@@ -499,8 +500,8 @@ class MemoryGraph:
 
         *ids* names nodes; *session* means its prompts and their responses; *agent* its responses, and the prompts
         that nobody else answered; *before* what is older than a time; *where* what has all these attributes. With
-        several, only what all of them mean. Sessions that this leaves empty go too, agents stay, and so do facts that
-        were derived from it.
+        several, only what all of them mean. The fragments of a document go with it, and sessions that this leaves
+        empty; agents stay, and so do facts that were derived from it.
 
         With *secure* also what was derived from it, cites it or is a part of it, and all of it from every file of the
         store: these are written anew, older copies beside them included. Copies that cannot be read are deleted with
@@ -915,6 +916,10 @@ class MemoryGraph:
     def _items(self, collection: str) -> Items:
         """Return the JSON values of a collection, for a door that keeps such."""
         return Items(self._store, self._dense, self._writer, self.namespace, collection)
+
+    def _documents(self, collection: str) -> Documents:
+        """Return the documents of a collection, for a door that reads such."""
+        return Documents(self._store, self._writer, self.namespace, collection)
 
     def __len__(self) -> int:
         return self._reader.count()

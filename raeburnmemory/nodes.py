@@ -47,7 +47,7 @@ DEFAULT_NAMESPACE = "default"
 
 # The node kinds and relations that this library itself gives a meaning to; users may add their own.
 PROMPT, RESPONSE, AGENT, SESSION = "prompt", "response", "agent", "session"
-FACT, FRAGMENT = "fact", "fragment"
+FACT, DOCUMENT, FRAGMENT = "fact", "document", "fragment"
 MEMORY = "memory"
 ENTITY, OBSERVATION = "entity", "observation"
 ITEM = "item"

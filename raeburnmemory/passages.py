@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .nodes import Node
 
-__all__ = ["EMBEDDED", "PASSAGES", "Piece", "indexed_text", "parts", "pieces", "spans", "speaker"]
+__all__ = ["EMBEDDED", "PASSAGES", "Piece", "indexed_text", "parts", "pieces", "prefix", "spans", "speaker"]
 
 # The kinds of nodes whose text gets vectors.
 EMBEDDED = (PROMPT, RESPONSE, FACT, FRAGMENT, MEMORY, ENTITY, OBSERVATION, ITEM)
@@ -51,26 +51,36 @@ def speaker(node: Node) -> str | None:
 
 
 def indexed_text(node: Node) -> str | None:
-    """Return the text under which a node is found: what a named person says is found by the name as well."""
+    """Return the text under which a node is found.
+
+    What a named person says is found by the name as well, and a fragment of a document by what stands above it.
+    """
+    return prefix(node) + node.text if node.text else node.text
+
+
+def prefix(node: Node) -> str:
+    """Return what stands before the text of a node where it is looked for: a name, or headings."""
+    if node.kind == FRAGMENT and isinstance(node.attributes.get("document"), str):
+        context = node.attributes.get("context")
+        return f"{context}\n" if isinstance(context, str) and context else ""
     name = speaker(node)
-    return f"{name}: {node.text}" if name and node.text else node.text
+    return f"{name}: " if name else ""
 
 
 def pieces(node: Node) -> list[Piece]:
     """Return what of *node* is embedded: nothing, its text, or its text and the passages of that."""
     if node.kind not in EMBEDDED or not node.text:
         return []
-    name = speaker(node)
-    before = f"{name}: " if name else ""
+    above = prefix(node)
     if len(several := parts(node)) > 1:
         (start, end), *others = several
-        found = [Piece(node.kind, before + node.text[start:end], 0, start, end)]
+        found = [Piece(node.kind, above + node.text[start:end], 0, start, end)]
         inner = [(begin + low, begin + high) for begin, stop in several for low, high in spans(node.text[begin:stop])]
         cut = [*others, *inner]
     else:
-        found, cut = [Piece(node.kind, before + node.text, 0, 0, -1)], spans(node.text)
+        found, cut = [Piece(node.kind, above + node.text, 0, 0, -1)], spans(node.text)
     for part, (start, end) in enumerate(cut, 1):
-        found.append(Piece(node.kind + PASSAGES, before + node.text[start:end], part, start, end))
+        found.append(Piece(node.kind + PASSAGES, above + node.text[start:end], part, start, end))
     return found
 
 

@@ -22,6 +22,7 @@ from .filters import condition
 from .hits import Hit, Hits
 from .lock import Mutex
 from .passages import EMBEDDED
+from .places import places_of
 from .ranking import observe, rank, resemblance
 from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .dense import Dense
+    from .hits import Place
     from .index import Scope
+    from .nodes import Node
     from .ranking import Observations, Ranking, Weights
     from .store import Store
     from .wanted import Allowed
@@ -123,7 +126,7 @@ class Recall:
             pool *= 4  # too many were copies, or below a threshold
         if vector is not None and wanted.min_similarity is None:
             self._compare(evidence, vector, ranking.numbers[chosen])
-        hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows)
+        hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows, self._placed)
         return hits, bool(evidence.spans)
 
     def similar(self, question: Any, k: int, wanted: Wanted) -> Hits:
@@ -218,16 +221,21 @@ class Recall:
         agents = {number: int(corpus.agents[number]) for number in numbers}
         nodes = self._store.at_rows([int(corpus.rows[one]) for one in {*numbers, *agents.values()} if one >= 0])
         found = {number: nodes.get(int(corpus.rows[number])) for number in {*numbers, *agents.values()} if number >= 0}
+        places = self._placed([node for node in found.values() if node is not None])
         return [
             Hit(
                 node,
                 0.0,
                 speaker=named(node, found.get(agents[number])),
                 session=corpus.ids[corpus.sessions[number]] if corpus.sessions[number] >= 0 else None,
+                place=places.get(node.id),
             )
             for number in numbers
             if (node := found[number]) is not None
         ]
+
+    def _placed(self, nodes: Sequence[Node]) -> dict[str, Place]:
+        return places_of(self._store, self._namespace, nodes)
 
     # --- what the legs say --------------------------------------------------------------------------------------
 

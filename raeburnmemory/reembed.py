@@ -9,7 +9,7 @@ from .embed import checked_embed, open_embedder
 from .errors import InvalidInput
 from .linking import LINKING
 from .nodes import Batch, Node, Reindexed, Vector, Where
-from .passages import EMBEDDED, PASSAGES, Piece, pieces, speaker
+from .passages import EMBEDDED, PASSAGES, Piece, pieces, prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -158,6 +158,6 @@ class _Filling:
             self._there[name].add(row)
 
 
-def _told(node: Node) -> tuple[str | None, str | None]:
+def _told(node: Node) -> tuple[str, str | None]:
     """Return all of a node that its vectors are made of."""
-    return speaker(node), node.text
+    return prefix(node), node.text

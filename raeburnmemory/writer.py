@@ -16,7 +16,10 @@ from .errors import InvalidInput, KindConflict, MissingDependency, NodeNotFound
 from .nodes import (
     AGENT,
     BELONGS_TO,
+    DOCUMENT,
+    FRAGMENT,
     GENERATED_BY,
+    PART_OF,
     PROMPT,
     RESPONDED_WITH,
     SESSION,
@@ -29,7 +32,7 @@ from .nodes import (
     Where,
     same_json,
 )
-from .passages import EMBEDDED, parts, pieces, speaker
+from .passages import EMBEDDED, parts, pieces, prefix
 from .records import checked_data, checked_id, checked_ids, checked_text, stated, time_of
 
 if TYPE_CHECKING:
@@ -299,21 +302,46 @@ class Writer:
                 self._store.write(Batch(removed_links=keys))
             return len(keys)
 
-    def transact(self, plan: Callable[[], Batch], then: Callable[[], T], *, allow_unembedded: bool = False) -> T:
+    def transact(
+        self,
+        plan: Callable[[], Batch],
+        then: Callable[[], T],
+        *,
+        allow_unembedded: bool = False,
+        equals: Callable[[], Iterable[Node]] = tuple,
+        counted: Callable[[int], Any] | None = None,
+    ) -> T:
         """Write what *plan* finds is to be changed, with vectors, and return what *then* reads before others may write.
 
         *plan* is called twice: under the lock, and before it, so that nobody waits while texts are embedded. It must
-        read everything from the store each time, and change nothing itself.
+        read everything from the store each time, and change nothing itself. *equals*, asked right after it, are nodes
+        in the store whose vectors those of equal texts in the batch are taken from. *counted* is told how many texts
+        were embedded.
         """
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded)
         with self._store.snapshot():
             expected = plan()
+            vectors.take(self._vectors_of(equals()))
         vectors.embed(expected.nodes)
         with self._store.exclusive():
             batch = plan()
+            vectors.take(self._vectors_of(equals()))  # anew: all of them may have been moved to another model
             made = vectors.batch(batch.nodes, batch.links, self._namespace)
             self._store.write(replace(batch, vectors=made.vectors, meta={**batch.meta, **made.meta}))
+            if counted is not None:
+                counted(vectors.computed)
             return then()
+
+    def _vectors_of(self, nodes: Iterable[Node]) -> dict[str, NDArray[np.float32]]:
+        """Return the vectors that the store has of the pieces of *nodes*, by what these say."""
+        there = {node.row: node for node in nodes}
+        found = self._store.vectors_at(list(there)) if there else {}
+        return {
+            piece.text: values
+            for row, parts_of in found.items()
+            for piece in pieces(there[row])
+            if (values := parts_of.get((piece.field, piece.part))) is not None
+        }
 
     # --- forgetting ---------------------------------------------------------------------------------------------
 
@@ -363,11 +391,15 @@ class Writer:
         return report
 
     def leaving(self, ids: set[str]) -> tuple[Forgotten, set[str]]:
-        """Return what would go with the nodes *ids*, and their ids with those of the sessions that this leaves empty.
+        """Return what would go with the nodes *ids*: the fragments of documents, and sessions that this leaves empty.
 
-        Those of nodes that have expired, or are not there at all, are returned as well.
+        The ids of all of these are returned too, with those of nodes that have expired or are not there at all.
         """
         nodes = self._store.get(list(ids), self._namespace)
+        if documents := [node.id for node in nodes.values() if node.kind == DOCUMENT]:
+            links = self._store.links(documents, self._namespace, direction="in", relation=PART_OF)
+            parts_of = self._store.get([link.source for link in links], self._namespace)
+            nodes.update({node_id: node for node_id, node in parts_of.items() if node.kind == FRAGMENT})
         around = self._store.links(list(nodes), self._namespace, direction="both")
         sessions = {e.target for e in around if e.relation == BELONGS_TO and e.source in nodes} - set(nodes)
         if sessions:
@@ -469,11 +501,13 @@ class _Vectors:
         self._given: dict[str, NDArray[np.float32]] = {}
         self._dim = dense.dim_seen  # of those that need no look
         self._texts: dict[str, NDArray[np.float32]] = {}
+        self._taken: Mapping[str, NDArray[np.float32]] = {}  # from the store
         self._cut: dict[
-            tuple[str, str | None, str | None, tuple[tuple[int, int], ...]], list[Piece]
+            tuple[str, str, str | None, tuple[tuple[int, int], ...]], list[Piece]
         ] = {}  # it is asked for outside and inside the lock
         self._embedder: Embedder | None = None
         self._gave_up = False
+        self.computed = 0  # texts that the model was asked for
 
     def give(self, vectors: Mapping[str, Any]) -> None:
         """Take vectors that somebody brought along."""
@@ -483,8 +517,12 @@ class _Vectors:
                 self._dense.check_dim(vector, repr(node_id), self._dense.record())
                 self._dim = len(vector)
 
+    def take(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take vectors of texts that the store has as of now, instead of those taken before."""
+        self._taken = vectors
+
     def _pieces(self, node: Node) -> list[Piece]:
-        key = (node.kind, speaker(node), node.text, parts(node))
+        key = (node.kind, prefix(node), node.text, parts(node))
         found = self._cut.get(key)
         if found is None:
             found = self._cut[key] = pieces(node)
@@ -497,7 +535,11 @@ class _Vectors:
     def embed(self, nodes: Iterable[Node]) -> None:
         """Embed the texts of those of *nodes* that need it and were not embedded yet."""
         texts = dict.fromkeys(
-            piece.text for node in nodes if node.id not in self._given for piece in self._pieces(node)
+            piece.text
+            for node in nodes
+            if node.id not in self._given
+            for piece in self._pieces(node)
+            if piece.text not in self._taken
         )
         if not texts or self._gave_up:
             return
@@ -517,6 +559,7 @@ class _Vectors:
         for start in range(0, len(todo), _BLOCK):
             some = todo[start : start + _BLOCK]
             self._texts.update(zip(some, checked_embed(embedder, some), strict=True))
+            self.computed += len(some)
             if self._progress is not None:
                 self._progress(start + len(some), len(todo))
 
@@ -531,7 +574,8 @@ class _Vectors:
                 vectors.append(Vector(node.id, node.kind, given, namespace=namespace))
                 continue
             for piece in self._pieces(node):
-                values = self._texts.get(piece.text)
+                values = self._taken.get(piece.text)
+                values = self._texts.get(piece.text) if values is None else values
                 if values is not None and values.any():
                     where = (piece.part, piece.start, piece.end)
                     vectors.append(Vector(node.id, piece.field, values, *where, namespace=namespace))

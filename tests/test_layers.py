@@ -34,6 +34,7 @@ FLOORS = {
     "live_graph": 3.0,
     "provenance": 3.05,  # checks what it is asked for
     "payloads": 3.02,  # what an index elsewhere is told; times as records has them
+    "places": 3.02,  # reads links and nodes for hits
     "field_index": 3.05,  # one index, kept up with the store
     "dense": 3.1,  # the meeting of embedder, index and store
     "corpus": 3.1,
@@ -50,6 +51,7 @@ FLOORS = {
     "writer": 3.2,  # resolves records, asks dense for vectors
     "facts": 3.3,  # written by the writer
     "items": 3.3,  # likewise
+    "documents": 3.3,  # likewise
     "erasure": 3.4,  # forgets facts, too
     "reembed": 3.2,
     "linking": 3.15,  # asks dense which vectors are alike

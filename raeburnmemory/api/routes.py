@@ -204,6 +204,7 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "citation": hit.citation,
         "why": hit.why.to_dict(),
         "duplicates": list(hit.duplicates),
+        "place": None if hit.place is None else hit.place.to_dict(),
     }
 
 

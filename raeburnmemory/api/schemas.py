@@ -223,6 +223,7 @@ class HitFound(BaseModel):
     citation: str
     why: JsonObject
     duplicates: list[str]
+    place: JsonObject | None
 
 
 class HitsFound(BaseModel):
