@@ -169,8 +169,8 @@ class Documents:
         Fragments whose text is there already stay, and are moved; new ones come, the rest goes. Attributes that are
         None are removed, those not named stay; `timestamp` is that of new fragments, too. *moved* is a document that
         was elsewhere and is here now; it keeps its id, unless somebody else has moved it meanwhile or there is a
-        document here. If *unless* says of what is here already that it is as wanted, nothing is written; nor if there is no
-        document whose fragments could be left as they are: then the id returned is empty.
+        document here. If *unless* says of what is here already that it is as wanted, nothing is written; nor if there
+        is no document whose fragments could be left as they are: then the id returned is empty.
 
         Raises:
             InvalidInput: Something cannot be stored; nothing was changed.
