@@ -32,22 +32,28 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "memory",
-        r"out of memory|outofmemory|failed to allocate|unable to allocate|cannot allocate memory|bad_alloc|"
-        r"failed to (?:create|allocate) (?:buffer|kv|context)|ENOMEM",
+        (
+            r"out of memory|outofmemory|failed to allocate|unable to allocate|cannot allocate memory|bad_alloc|"
+            r"failed to (?:create|allocate) (?:buffer|kv|context)|ENOMEM"
+        ),
         "there was not enough memory",
         "Take a smaller model or a smaller ctx, or fewer layers on the GPU.",
     ),
     (
         "argument",
-        r"unknown argument|invalid argument|unrecognized arguments?|unknown option|unrecognized option|"
-        r"illegal option|bad value for|error while handling argument",
+        (
+            r"unknown argument|invalid argument|unrecognized arguments?|unknown option|unrecognized option|"
+            r"illegal option|bad value for|error while handling argument"
+        ),
         "it does not know an argument",
         "Name the dialect of its server, or leave the argument out.",
     ),
     (
         "cpu",
-        r"\bAVX2?\b[^\n]*(?:required|requires|needs?|missing|unsupported|not support)|"
-        r"(?:requires?|needs?|without|no|lacks?|support)[^\n]*\bAVX2?\b|illegal instruction",
+        (
+            r"\bAVX2?\b[^\n]*(?:required|requires|needs?|missing|unsupported|not support)|"
+            r"(?:requires?|needs?|without|no|lacks?|support)[^\n]*\bAVX2?\b|illegal instruction"
+        ),
         "the processor lacks an instruction set that it needs",
         "Take a build for older processors.",
     ),
@@ -65,15 +71,19 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "magic",
-        r"invalid magic|bad magic|not a gguf|gguf[^\n]*(?:invalid|corrupt|truncated)|"
-        r"(?:invalid|corrupt(?:ed)?|truncated)[^\n]*(?:gguf|model)|tensor[^\n]*(?:out of bounds|not within)",
+        (
+            r"invalid magic|bad magic|not a gguf|gguf[^\n]*(?:invalid|corrupt|truncated)|"
+            r"(?:invalid|corrupt(?:ed)?|truncated)[^\n]*(?:gguf|model)|tensor[^\n]*(?:out of bounds|not within)"
+        ),
         "the weights are damaged, or no weights",
         "Verify the file, and download it again.",
     ),
     (
         "gpu",
-        r"(?:no|not|fail|unable|couldn'?t|unsupported)[^\n]*(?:\bgpu\b|cuda|rocm|hip|metal|vulkan)|"
-        r"(?:cuda|rocm|vulkan|metal)[^\n]*(?:error|failed|not found|not available)|support for --gpu",
+        (
+            r"(?:no|not|fail|unable|couldn'?t|unsupported)[^\n]*(?:\bgpu\b|cuda|rocm|hip|metal|vulkan)|"
+            r"(?:cuda|rocm|vulkan|metal)[^\n]*(?:error|failed|not found|not available)|support for --gpu"
+        ),
         "the GPU could not be used",
         "Install its driver, or start with gpu='disable' or 'auto'.",
     ),

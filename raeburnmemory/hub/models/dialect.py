@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import InvalidSpec, PlatformUnsupported
 from .formats import command_for
@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from .formats import Magic
     from .spec import Dialect, Kind
 
-__all__ = ["GPUS", "Gpu", "Settings", "Traits", "arguments", "detect", "probe"]
+__all__ = [
+    "GPUS",
+    "Gpu",
+    "Settings",
+    "Traits",
+    "arguments",
+    "detect",
+    "gpu_environment",
+    "missing_gpu",
+    "probe",
+]
 
 Gpu = Literal["auto", "nvidia", "amd", "apple", "vulkan", "disable"]
 GPUS: tuple[Gpu, ...] = ("auto", "nvidia", "amd", "apple", "vulkan", "disable")
@@ -106,7 +116,7 @@ def detect(path: str, magic: Magic, dialect: Dialect, cache: Path | None) -> Tra
 
 
 def probe(path: str, magic: Magic, *, patience: float = _PATIENCE) -> Traits:
-    """Ask the file itself: `--version`, then `--help`. One that says nothing we know is taken for llama.cpp's server."""
+    """Ask the file itself: `--version`, then `--help`. One that says nothing known is taken for llama.cpp's."""
     command = command_for(path, magic)
     for question in ("--version", "--help"):
         said = _ask([*command, question], patience)
@@ -128,7 +138,7 @@ def _ask(command: Sequence[str], patience: float) -> str:
     """Run *command* for at most *patience* seconds, with nothing to read; return the beginning of what it printed."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryDirectory(prefix="raeburnmemory-") as folder:
         with contextlib.suppress(OSError):
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - a list, no shell; that the file is run is what is asked for
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -151,7 +161,7 @@ def _ask(command: Sequence[str], patience: float) -> str:
         return out.read(_MOST).decode("utf-8", "replace")
 
 
-def _read(cache: Path | None) -> dict[str, dict[str, str | bool]]:
+def _read(cache: Path | None) -> dict[str, dict[str, Any]]:
     if cache is None:
         return {}
     try:
@@ -176,8 +186,8 @@ def arguments(traits: Traits, settings: Settings, *, port: int, key_file: str | 
     if weights is not None:
         flags += ["-m", weights]
     context = settings.context
-    if settings.kind == "embedding":
-        context = context or _EMBEDDING_CONTEXT
+    if settings.kind == "embedding" and context is None:
+        context = _EMBEDDING_CONTEXT
     if context is not None:
         flags += ["-c", str(context)]
     if settings.threads is not None:
@@ -198,7 +208,11 @@ def arguments(traits: Traits, settings: Settings, *, port: int, key_file: str | 
 
 
 def _check(settings: Settings) -> None:
-    for what, value, least in (("ctx", settings.context, 1), ("threads", settings.threads, 1), ("ngl", settings.layers, 0)):
+    for what, value, least in (
+        ("ctx", settings.context, 1),
+        ("threads", settings.threads, 1),
+        ("ngl", settings.layers, 0),
+    ):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InvalidSpec(f"{what} is {value!r}. It is a number from {least} on, or None.")
     if settings.gpu not in GPUS:
@@ -245,7 +259,7 @@ def gpu_environment(traits: Traits, gpu: Gpu) -> dict[str, str]:
 
 
 def missing_gpu(traits: Traits, gpu: Gpu, lines: Sequence[str]) -> str:
-    """Return what is wrong if *lines* of its log show that a server did not take the vendor's GPU; empty if all is well.
+    """Return what is wrong if *lines* of its log show that a server did not take the vendor's GPU; else empty.
 
     Servers with `--gpu` fail by themselves; llama.cpp's own falls back to the processor without a word of complaint.
     """

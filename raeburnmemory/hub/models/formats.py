@@ -9,46 +9,20 @@ import shutil
 import stat
 import struct
 import sys
-from typing import Literal
+from typing import Literal, cast
 
 from .errors import ExecFormatError, NotDownloaded, PlatformUnsupported, UnsafePath
 from .gguf import check_gguf
+from .inspect_file import magic_of
 
-__all__ = ["SHELL", "Magic", "check_runnable", "command_for", "magic_of"]
+__all__ = ["SHELL", "Magic", "check_runnable", "command_for"]
 
 Magic = Literal["gguf", "ape", "elf", "script", "pe"]
 SHELL = "/bin/sh"
 
-_APE = (b"MZqFpD", b"jartsr")  # Cosmopolitan's executables: of every system, and of POSIX alone
 _MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}  # ELF's e_machine
 _SAME = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "i686": "i386", "armv7l": "arm"}
 _HEAD = 512  # bytes; a line after #! is at most 255 on Linux
-
-
-def magic_of(path: str | os.PathLike[str], *, model: str | None = None) -> Magic:
-    """Say what the file at *path* is, by its first bytes.
-
-    Raises:
-        NotDownloaded: There is no such file.
-        ExecFormatError: It is nothing that can be run.
-    """
-    head = _head(path, model)
-    if head.startswith(b"GGUF"):
-        return "gguf"
-    if head.startswith(_APE):
-        return "ape"
-    if head.startswith(b"\x7fELF"):
-        return "elf"
-    if head.startswith(b"#!"):
-        return "script"
-    if head.startswith(b"MZ"):
-        return "pe"
-    looks = "an HTML page" if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")) else "none of these"
-    raise ExecFormatError(
-        f"{os.fspath(path)!r} begins with {head[:8]!r}: neither GGUF nor a llamafile nor a program, but {looks}.",
-        model=model,
-        remedy="Download it again, or verify it.",
-    )
 
 
 def check_runnable(path: str, *, model: str | None = None) -> Magic:
@@ -61,7 +35,16 @@ def check_runnable(path: str, *, model: str | None = None) -> Magic:
         UnsafePath: Anybody may write to it.
         ModelLoadFailed: It is GGUF, and not whole.
     """
-    magic = magic_of(path, model=model)
+    head = _head(path, model)
+    found = magic_of(head)
+    if not found:
+        looks = "an HTML page" if head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html")) else "something else"
+        raise ExecFormatError(
+            f"{path!r} begins with {head[:8]!r}: neither GGUF nor a llamafile nor a program, but {looks}.",
+            model=model,
+            remedy="Download it again, or verify it.",
+        )
+    magic = cast("Magic", found)
     if os.stat(path).st_mode & stat.S_IWOTH:
         raise UnsafePath(
             f"Anybody may write to {path!r}, so it will not be run.", model=model, remedy=f"chmod o-w {path!r}"

@@ -142,7 +142,7 @@ def launch(
     """
     ticks = str(max(1, round(grace / 0.2)))
     started = [SHELL, "-c", _START, "raeburnmemory-model", SHELL, _WATCH, WATCHER, ticks, *_death_signal(), *command]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - a list; the shell's text is ours and holds nothing of it
         started,
         stdin=lifeline.other,
         stdout=subprocess.PIPE,
@@ -164,9 +164,7 @@ def _death_signal() -> tuple[str, ...]:
         return ()
     command = (path, "--pdeathsig", "TERM", "--")
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # BusyBox has one without that option
-        subprocess.run(
-            [*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10.0, check=True
-        )
+        subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10.0, check=True)
         return command
     return ()
 

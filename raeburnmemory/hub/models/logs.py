@@ -46,6 +46,7 @@ class ModelLog:
         self.bytes = 0  # read so far; its growth is a sign of life
         self._lines: collections.deque[str] = collections.deque(maxlen=lines)
         self._count = 0  # lines that ever came
+        self._mark = 0
         self._news = threading.Condition()
         self._ended = False
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -66,6 +67,10 @@ class ModelLog:
     def note(self, line: str) -> None:
         """Add a line of our own, marked as such."""
         self._keep([f"[raeburnmemory] {line}"])
+
+    def hide(self, secret: str) -> None:
+        """Take *secret* out of all that comes from now on."""
+        self._secrets = sorted({*self._secrets, secret} - {""}, key=len, reverse=True)
 
     def join(self, timeout: float) -> bool:
         """Wait until everything was read; tell whether it was within *timeout* seconds."""
@@ -140,6 +145,16 @@ class ModelLog:
         """Return the last *count* lines."""
         with self._news:
             return list(self._lines)[-count:] if count > 0 else []
+
+    def mark(self) -> None:
+        """From here on is what `recent` tells of: what came before is about an earlier process."""
+        with self._news:
+            self._mark = self._count
+
+    def recent(self, count: int) -> list[str]:
+        """Return the last *count* lines since the mark."""
+        with self._news:
+            return self.tail(min(count, self._count - self._mark))
 
     def follow(self, count: int) -> Iterator[str]:
         """Yield the last *count* lines, and then each that comes, until the model has ended.

@@ -91,12 +91,10 @@ def members(group: int) -> list[int]:
 
 
 def _group(group: int) -> list[int]:
-    found = []
     if _PROC:
-        for name in os.listdir("/proc"):
-            if name.isdigit() and (fields := _stat(int(name))) and fields[2] == str(group) and fields[0] not in "ZX":
-                found.append(int(name))
-        return found
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [pid for pid in pids if (all_of := _stat(pid)) and all_of[2] == str(group) and all_of[0] not in "ZX"]
+    found = []
     psutil = _psutil()
     for process in psutil.process_iter(["pid", "status"]):
         with contextlib.suppress(OSError):

@@ -1,0 +1,488 @@
+"""One model's process, from its start to its end, and who is told about it.
+
+The thread that calls `start` waits until the model is ready. From then on a thread of this object waits for the process
+to end: it takes in what is left of it and of its group, says why it ended, and starts it again if it may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import LlamafileError
+from . import dialect as dialects
+from . import formats, gguf, ports, system
+from .causes import error_for, said_how
+from .errors import InvalidSpec, NotRunning, PlatformUnsupported, PortUnavailable, StoreLocked
+from .group import ProcessGroup
+from .launcher import child_environment
+from .logs import ModelLog
+from .readiness import wait_ready
+from .running import Record, RunningModel
+from .spec import ProcessStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .dialect import Traits
+    from .launcher import Spawner
+    from .running import Launch, Records
+    from .spec import ProcessState
+    from .system import Identity
+
+__all__ = ["Limits", "ModelProcess"]
+
+_LOG = logging.getLogger("raeburnmemory.models")
+_PORTS = 5  # tries with another port, where the chosen one was taken in between
+_TAIL = 40  # lines in an error
+_RECENT = 200  # lines that are searched for the cause
+_CONTEXT = 8192  # tokens of an embedding model's context at most, unless one is named: memory grows with it
+_STEADY = 60.0  # seconds of running after which earlier crashes are forgotten
+_BACKOFF = (0.5, 30.0)  # seconds before the first and before any later restart
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait for a model, and what to do when it ends by itself. Times are in seconds.
+
+    `stall` is how long a starting model may give no sign of life, `start` how long all of it may take, `grace` what a
+    process has between being asked to end and being made to.
+    """
+
+    stall: float = 300.0
+    start: float = 3600.0
+    grace: float = 5.0
+    restart: Literal["never", "on-failure"] = "never"
+    max_restarts: int = 3
+    log_lines: int = 2000
+
+    def __post_init__(self) -> None:
+        for what in ("stall", "start", "grace"):
+            value = getattr(self, what)
+            least = 0.0 if what == "grace" else 0.001
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+                raise InvalidSpec(f"{what} is {value!r}. It is a number of seconds.")
+        for what in ("max_restarts", "log_lines"):
+            value = getattr(self, what)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidSpec(f"{what} is {value!r}. It is a number from 0 on.")
+        if self.restart not in {"never", "on-failure"}:
+            raise InvalidSpec(f"restart is {self.restart!r}. It is 'never' or 'on-failure'.")
+
+
+class ModelProcess:
+    """The process of the model that *job* describes; *changed* is told of each state it comes into."""
+
+    def __init__(
+        self,
+        job: Launch,
+        *,
+        limits: Limits,
+        records: Records,
+        spawner: Spawner,
+        owner: Identity,
+        changed: Callable[[str, ProcessState, str], None],
+        detached: bool = False,
+    ) -> None:
+        self.name = job.file.spec.name
+        self.job = job
+        self.limits = limits
+        self.running: RunningModel | None = None
+        self.state: ProcessState = "stopped"
+        self.in_flight = 0
+        self.last_used = time.monotonic()
+        self.log = ModelLog(records.folder.part("logs") / f"{self.name}.log", lines=limits.log_lines)
+        self._records = records
+        self._spawner = spawner
+        self._changed = changed
+        self._detached = detached
+        self._owner = owner
+        self._guard = threading.Lock()  # around the start, so that none comes after a stop
+        self._group: ProcessGroup | None = None
+        self._stop = threading.Event()
+        self._over = threading.Event()
+        self._grace = limits.grace
+        self._restarts = 0
+        self._exit_code: int | None = None
+        self._error: LlamafileError | None = None
+        self._used_at: str | None = None
+
+    # --- start
+
+    def start(self) -> RunningModel:
+        """Start the model, and wait until it is ready.
+
+        Raises:
+            LlamafileError: It could not be started, ended by itself, or took too long; nothing of it is left.
+        """
+        try:
+            running = self._up()
+        except BaseException as exc:
+            if self._stop.is_set() or not isinstance(exc, LlamafileError):
+                self._settle("stopped")
+            else:
+                self._error = exc
+                self._settle("failed")
+            self._over.set()
+            self.log.close()
+            raise
+        threading.Thread(target=self._supervise, name=f"raeburnmemory-model-{self.name}", daemon=True).start()
+        return running
+
+    def _up(self) -> RunningModel:
+        """Bring the model up once, on another port if the chosen one was taken."""
+        job = self.job
+        if job.port and (why := ports.is_free(job.port)):
+            raise PortUnavailable(
+                f"Model {self.name!r} cannot listen on port {job.port}: {why}.",
+                model=self.name,
+                remedy="Name another port, or none, then a free one is chosen.",
+            )
+        for attempt in range(_PORTS):
+            try:
+                return self._attempt(job.port or ports.free_port())
+            except PortUnavailable as exc:
+                if job.port or attempt == _PORTS - 1:
+                    raise
+                self.log.note(f"{exc} Trying another port.")
+        raise AssertionError("the loop returns or raises")
+
+    def _attempt(self, port: int) -> RunningModel:
+        job, spec = self.job, self.job.file.spec
+        program, weights, magic = self._program()
+        cache = self._records.folder.part("run").parent / "dialects.json"
+        traits = dialects.detect(program, magic, spec.dialect, cache)
+        settings = self._settings(traits, weights)
+        key = secrets.token_urlsafe(32) if job.key == "auto" else job.key
+        if not traits.has_key:
+            if job.key not in {"auto", None}:
+                raise PlatformUnsupported(
+                    f"The server of model {self.name!r} has no API key.", model=self.name, remedy="Leave the key out."
+                )
+            key = None
+        if key is not None:
+            self.log.hide(key)
+        environment = child_environment(dialects.gpu_environment(traits, settings.gpu) | job.environment)
+        with self._key_file(key) as key_file:
+            flags = dialects.arguments(traits, settings, port=port, key_file=key_file, weights=weights)
+            group = self._launch([*formats.command_for(program, magic), *flags], environment)
+            try:
+                port = wait_ready(
+                    self.name,
+                    traits,
+                    port=port,
+                    key=key,
+                    alias=settings.alias,
+                    group=group.pid,
+                    log=self.log,
+                    printed=lambda: self.log.recent(_RECENT),
+                    stall=self.limits.stall,
+                    limit=self.limits.start,
+                    stopping=self._stop,
+                    ended=lambda: self._raise_if_ended(group),
+                    loading=lambda: self._to("loading"),
+                )
+                if why := dialects.missing_gpu(traits, settings.gpu, self.log.recent(self.limits.log_lines)):
+                    raise PlatformUnsupported(
+                        f"Model {self.name!r} was to use gpu={settings.gpu!r}, and runs without: {why}.",
+                        model=self.name,
+                        remedy="Install its driver and a server built for it, or start with gpu='auto'.",
+                        log_tail=tuple(self.log.tail(_TAIL)),
+                    )
+            except BaseException:
+                self._take_in(group)
+                raise
+        self.running = RunningModel(
+            name=self.name,
+            kind=settings.kind,
+            dialect=traits.dialect,
+            base_url=f"http://{ports.HOST}:{port}",
+            port=port,
+            pid=group.pid,
+            alias=settings.alias or self.name,
+            started_at=_now(),
+            key=key,
+            detached=self._detached,
+        )
+        self.last_used = time.monotonic()
+        self._to("ready")
+        return self.running
+
+    def _program(self) -> tuple[str, str | None, formats.Magic]:
+        """Return the program, the weights for it if it has none in it, and what the program is."""
+        file = self.job.file
+        magic = formats.check_runnable(file.path, model=self.name)
+        self._same_file()
+        if magic != "gguf":
+            return file.path, None, magic
+        runtime = self.job.runtime
+        if not runtime:
+            raise PlatformUnsupported(
+                f"Model {self.name!r} is a GGUF file, which has no server in it.",
+                model=self.name,
+                remedy="Name one with runtime=: a llamafile without weights, or llama-server.",
+            )
+        program = os.path.abspath(os.path.expanduser(runtime))
+        magic = formats.check_runnable(program, model=self.name)
+        if magic == "gguf":
+            raise InvalidSpec(f"The runtime {program!r} is itself a GGUF file.", model=self.name)
+        return program, file.path, magic
+
+    def _same_file(self) -> None:
+        """Refuse a file that is no longer the one that was checked."""
+        size = os.stat(self.job.file.path).st_size
+        if size != self.job.file.size:
+            raise InvalidSpec(
+                f"{self.job.file.path!r} has {size} bytes, and had {self.job.file.size} when it was checked.",
+                model=self.name,
+                remedy="Verify it.",
+            )
+
+    def _settings(self, traits: Traits, weights: str | None) -> dialects.Settings:
+        settings = dataclasses.replace(self.job.settings, args=(*self.job.file.spec.args, *self.job.settings.args))
+        # Where no key tells who answers, a name that nobody else has does.
+        alias = self.name if traits.dialect == "llama-server" else f"{self.name}-{secrets.token_hex(4)}"
+        settings = dataclasses.replace(settings, alias="" if traits.dialect == "v2" else alias)
+        if settings.kind == "embedding" and weights is not None:
+            header = gguf.check_gguf(weights, model=self.name)
+            if settings.context is None and header.context:
+                settings = dataclasses.replace(settings, context=min(header.context, _CONTEXT))
+            if settings.pooling is None and not header.pools:
+                settings = dataclasses.replace(settings, pooling="mean")
+        return settings
+
+    @contextlib.contextmanager
+    def _key_file(self, key: str | None) -> Iterator[str | None]:
+        """Lend a file with the key to the server: what is in its arguments is shown to all users of the machine."""
+        if key is None:
+            yield None
+            return
+        path = self._records.file(self.name, "key")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(fd, f"{key}\n".encode())
+            os.close(fd)
+            yield path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _launch(self, command: list[str], environment: dict[str, str]) -> ProcessGroup:
+        self.log.note("Starting " + " ".join(map(repr, command)))
+        self.log.mark()
+        folder = str(self._records.folder.part("run"))
+        with self._guard:
+            if self._stop.is_set():
+                raise NotRunning(f"Model {self.name!r} was stopped while it was being started.", model=self.name)
+            try:
+                group = ProcessGroup(
+                    command, environment=environment, folder=folder, grace=self.limits.grace, spawner=self._spawner
+                )
+            except OSError as exc:
+                raise PlatformUnsupported(
+                    f"Model {self.name!r} could not be started: {exc}.", model=self.name, remedy="See what is missing."
+                ) from exc
+            self._group = group
+        self.log.drain(group.output())
+        self._to("starting")
+        return group
+
+    # --- while it runs
+
+    def _to(self, state: ProcessState, why: str = "") -> None:
+        """Come into a state: written down for other processes, and told to whoever listens."""
+        self.state = state
+        group = self._group
+        found = system.identify(group.pid) if group is not None and not group.exited() else None
+        if found is not None and state in {"starting", "loading"}:
+            found = dataclasses.replace(found, exe="")  # a shell still, or the loader of a llamafile
+        written = self._records.read(self.name)
+        if written is not None and written.owner != self._owner and written.alive:
+            pass  # somebody else runs the model by now, and what is written down is theirs
+        elif state == "stopped":
+            self._records.remove(self.name)
+        else:
+            tail = tuple(self.log.tail(_TAIL)) if state in {"crashed", "failed"} else ()
+            self._records.write(
+                Record(
+                    self.name,
+                    state,
+                    found,
+                    self._owner,
+                    self.job,
+                    running=self.running if state in {"ready", "stopping"} else None,
+                    detached=self._detached,
+                    restarts=self._restarts,
+                    exit_code=self._exit_code,
+                    last_error=str(self._error) if self._error is not None else None,
+                    last_lines=tail,
+                )
+            )
+        self._changed(self.name, state, why)
+
+    def _settle(self, state: ProcessState) -> None:
+        self.running = None
+        self._to(state, str(self._error) if self._error is not None else "")
+
+    def _raise_if_ended(self, group: ProcessGroup) -> None:
+        if group.exited():
+            self._exit_code = group.exit_code
+            self.log.join(1.0)  # what it printed last is on its way
+            raise self._why("before it was ready")
+
+    def _why(self, when: str) -> LlamafileError:
+        lines = self.log.recent(_RECENT)
+        gpu = self.job.settings.gpu not in {"auto", "disable"}
+        found = error_for(self.name, self._exit_code, lines, when=when, gpu=gpu)
+        found.log_tail = tuple(lines[-_TAIL:])
+        return found
+
+    def _take_in(self, group: ProcessGroup) -> None:
+        group.take_in(self._grace)
+        self._exit_code = group.exit_code
+        with self._guard:
+            self._group = None
+        self.log.join(2.0)
+
+    def _supervise(self) -> None:
+        """Wait for the end of the process; start it again if it may."""
+        try:
+            while (group := self._group) is not None:
+                ready_at = time.monotonic()
+                group.exited(wait=True)
+                asked = self._asked_to_stop()
+                if not asked:
+                    _LOG.warning("Model %r %s.", self.name, said_how(group.exit_code))
+                self._take_in(group)
+                if asked:
+                    self._settle("stopped")
+                    return
+                self._error = self._why("while it ran")
+                if time.monotonic() - ready_at > _STEADY:
+                    self._restarts = 0
+                if not self._again():
+                    return
+        finally:
+            self._over.set()
+            self.log.close()
+
+    def _asked_to_stop(self) -> bool:
+        if self._stop.is_set():
+            return True
+        written = self._records.read(self.name)
+        return written is not None and written.stopping
+
+    def _again(self) -> bool:
+        """Start it again after a crash; False if it may not, or could not as often as it may."""
+        while True:
+            if self.limits.restart == "never":
+                self._settle("crashed")
+                return False
+            if self._restarts >= self.limits.max_restarts:
+                self._settle("failed")
+                return False
+            self._settle("crashed")
+            first, longest = _BACKOFF
+            if self._stop.wait(min(longest, first * 2**self._restarts)):
+                self._settle("stopped")
+                return False
+            self._restarts += 1
+            try:
+                with self._turn():
+                    self._up()
+            except (LlamafileError, OSError) as exc:
+                if self._stop.is_set():
+                    self._settle("stopped")
+                    return False
+                self._error = exc if isinstance(exc, LlamafileError) else self._why(f"on its way up ({exc})")
+                continue
+            return True
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait to be the one who starts the model; not while somebody waits for this one to stop."""
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(self._records.starting(self.name, 0.2))
+                    break
+                except StoreLocked:
+                    if self._stop.is_set():
+                        raise
+            yield
+
+    # --- stop
+
+    def stop(self, grace: float | None = None) -> bool:
+        """End the model and its group: TERM, and KILL after *grace* seconds; True if it ran. Twice is as good as once.
+
+        A start that is under way, in another thread, is broken off; a restart that was to come does not.
+        """
+        self._grace = self.limits.grace if grace is None else grace
+        self._stop.set()
+        with self._guard:
+            group = self._group
+        if group is not None:
+            if self.state == "ready":
+                self._to("stopping")
+            group.signal(signal.SIGTERM)
+        if not self._over.wait(self._grace):
+            if group is not None:
+                group.signal(signal.SIGKILL)
+            self._over.wait(self._grace + 10.0)
+        if self.state in {"crashed", "failed"}:
+            self._error = None
+            self._settle("stopped")
+        return group is not None
+
+    # --- how it is
+
+    @property
+    def busy(self) -> bool:
+        """Whether it runs, or is on its way."""
+        return self.state in {"starting", "loading", "ready", "stopping"}
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended and will not start again by itself."""
+        return self._over.is_set()
+
+    @property
+    def error(self) -> LlamafileError | None:
+        """Why it ended the last time, if it did by itself."""
+        return self._error
+
+    def used(self) -> None:
+        """Note that somebody talked to it now."""
+        self.last_used = time.monotonic()
+        self._used_at = _now()
+
+    def status(self) -> ProcessStatus:
+        """Say how it stands."""
+        running = self.running
+        return ProcessStatus(
+            self.state,
+            pid=running.pid if running else None,
+            port=running.port if running else None,
+            base_url=running.base_url if running else None,
+            started_at=running.started_at if running else None,
+            last_used=self._used_at,
+            restarts=self._restarts,
+            exit_code=self._exit_code,
+            last_error=str(self._error) if self._error is not None else None,
+        )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
