@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidInput
 from ...tokens import counter
-from . import strategies
+from . import code, strategies
 from .cutting import Cutter
+from .langchain import is_splitter, parts_of
 from .model import Part
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["chunk", "register_chunker"]
 
-_CHUNKERS: dict[str, Chunker] = {"recursive": strategies.whole}
+_CHUNKERS: dict[str, Chunker] = {
+    "code": code.definitions,
+    "conversation": strategies.conversation,
+    "fixed": strategies.whole,
+    "markdown": strategies.sections,
+    "page": strategies.pages,
+    "recursive": strategies.whole,
+    "sentence": strategies.whole,
+    "table": strategies.tables,
+}
+_LEVELS = {"fixed": "words", "sentence": "sentences"}
 
 
 def chunk(
@@ -38,9 +49,18 @@ def chunk(
     (`Chunk.indexed`) more than *limit*, which is what the embedder reads. Within a running text, a chunk repeats up to
     *overlap* tokens of the one before.
 
-    *chunker* is `"auto"` (by what the document is), `"recursive"`, or a name given to `register_chunker`. *count* says
-    how many tokens a text has: a tokenizer or a function, as `raeburnmemory.tokens.counter` takes them; without one, an
-    estimate that is rather too high.
+    *chunker* is one of
+
+    - `"recursive"`: paragraphs, then lines and sentences, then words;
+    - `"markdown"`: by headings, whatever format they are in; `"page"`: none across pages; `"sentence"`, `"fixed"`: as
+      many whole sentences, or words, as fit;
+    - `"code"`: by definitions; `"table"`: by rows, with the header as context; `"conversation"`: by turns;
+    - `"auto"`: what suits the document: one of these, by its blocks and its type;
+    - a name given to `register_chunker`, or a text splitter of LangChain: what it leaves out is added, and what is too
+      large is cut.
+
+    *count* says how many tokens a text has: a tokenizer or a function, as `raeburnmemory.tokens.counter` takes them;
+    without one, an estimate that is rather too high.
 
     Raises:
         InvalidInput: *chunker* is none, or a number is too small.
@@ -52,8 +72,10 @@ def chunk(
         raise InvalidInput(
             f"An overlap of {overlap} tokens is more than half of the size of {size}. Pass a smaller one."
         )
-    cutter = Cutter(document, counter(count), size=size, overlap=overlap, limit=limit)
-    return list(cutter.chunks(_complete(document, _parts(document, chunker))))
+    name = strategies.fitting(document) if isinstance(chunker, str) and chunker == "auto" else chunker
+    levels = _LEVELS.get(name, "paragraphs") if isinstance(name, str) else "paragraphs"
+    cutter = Cutter(document, counter(count), size=size, overlap=overlap, limit=limit, levels=levels)
+    return list(cutter.chunks(_complete(document, _parts(document, name))))
 
 
 def register_chunker(name: str, function: Chunker) -> None:
@@ -70,10 +92,12 @@ def register_chunker(name: str, function: Chunker) -> None:
 
 
 def _parts(document: Document, chunker: Any) -> list[Part]:
-    name = strategies.fitting(document) if chunker == "auto" else chunker
-    if name not in _CHUNKERS:
-        raise InvalidInput(f"No chunker is called {chunker!r}. Choose one of: auto, {', '.join(sorted(_CHUNKERS))}.")
-    return list(_CHUNKERS[name](document))
+    if is_splitter(chunker):
+        return parts_of(chunker, document)
+    if not isinstance(chunker, str) or chunker not in _CHUNKERS:
+        names = ", ".join(sorted(_CHUNKERS))
+        raise InvalidInput(f"No chunker is called {chunker!r}. Choose one of: auto, {names}; or pass a text splitter.")
+    return list(_CHUNKERS[chunker](document))
 
 
 def _complete(document: Document, parts: list[Part]) -> list[Part]:

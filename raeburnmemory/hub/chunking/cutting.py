@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Cutter"]
 
 # How strong the boundary before a unit is; 0 is the strongest.
-_PART, _PARAGRAPH, _LINE_OF_SENTENCE, _SENTENCE, _LINE, _WORD, _CHARACTER = range(7)
+_PART, _PARAGRAPH, _LINE_OF_SENTENCE, _SENTENCE, _LINE, _WORD, _SIGN, _CHARACTER = range(8)
 
 _PARAGRAPHS = re.compile(r"\n[^\S\n]*\n\s*")
 _LINES = re.compile(r"\n")
 # Ends of sentences, also of those that no space follows (Chinese, Japanese), and ends of lines.
-_SENTENCES = re.compile("(?<=[.!?…])[\"')\\]”’]*\\s+|\n\\s*|(?<=[。！？])")
+_SENTENCES = re.compile("(?<=[.!?\u2026])[\"')\\]\u201d\u2019]*\\s+|\n\\s*|(?<=[\u3002\uff01\uff1f])")
+_SIGNS = re.compile(r"[,;:})\]>|/&]+")
 _SPACES = re.compile(r"\s+")
-_ENDS = (".", "!", "?", "…", ":", "。", "！", "？", '"', "”", ")")
+_ENDS = (*'.!?:")', "\u2026", "\u3002", "\uff01", "\uff1f", "\u201d")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[ \t]")
 _MANY = 16  # characters that hardly any token has on average: a text that much longer need not be counted
 _CONTEXT = 4  # the context may take one in so many tokens
@@ -82,6 +83,7 @@ class Cutter:
             while True:
                 after = self._best(units, at, after)
                 start, end = self._trimmed(begin, units[after - 1].end)
+                start = self._indented(start, part)
                 context = contexts[units[at].part][start > self._trimmed(part.start, part.end)[0]]
                 if after == at + 1 or self._fits(start, end, context):
                     break
@@ -151,22 +153,20 @@ class Cutter:
 
     def _apart(self, start: int, end: int, kind: str, room: int) -> Iterator[tuple[int, int, int]]:
         """Yield units that fit, each with the strength of the boundary after it."""
-        levels = [_paragraphs, _lines if kind in {"code", "table"} else _sentences, _words]
+        levels = [_paragraphs, _lines if kind in {"code", "table"} else _sentences, _words, _signs]
         if self._levels == "sentences":
             levels = levels[1:]
         elif self._levels == "words":
             levels = levels[2:]
         if kind == "table":
-            levels = [_lines, _words]
+            levels = [_lines, _words, _signs]
         yield from self._level(start, end, levels, room, _PART)
 
     def _level(
-        self, start: int, end: int, levels: list[_Level], room: int, after: int
+        self, start: int, end: int, levels: Sequence[_Level], room: int, after: int
     ) -> Iterator[tuple[int, int, int]]:
         whole = end - start <= room * _MANY and self._tokens(start, end) <= room
-        if whole and self._levels != "words":
-            yield start, end, after
-        elif whole and not levels:
+        if (whole and self._levels != "words") or (whole and not levels):
             yield start, end, after
         elif not levels:
             yield from self._letters(start, end, room, after)
@@ -213,7 +213,7 @@ class Cutter:
         most = (self._size if self._limit is None else min(self._size, self._limit)) // _CONTEXT
         header = _shortened(part.header, most, self._count) if inside else ""
         left = most - (self._count(header) if header else 0)
-        path = [part.context] if part.context else list(part.heading_path)
+        path = list(part.heading_path if part.context is None else part.context)
         while path and self._count(" > ".join(path)) > left:
             path.pop(0)
         return "\n".join(filter(None, [" > ".join(path), header]))
@@ -224,6 +224,11 @@ class Cutter:
         begin = start + len(piece) - len(piece.lstrip())
         return begin, max(begin, end - len(piece) + len(piece.rstrip()))
 
+    def _indented(self, start: int, part: Part) -> int:
+        """Return *start*, or the beginning of its line if nothing but the indentation of code is before it."""
+        begin = max(self._text.rfind("\n", 0, start) + 1, part.start)
+        return begin if part.kind == "code" and self._text[begin:start].isspace() else start
+
     def _chunk(self, start: int, end: int, part: Part, context: str, *, mixed: set[str]) -> Chunk:
         return Chunk(
             start,
@@ -231,7 +236,7 @@ class Cutter:
             self._text[start:end],
             self._document.pages(start, end),
             self._document.lines(start, end),
-            part.heading_path,
+            part.heading_path or self._document.headings_at(start),
             part.kind if len(mixed) == 1 else "text",
             context,
         )
@@ -264,6 +269,12 @@ def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 def _words(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for match in _SPACES.finditer(text, start, end):
         yield match.end(), _WORD
+
+
+def _signs(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield ends of what has no blanks, as JSON in one line and addresses have none."""
+    for match in _SIGNS.finditer(text, start, end):
+        yield match.end(), _SIGN
 
 
 def _shortened(text: str, most: int, count: Callable[[str], int]) -> str:

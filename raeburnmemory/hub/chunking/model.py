@@ -12,9 +12,9 @@ class Chunk:
     """A piece of a document, small enough for a model: `document.text[start:end] == text`.
 
     `pages` and `lines` are the first and the last, counted from 1; None where the document has no pages, or where lines
-    of its text are not those of the file. `heading_path` are the headings above it, the outermost first. `kind` is text,
-    code, table or conversation. `context` is what somebody who reads the chunk alone lacks: the headings above it, the
-    header of its table, the first line of its function; it is no part of the text.
+    of its text are not those of the file. `heading_path` are the headings above it, the outermost first. `kind` is
+    text, code, table or conversation. `context` is what somebody who reads the chunk alone lacks: the headings above
+    it, the header of its table, the first line of its function; it is no part of the text.
     """
 
     start: int
@@ -36,14 +36,14 @@ class Chunk:
 class Part:
     """Characters `start` to `end` of a document, which a chunker wants to keep together if they fit.
 
-    Parts that follow each other and have the same `group` may share a chunk. `context` stands before every chunk that
-    begins in the part, `header` besides before those that begin after its start.
+    Parts that follow each other and have the same `group` may share a chunk. `context`, or else the `heading_path`,
+    stands before every chunk that begins in the part, `header` besides before those that begin after its start.
     """
 
     start: int
     end: int
     kind: str = "text"
     heading_path: tuple[str, ...] = ()
-    context: str = ""
+    context: tuple[str, ...] | None = None
     header: str = ""
     group: int = 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import InvalidInput
-from .detection import EXTENSIONS, charset_of, detect, extension_of, language_of
-from .errors import TooLarge, UnsupportedType
-from .formats import text as texts
+from .detection import charset_of, detect, extension_of
+from .errors import TooLarge
 from .model import Document, Limits, digest
+from .parsing import parse
+from .registry import is_text, loader_of
 from .source import DEFAULT_LIMITS, Loaded, Source
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "register_loader"]
 
-_PLAIN: dict[str, Loader] = {"text/plain": texts.plain, "text/markdown": texts.markdown}
 _OWN: dict[str, Loader] = {}  # what register_loader() was given, by type
 _OWN_EXTENSIONS: dict[str, str] = {}
 
@@ -51,14 +50,14 @@ def load(
             uri=uri,
             remedy="Raise it if you trust the document: Limits(size=…).",
         )
-    own = _own(name or uri, mime)
-    kind = own or detect(data, name=name, mime=mime, uri=uri)
+    kind = _own(name or uri, mime) or detect(data, name=name, mime=mime, uri=uri)
     source = Source(data, name, kind, uri, charset_of(mime), limits)
-    loader = _OWN.get(kind) or _loader(kind)
-    loaded = loader(source)
-    if isinstance(loaded, str):
-        loaded = Loaded(loaded)
-    return document(loaded, source)
+    if kind in _OWN:
+        loaded = _OWN[kind](source)
+    else:
+        loader = loader_of(kind)
+        loaded = loader(source) if is_text(kind) else parse(source)
+    return document(Loaded(loaded) if isinstance(loaded, str) else loaded, source)
 
 
 def document(loaded: Loaded, source: Source) -> Document:
@@ -104,14 +103,3 @@ def register_loader(mime: str, extension: str, function: Callable[[Source], Load
 def _own(name: str | None, mime: str | None) -> str | None:
     said = (mime or "").partition(";")[0].strip().lower()
     return said if said in _OWN else _OWN_EXTENSIONS.get(extension_of(name))
-
-
-def _loader(kind: str) -> Loader:
-    found = _PLAIN.get(kind)
-    if found is None:
-        raise UnsupportedType(
-            f"Nothing here reads documents of the type {kind!r}.",
-            mime=kind,
-            remedy="Convert it to another format, or register a loader for its type: register_loader().",
-        )
-    return found

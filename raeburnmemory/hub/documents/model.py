@@ -44,10 +44,10 @@ class Limits:
 class Block:
     """A part of a document: characters `start` to `end` of its text.
 
-    `kind` is heading, paragraph, list, table, code, page, slide, sheet, message, turn, cue, event or cell. `page` counts
-    from 1 (pages of a PDF, slides, sheets). `heading_path` are the headings above it, the outermost first, and for a
-    heading itself as well; `level` is that of a heading, from 1. `name` is what the document calls it: a speaker, a
-    sheet, a time, a language. `header` is the first row of a table.
+    `kind` is heading, paragraph, list, table, code, output, page, slide, sheet, message, turn, cue or event. `page`
+    counts from 1 (pages of a PDF, slides, sheets). `heading_path` are the headings above it, the outermost first, and
+    for a heading itself as well; `level` is that of a heading, from 1. `name` is what the document calls it: a speaker,
+    a sheet, a time, a language. `header` is the first row of a table.
     """
 
     kind: str
@@ -87,6 +87,25 @@ class Document:
     def _pages(self) -> tuple[list[int], list[Block]]:
         paged = [block for block in self.blocks if block.kind in {"page", "slide", "sheet"} and block.page is not None]
         return [block.start for block in paged], paged
+
+    @cached_property
+    def _headings(self) -> tuple[list[int], list[Block]]:
+        found = [block for block in self.blocks if block.kind == "heading"]
+        return [block.start for block in found], found
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [block.start for block in self.blocks]
+
+    def between(self, start: int, end: int) -> tuple[Block, ...]:
+        """Return the blocks that begin from *start* on and before *end*."""
+        return self.blocks[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+
+    def headings_at(self, offset: int) -> tuple[str, ...]:
+        """Return the headings above the character at *offset*, the outermost first."""
+        starts, found = self._headings
+        at = bisect_right(starts, offset)
+        return found[at - 1].heading_path if at else ()
 
     def line_at(self, offset: int) -> int:
         """Return the line of `text`, counted from 1, that the character at *offset* is on."""

@@ -70,12 +70,12 @@ class Builder:
         """Return the whole text."""
         return "".join(self._parts)
 
-    def add(self, text: str, kind: str = "paragraph", **more: Any) -> None:
+    def add(self, text: str, kind: str = "paragraph", *, separator: str = "\n\n", **more: Any) -> None:
         """Append a part after an empty line, unless it is blank; `more` are further fields of its `Block`."""
         text = tidy(text).strip("\n")
         if not text.strip():
             return
-        start = self._append(text, "\n\n")
+        start = self._append(text, separator)
         self.blocks.append(Block(kind, start, self._length, self.page, self.path, **more))
 
     def heading(self, text: str, level: int) -> None:
@@ -86,6 +86,10 @@ class Builder:
                 self._headings.pop()
             self._headings.append((level, text))
             self.add(text, "heading", level=level)
+
+    def fresh(self) -> None:
+        """Let what follows stand under no heading."""
+        self._headings.clear()
 
     def table(self, rows: list[list[str]], **more: Any) -> None:
         """Append a table, a line for each row; its first row is the header."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..detection import language_of
 from ..encoding import decode
 from ..model import Block
 from ..source import Loaded
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..source import Source
 
-__all__ = ["plain"]
+__all__ = ["code", "headed", "markdown", "org", "plain", "rst", "text_of"]
 
 
 def plain(source: Source) -> Loaded:
@@ -26,6 +27,14 @@ def text_of(source: Source) -> str:
     """Return the decoded text of a file, with newlines as one character and nothing else changed."""
     text = decode(source.data, source.charset, uri=source.uri)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def code(source: Source) -> Loaded:
+    """Return source code as one block, in its language."""
+    text = text_of(source)
+    language = language_of(source.mime)
+    blocks = (Block("code", 0, len(text), name=language),) if text else ()
+    return Loaded(text, blocks, None, {"language": language}, verbatim=True)
 
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
@@ -91,6 +100,75 @@ def _closing(lines: list[tuple[int, int, str]], at: int, fence: str) -> int:
         if line.startswith(fence) and not line.strip(fence[0]):
             return after
     return len(lines) - 1
+
+
+def headed(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the parts of a Markdown text in their order: a heading with its level, other text with level 0."""
+    at = 0
+    blocks, _ = _markdown_blocks(text)
+    for block in blocks:
+        if block.kind == "heading":
+            yield text[at : block.start], 0
+            yield block.heading_path[-1], block.level or 1
+            at = block.end
+    yield text[at:], 0
+
+
+_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*")
+_STARS = re.compile(r"(\*+)[ \t]+(.*?)(?:[ \t]+:[\w:@#%]+:)?[ \t]*")
+_ORG_BLOCK = re.compile(r"[ \t]*#\+begin_(src|example)\b[ \t]*(\S*).*", re.IGNORECASE)
+
+
+def rst(source: Source) -> Loaded:
+    """Return a reStructuredText with its headings; their levels come in the order in which their lines appear."""
+    text = text_of(source)
+    outline = Outline()
+    lines = list(_lines(text))
+    styles: list[str] = []
+    at = 0
+    while at < len(lines):
+        over = at + 2 < len(lines) and _is_adorned(lines, at + 1, lines[at][2])
+        first = at + 1 if over else at
+        if (over or (at + 1 < len(lines) and _is_adorned(lines, at, None))) and lines[first][2].strip():
+            style = lines[first + 1][2].strip()[0] * (2 if over else 1)
+            if style not in styles:
+                styles.append(style)
+            outline.heading(lines[at][0], lines[first + 1][1], lines[first][2].strip(), styles.index(style) + 1)
+            at = first + 2
+        else:
+            at += 1
+    return Loaded(text, tuple(outline.blocks), outline.title, verbatim=True)
+
+
+def _is_adorned(lines: list[tuple[int, int, str]], at: int, over: str | None) -> bool:
+    """Tell whether a line is a title: below it is one of signs, at least as long, and *over* it the same or none."""
+    title, under = lines[at][2], lines[at + 1][2]
+    if not title.strip() or not _ADORNMENT.fullmatch(under) or len(under.rstrip()) < len(title.strip()):
+        return False
+    if over is not None:
+        return over.rstrip() == under.rstrip()
+    return not title[0].isspace() and not _ADORNMENT.fullmatch(title) and (at == 0 or not lines[at - 1][2].strip())
+
+
+def org(source: Source) -> Loaded:
+    """Return an Org text with its headings and blocks of code."""
+    text = text_of(source)
+    outline = Outline()
+    lines = list(_lines(text))
+    at = 0
+    while at < len(lines):
+        start, end, line = lines[at]
+        if stars := _STARS.fullmatch(line):
+            outline.heading(start, end, stars[2], len(stars[1]))
+        elif block := _ORG_BLOCK.fullmatch(line):
+            close = f"#+end_{block[1]}".lower()
+            last = next((after for after in range(at + 1, len(lines)) if lines[after][2].strip().lower() == close), at)
+            outline.block("code", start, lines[last][1], name=block[2] or None)
+            at = last
+        elif outline.title is None and line.lower().startswith("#+title:"):
+            outline.title = line[8:].strip() or None
+        at += 1
+    return Loaded(text, tuple(outline.blocks), outline.title, verbatim=True)
 
 
 class Outline:
