@@ -7,7 +7,8 @@
     ├── InsufficientDisk (OSError)               the file does not fit
     ├── InsufficientMemory (MemoryError)         the model does not fit
     ├── DownloadError (ConnectionError)          the server refused, or sent something else
-    │   └── DownloadStalled (TimeoutError)       nothing came for too long
+    │   ├── DownloadStalled (TimeoutError)       nothing came for too long
+    │   └── UnsafeRedirect                       it leads to where nobody should be sent
     ├── DownloadCancelled                        somebody stopped it
     ├── SizeMismatch (ValueError)                a file of another length
     ├── ChecksumMismatch (ValueError)            a file with another digest
@@ -60,6 +61,7 @@ __all__ = [
     "StoreLocked",
     "UnknownModel",
     "UnsafePath",
+    "UnsafeRedirect",
     "WrongKind",
 ]
 
@@ -132,6 +134,12 @@ class DownloadStalled(DownloadError, TimeoutError):
     """Nothing came for as long as was allowed. What was loaded is kept."""
 
     code = "download_stalled"
+
+
+class UnsafeRedirect(DownloadError):
+    """The server leads to a place that is not asked: without encryption, or outside the public internet."""
+
+    code = "unsafe_redirect"
 
 
 class DownloadCancelled(LlamafileError):

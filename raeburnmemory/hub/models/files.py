@@ -134,10 +134,17 @@ class ModelFiles:
         """Return what is written down about the download of a model; empty where there is nothing, or nonsense."""
         return _read_object(self.folder.sidecar(spec.filename))
 
+    def discard_partial(self, spec: ModelSpec) -> None:
+        """Remove what there is of a file that is not whole."""
+        with self.folder.working_on(spec.name):
+            for path in (self.folder.partial(spec.filename), self.folder.sidecar(spec.filename)):
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+
     # --- whether they are whole
 
     def verify(
-        self, name: str, *, timeout: float = 0.0, progress: Callable[[int, int], None] | None = None
+        self, name: str, *, timeout: float = 0.5, progress: Callable[[int, int], None] | None = None
     ) -> ModelStatus:
         """Read the whole file of a model, and compare it with the size and the digest that are known of it.
 
@@ -383,9 +390,6 @@ class ModelFiles:
         if forget:
             gone = self.catalogue.take_out(name) or gone
         return gone
-
-    def close(self) -> None:
-        """Give back what is held."""
 
 
 def mismatch(spec: ModelSpec, expected: str, actual: str) -> ChecksumMismatch:

@@ -107,7 +107,8 @@ class ModelSpec:
     """What is known about a model before anything is fetched.
 
     `size` is in bytes and `sha256` in hexadecimal; both are None where they are not known. `kind` says what it is for,
-    `dialect` which flags its server takes (`"auto"`: found out), `args` what else to start it with.
+    `dialect` which flags its server takes (`"auto"`: found out), `args` what else to start it with. `title` is for
+    people, and `size_text` the size as the publisher tells it, such as "1.6 GB", for where `size` is not known.
 
     Raises:
         InvalidSpec: Something about it makes no sense.
@@ -125,6 +126,8 @@ class ModelSpec:
     format: Format = "llamafile"
     dialect: Dialect = "auto"
     args: tuple[str, ...] = ()
+    title: str | None = None
+    size_text: str | None = None
 
     def __post_init__(self) -> None:
         checked_name(self.name)
@@ -143,7 +146,7 @@ class ModelSpec:
                 raise InvalidSpec(
                     f"Model {self.name!r} has the {what} {value!r}. It is one of: {', '.join(known)}.", model=self.name
                 )
-        for what in ("url", "license", "license_url", "sha256"):
+        for what in ("url", "license", "license_url", "sha256", "title", "size_text"):
             value = getattr(self, what)
             if value is not None and not isinstance(value, str):
                 raise InvalidSpec(f"The {what} of model {self.name!r} is {value!r}, which is no text.", model=self.name)

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ class ModelFolder:
         return self.control / "logs" / f"{checked_name(name)}.log"
 
     @contextlib.contextmanager
-    def working_on(self, name: str, timeout: float = 0.0) -> Iterator[None]:
+    def working_on(self, name: str, timeout: float = 0.5) -> Iterator[None]:
         """Be the only one, among all processes, who works on the file of the model *name*.
 
         Raises:
@@ -132,11 +133,11 @@ class ModelFolder:
         """Tell whether somebody works on the file of the model *name* at the moment."""
         if not (self.control / "locks" / f"{checked_name(name)}.lock").exists():
             return False
-        try:
-            with self.working_on(name):
+        for _ in range(2):  # somebody else may have asked the same in this very moment
+            with contextlib.suppress(StoreLocked), self.working_on(name, 0.0):
                 return False
-        except StoreLocked:
-            return True
+            time.sleep(0.01)
+        return True
 
     def _lock(self, name: str) -> StoreLock:
         path = self.part("locks") / checked_name(name)
