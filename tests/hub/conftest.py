@@ -1,5 +1,7 @@
 """What the hub's tests share: the tiny models, made once per run."""
 
+import os
+
 import pytest
 import tiny_model
 
@@ -22,3 +24,15 @@ def tiny_embedding_model(tmp_path_factory):
     """Return the file of a tiny embedding model."""
     _need_real_parts()
     return tiny_model.write_model(tmp_path_factory.mktemp("models") / "tiny-embedding.gguf", kind="embedding")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a folder for stand-ins of models, with managers over it."""
+    if os.name != "posix":
+        pytest.skip("models are run on POSIX systems")
+    from running_models import Bench
+
+    made = Bench(tmp_path)
+    yield made
+    made.close()

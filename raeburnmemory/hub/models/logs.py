@@ -25,7 +25,7 @@ HIDDEN = "[hidden]"
 _LONGEST_LINE = 8 * 1024  # bytes; a longer one is cut into several
 _PIECE = 64 * 1024  # bytes read at once: what a pipe holds
 _FILE = 4 * 1024 * 1024  # bytes of the log file before it is put aside
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[@-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # Keys that are not ours, as llama.cpp, proxies and model hubs write them.
 _SECRETS = re.compile(
@@ -92,7 +92,8 @@ class ModelLog:
                     for secret in self._secrets:
                         rest = rest.replace(secret.encode(), HIDDEN.encode())
                     whole, rest = [*whole, rest[:_LONGEST_LINE]], rest[_LONGEST_LINE:]
-                self._keep(self._clean(line) for line in whole)
+                if whole:
+                    self._keep(self._clean(b"\n".join(whole)).split("\n"))
             if rest:
                 self._keep([self._clean(rest)])
         except OSError as exc:
@@ -103,8 +104,8 @@ class ModelLog:
                 self._ended = True
                 self._news.notify_all()
 
-    def _clean(self, line: bytes) -> str:
-        text = _CONTROLS.sub("", _ESCAPES.sub("", line.decode("utf-8", "replace")))
+    def _clean(self, lines: bytes) -> str:
+        text = _CONTROLS.sub("", _ESCAPES.sub("", lines.decode("utf-8", "replace")))
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
         return _SECRETS.sub(lambda found: (found.group(1) or "") + HIDDEN, text)

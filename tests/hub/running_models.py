@@ -1,0 +1,104 @@
+"""What the tests of processes share: managers over stand-ins, and looking after what they leave behind."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from stand_in import make_model
+
+from raeburnmemory.hub.models import system
+from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.processes import Processes
+from raeburnmemory.hub.models.spec import ModelSpec, RunnableFile
+from raeburnmemory.hub.models.store import ModelFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = Limits(stall=20.0, start=60.0, grace=1.0)
+
+
+def runnable(path, name="tiny", *, kind="chat", dialect="auto", args=(), magic="script"):
+    """Return *path* as the files of a folder hand it over; the file itself was not read."""
+    spec = ModelSpec(name, path.name, kind=kind, dialect=dialect, args=args)
+    return RunnableFile(spec, str(path), magic, "", path.stat().st_size if path.exists() else 0)
+
+
+class Bench:
+    """A folder with stand-ins, and managers over it that are closed at the end."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.events = []
+        self._managers = []
+
+    def manager(self, **options):
+        options = {"limits": QUICK, "max_running": 9, "idle_timeout": None, **options}
+        made = Processes(ModelFolder(self.folder), on_event=self.events.append, **options)
+        self._managers.append(made)
+        return made
+
+    def file(self, name="tiny", dialect="llama-server", *, kind="chat", args=(), detect=False, **faults):
+        """Write a stand-in; its dialect is told to the manager, which is quicker, unless it is to *detect* it."""
+        path = make_model(self.folder / f"{name}.llamafile", dialect, **faults)
+        return runnable(path, name, kind=kind, dialect="auto" if detect else dialect, args=args)
+
+    def close(self):
+        for manager in self._managers:
+            manager.close()
+        left = self.left()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert left == []
+
+    def left(self):
+        """Return the processes that run a file of this folder, or a watcher of one, or are what is left of them."""
+        return [pid for pid, line in processes() if str(self.folder) in line]
+
+
+def processes():
+    """Yield the number and the command line of each process, what is left of ended ones as 'zombie of PARENT'."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                yield int(name), line
+
+
+def zombies():
+    """Return our children that ended and were not taken in."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                if fields[0] == "Z" and int(fields[1]) == os.getpid():
+                    found.append(int(name))
+    return found
+
+
+def alive(pid):
+    return system.identify(pid) is not None
+
+
+def wait_for(check, seconds=15.0):
+    """Wait until *check* is true, and return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+def python(code, *arguments, **options):
+    """Run *code* in another interpreter, which knows this package and these tests."""
+    paths = [str(ROOT), str(Path(__file__).parent)]
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{code}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
