@@ -153,6 +153,7 @@ THIRD_PARTY = {
     "langchain/embeddings": {"langchain_core"},
     "langchain/retriever": {"langchain_core"},
     "langchain/vector_store": {"langchain_core"},
+    "hub/_network": {"httpcore"},
     "index/lexical": {"numpy"},
     "index/_arrays": {"numpy"},
     "index/_codes": {"numpy"},

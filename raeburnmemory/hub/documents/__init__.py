@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .adapters import conversation, from_langchain
 from .errors import (
     ArchiveBomb,
     BlockedUrl,
@@ -18,6 +19,7 @@ from .errors import (
 from .loading import load, register_loader
 from .model import Block, Document, Limits
 from .source import Builder, Loaded, Source
+from .worker import freeze_support
 
 __all__ = [
     "ArchiveBomb",
@@ -37,6 +39,9 @@ __all__ = [
     "Source",
     "TooLarge",
     "UnsupportedType",
+    "conversation",
+    "freeze_support",
+    "from_langchain",
     "load",
     "register_loader",
 ]

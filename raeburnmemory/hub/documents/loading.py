@@ -8,12 +8,13 @@ from ...errors import InvalidInput
 from .detection import charset_of, detect, extension_of
 from .errors import TooLarge
 from .model import Document, Limits, digest
+from .ocr import with_ocr
 from .parsing import parse
 from .registry import is_text, loader_of
 from .source import DEFAULT_LIMITS, Loaded, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Loader = Callable[[Source], Loaded | str]
 
@@ -30,12 +31,16 @@ def load(
     mime: str | None = None,
     uri: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    ocr: Callable[[bytes, tuple[int, ...]], Mapping[int, str]] | None = None,
 ) -> Document:
     """Return the document that *data* is.
 
     Which format it has is decided by its first bytes, then by *mime* (a content type as HTTP has them, with its
     charset), then by the extension of *name* or *uri*. Texts are read here; everything else by a process of its own,
-    within *limits*. Without any text in it, `Document.text` is empty.
+    within *limits*. A document without text has an empty `text`; a PDF that is a scan raises `NoText`.
+
+    *ocr* is asked for the pages of a PDF that have no text: it gets the file and their numbers, and returns their texts
+    by number. It runs in this process. `metadata["pages_read_by_ocr"]` names the pages for which it had any.
 
     Raises:
         DocumentError: One of its kinds in `raeburnmemory.hub.documents.errors`.
@@ -56,7 +61,7 @@ def load(
         loaded = _OWN[kind](source)
     else:
         loader = loader_of(kind)
-        loaded = loader(source) if is_text(kind) else parse(source)
+        loaded = loader(source) if is_text(kind) else with_ocr(source, parse, ocr)
     return document(Loaded(loaded) if isinstance(loaded, str) else loaded, source)
 
 
