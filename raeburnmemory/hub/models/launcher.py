@@ -164,7 +164,9 @@ def _death_signal() -> tuple[str, ...]:
         return ()
     command = (path, "--pdeathsig", "TERM", "--")
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # BusyBox has one without that option
-        subprocess.run([*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10.0, check=True)
+        subprocess.run(  # noqa: S603 - a list, no shell
+            [*command, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10.0, check=True
+        )
         return command
     return ()
 
