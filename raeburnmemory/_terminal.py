@@ -25,8 +25,6 @@ from .errors import (
     LockTimeout,
     MemoryGraphError,
     MissingDependency,
-    NodeNotFound,
-    StoreMissing,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Commands",
+    "Group",
     "attributes",
+    "clean",
     "json_object",
     "one_line",
     "print_facts",
@@ -59,7 +59,15 @@ _UNSAFE = {*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x20
 _SHOWN = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _UNSAFE}
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands that shows its help when it is called without one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; none at all ask for help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+
+class Commands(Group):
     """A group of commands that answers every error of ours with one line on stderr and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,10 +89,6 @@ class Commands(TyperGroup):
         except (OSError, AttributeError):  # nobody reads it, or there never was one
             _drop_stdout()
         sys.exit(code)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; none at all ask for help."""
-        return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -109,7 +113,9 @@ def _exit_code(exc: Exception) -> int:
         return 5
     if isinstance(exc, (EmbeddingsMissing, MissingDependency, EmbedderMismatch)):
         return 4
-    if isinstance(exc, NodeNotFound) or (isinstance(exc, StoreMissing) and exc.errno == errno.ENOENT):
+    if isinstance(exc, MemoryGraphError) and (
+        isinstance(exc, LookupError) or (isinstance(exc, FileNotFoundError) and exc.errno == errno.ENOENT)
+    ):
         return 3
     return 2 if isinstance(exc, InvalidInput) else 1
 
@@ -211,7 +217,7 @@ def attributes(conditions: Sequence[str]) -> dict[str, Any]:
 # --- output -----------------------------------------------------------------------------------------------------
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Return *text* with what could play tricks on a terminal made visible: other people wrote it."""
     return text.translate(_SHOWN)
 
@@ -225,7 +231,7 @@ def _write(stream: TextIO | None, line: str) -> None:
 
 def one_line(text: str) -> str:
     """Return *text* on one line, safe for a terminal."""
-    return _clean(" ".join(text.split()))
+    return clean(" ".join(text.split()))
 
 
 def tell(kind: str, text: str) -> None:
@@ -235,7 +241,7 @@ def tell(kind: str, text: str) -> None:
 
 def print_text(text: str) -> None:
     """Print *text*, safe for a terminal."""
-    _write(sys.stdout, _clean(text))
+    _write(sys.stdout, clean(text))
 
 
 def print_json(data: Any) -> None:

@@ -1,8 +1,9 @@
 """The command line: one command for each thing that people do with a memory without writing a program.
 
 Exit codes: 0 done; 1 something went wrong with the store, or a question was answered with no; 2 a command or value
-that makes no sense; 3 not found: no such node, session or memory, nothing to forget; 4 vectors or the model behind
-them are missing; 5 another process holds the memory; 130 interrupted; 141 whoever read the output stopped reading.
+that makes no sense; 3 not found: no such node, session, model or memory, nothing to forget; 4 vectors or the model
+behind them are missing; 5 another process holds the memory; 130 interrupted; 141 whoever read the output stopped
+reading.
 
 Errors and warnings are one line each on stderr. With `--json`, stdout holds JSON and nothing else.
 """
@@ -33,6 +34,7 @@ from ._terminal import (
 )
 from .cli_doctor import register as register_doctor
 from .cli_mcp import register as register_mcp
+from .cli_models import register as register_models
 from .cli_reading import register as register_reading
 from .cli_serve import register as register_serve
 from .cli_transfer import register_export, register_import
@@ -51,7 +53,7 @@ _EPILOG = """[bold]Exit codes[/bold]
 
 2  a command or value that makes no sense
 
-3  not found: no such node, session or memory, nothing to forget
+3  not found: no such node, session, model or memory, nothing to forget
 
 4  vectors or the model behind them are missing; the message says what to run
 
@@ -355,6 +357,7 @@ def reembed(
 register_doctor(app, _CARE)
 register_serve(app, _SERVE)
 register_mcp(app, _SERVE)
+register_models(app, _SERVE)
 
 
 # --- showing itself ---------------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ FLOORS = {
     "cli_doctor": 6.9,
     "cli_transfer": 6.9,
     "cli_mcp": 6.9,
+    "cli_models": 6.9,
     "cli_serve": 6.9,
     "cli_reading": 6.9,  # commands that cli puts together
     "cli": 7.0,
@@ -100,6 +101,7 @@ THIRD_PARTY = {
     "cli_transfer": {"typer"},
     "cli_doctor": {"typer"},
     "cli_mcp": {"typer"},
+    "cli_models": {"typer"},
     "mcp/_http": {"mcp", "uvicorn"},
     "mcp/_server": {"anyio", "mcp"},
     "cli_serve": {"typer"},
