@@ -34,6 +34,7 @@ from .records import checked_data, checked_id, checked_text, utc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from .dense import Dense
     from .store import Store
     from .writer import Writer
 
@@ -101,14 +102,20 @@ class _Plan:
 class Documents:
     """The documents of one collection in one namespace of a store; safe to share between threads and processes."""
 
-    def __init__(self, store: Store, writer: Writer, namespace: str, collection: str) -> None:
-        self._store, self._writer = store, writer
+    def __init__(self, store: Store, dense: Dense, writer: Writer, namespace: str, collection: str) -> None:
+        self._store, self._dense, self._writer = store, dense, writer
         self._namespace = namespace
         self.collection = checked_id(collection, "a collection's name")
         self._directory = _Directory(store, namespace, self.collection)
         self._fragments = collected_id(FRAGMENT, self.collection, "")
 
     # --- reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """The name of the model that fragments are embedded with."""
+        record = self._dense.record()
+        return str(record["name"]) if record else self._dense.embedder().name
 
     def all(self) -> list[Entry]:
         """Return all documents, the oldest first."""

@@ -919,7 +919,7 @@ class MemoryGraph:
 
     def _documents(self, collection: str) -> Documents:
         """Return the documents of a collection, for a door that reads such."""
-        return Documents(self._store, self._writer, self.namespace, collection)
+        return Documents(self._store, self._dense, self._writer, self.namespace, collection)
 
     def __len__(self) -> int:
         return self._reader.count()

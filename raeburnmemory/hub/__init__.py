@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DocumentError, HubError, LlamafileError
+    from .ingestor import Ingestor
     from .models.manager import LlamafileManager
     from .models.spec import ModelSpec, ModelStatus
 
-__all__ = ["DocumentError", "HubError", "LlamafileError", "LlamafileManager", "ModelSpec", "ModelStatus"]
+__all__ = ["DocumentError", "HubError", "Ingestor", "LlamafileError", "LlamafileManager", "ModelSpec", "ModelStatus"]
 
 _HOMES = {
     **dict.fromkeys(["DocumentError", "HubError", "LlamafileError"], "errors"),
+    "Ingestor": "ingestor",
     "LlamafileManager": "models.manager",
     **dict.fromkeys(["ModelSpec", "ModelStatus"], "models.spec"),
 }
