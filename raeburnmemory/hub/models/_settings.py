@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -73,9 +74,10 @@ class Settings:
         self._timeout, self._retries = float(timeout), retries
         self._tokenizer: str | None = None  # where text becomes tokens, once it is known; empty if nowhere
         self._keys: set[str] = set()  # those that were sent
-        local = True  # what somebody leases runs here
+        local = plain = True  # what somebody leases runs here
         if base_url is not None:
             endpoint, local = self._endpoint(base_url, api_key)
+            plain = endpoint.base_url.startswith("http://")
             self.name = f"openai:{endpoint.base_url}" + ("" if self.model is None else f"#{self.model}")
             lease = Fixed(endpoint)
         else:
@@ -91,6 +93,8 @@ class Settings:
             "trust_env": not local,  # nothing that is said to this machine goes through another one
             "headers": {"User-Agent": "raeburnmemory"},
         }
+        if plain:  # loading the certificates of all authorities takes longer than a small model takes to answer
+            self._options["verify"] = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def _endpoint(self, base_url: str, api_key: str | None) -> tuple[Endpoint, bool]:
         place = place_of(base_url)

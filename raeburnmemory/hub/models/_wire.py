@@ -28,6 +28,7 @@ __all__ = [
     "Deltas",
     "Endpoint",
     "Teller",
+    "checked_rows",
     "context_of",
     "models_of",
     "reply_of",
@@ -149,6 +150,10 @@ class Deltas:
             raise self._teller.nonsense(event, "an event that is no object")
         if field == b"error" or event.get("error"):
             raise self._teller.refusal(_status(event), value)
+        yield from self.take(event)
+
+    def take(self, event: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the text of one event, and note the rest."""
         _note(event, self._said)
         choice = _first_choice(event)
         if choice is None:
