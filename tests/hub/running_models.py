@@ -55,12 +55,19 @@ class Bench:
         assert left == []
 
     def left(self):
-        """Return the processes that run a file of this folder, or a watcher of one, or are what is left of them."""
-        return [pid for pid, line in processes() if str(self.folder) in line]
+        """Return the processes that run a file of this folder, or were started by one, or watch one."""
+        folder = str(self.folder)
+        return [pid for pid, line in processes() if folder in line or _works_in(pid).startswith(folder)]
+
+
+def _works_in(pid):
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
 
 
 def processes():
-    """Yield the number and the command line of each process, what is left of ended ones as 'zombie of PARENT'."""
+    """Yield the number and the command line of each process."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):

@@ -81,6 +81,7 @@ class Server:
         self.arguments = arguments
         self.requests = 0
         self.loaded = threading.Event()
+        self.asked = threading.Event()
 
     def run(self):
         order = self.order
@@ -202,7 +203,7 @@ class Server:
         else:
             threading.Thread(target=self.load, args=(loading,), daemon=True).start()
         if "dies_ready" in order:
-            threading.Thread(target=self.die_when_ready, daemon=True).start()
+            threading.Thread(target=self.die_when_asked, daemon=True).start()
         server.serve_forever()
         return 0
 
@@ -219,8 +220,9 @@ class Server:
             time.sleep(0.1)
         self.loaded.set()
 
-    def die_when_ready(self):
-        self.loaded.wait()
+    def die_when_asked(self):
+        """End some time after the last question of whoever waits for this to be ready."""
+        self.asked.wait()
         time.sleep(self.order["dies_ready"])
         say("GGML_ASSERT(n_tokens <= n_batch) failed")
         os.kill(os.getpid(), signal.SIGKILL if self.order.get("killed") else signal.SIGABRT)
@@ -263,6 +265,7 @@ class Server:
                 elif self.allowed():
                     if self.path == "/v1/models":
                         self.answer(200, {"data": [{"id": name}]})
+                        outer.asked.set()
                     else:
                         self.answer(200, {"status": "ok"})
 

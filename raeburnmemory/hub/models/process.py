@@ -97,7 +97,7 @@ class ModelProcess:
         self.job = job
         self.limits = limits
         self.running: RunningModel | None = None
-        self.state: ProcessState = "stopped"
+        self.state: ProcessState = "starting"  # it takes up room from now on
         self.in_flight = 0
         self.last_used = time.monotonic()
         self.log = ModelLog(records.folder.part("logs") / f"{self.name}.log", lines=limits.log_lines)
@@ -176,6 +176,8 @@ class ModelProcess:
             flags = dialects.arguments(traits, settings, port=port, key_file=key_file, weights=weights)
             group = self._launch([*formats.command_for(program, magic), *flags], environment)
             try:
+                self.log.drain(group.output())
+                self._to("starting")
                 port = wait_ready(
                     self.name,
                     traits,
@@ -294,46 +296,54 @@ class ModelProcess:
                     f"Model {self.name!r} could not be started: {exc}.", model=self.name, remedy="See what is missing."
                 ) from exc
             self._group = group
-        self.log.drain(group.output())
-        self._to("starting")
         return group
 
     # --- while it runs
 
     def _to(self, state: ProcessState, why: str = "") -> None:
         """Come into a state: written down for other processes, and told to whoever listens."""
+        self._write(state)
         self.state = state
+        self._changed(self.name, state, why)
+
+    def _settle(self, state: ProcessState) -> None:
+        """Come into a state in which it does not run; that it cannot be written down must not keep it from that."""
+        self.running = None
+        try:
+            self._write(state)
+        except (LlamafileError, OSError) as exc:
+            _LOG.warning("Could not write down that model %r is %s: %s", self.name, state, exc)
+        self.state = state
+        self._changed(self.name, state, str(self._error) if self._error is not None else "")
+
+    def _write(self, state: ProcessState) -> None:
         group = self._group
         found = system.identify(group.pid) if group is not None and not group.exited() else None
         if found is not None and state in {"starting", "loading"}:
             found = dataclasses.replace(found, exe="")  # a shell still, or the loader of a llamafile
         written = self._records.read(self.name)
         if written is not None and written.owner != self._owner and written.alive:
-            pass  # somebody else runs the model by now, and what is written down is theirs
-        elif state == "stopped":
+            return  # somebody else runs the model by now, and what is written down is theirs
+        if state == "stopped":
             self._records.remove(self.name)
-        else:
-            tail = tuple(self.log.tail(_TAIL)) if state in {"crashed", "failed"} else ()
-            self._records.write(
-                Record(
-                    self.name,
-                    state,
-                    found,
-                    self._owner,
-                    self.job,
-                    running=self.running if state in {"ready", "stopping"} else None,
-                    detached=self._detached,
-                    restarts=self._restarts,
-                    exit_code=self._exit_code,
-                    last_error=str(self._error) if self._error is not None else None,
-                    last_lines=tail,
-                )
+            return
+        tail = tuple(self.log.tail(_TAIL)) if state in {"crashed", "failed"} else ()
+        self._records.write(
+            Record(
+                self.name,
+                state,
+                found,
+                self._owner,
+                self.job,
+                running=self.running if state in {"ready", "stopping"} else None,
+                detached=self._detached,
+                stopping=state == "stopping",
+                restarts=self._restarts,
+                exit_code=self._exit_code,
+                last_error=str(self._error) if self._error is not None else None,
+                last_lines=tail,
             )
-        self._changed(self.name, state, why)
-
-    def _settle(self, state: ProcessState) -> None:
-        self.running = None
-        self._to(state, str(self._error) if self._error is not None else "")
+        )
 
     def _raise_if_ended(self, group: ProcessGroup) -> None:
         if group.exited():
@@ -435,7 +445,8 @@ class ModelProcess:
             group = self._group
         if group is not None:
             if self.state == "ready":
-                self._to("stopping")
+                with contextlib.suppress(LlamafileError, OSError):  # a full disk must not keep it alive
+                    self._to("stopping")
             group.signal(signal.SIGTERM)
         if not self._over.wait(self._grace):
             if group is not None:

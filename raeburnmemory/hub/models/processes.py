@@ -181,6 +181,7 @@ class Processes:
 
     def _up(self, job: Launch, limits: Limits, *, detached: bool) -> RunningModel:
         name = job.file.spec.name
+        self._check_open()
         with self._room:
             self._make_room(name, time.monotonic() + limits.start)
             model = ModelProcess(
@@ -194,8 +195,10 @@ class Processes:
             )
             with self._guard:
                 self._own[name] = model
-        self._check_open()
         running = model.start()
+        if self._closed.is_set():  # in between: closing has not seen it
+            model.stop()
+            self._check_open()
         self._watch_idle()
         return running
 
