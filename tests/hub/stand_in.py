@@ -5,16 +5,15 @@ answers is a small server of the standard library, or with `real` the llama.cpp 
 """
 
 import contextlib
-import http.server
 import json
 import os
-import shlex
 import signal
-import subprocess
+import socketserver
 import sys
 import threading
 import time
-import zipfile
+
+# What only some stand-ins need is imported there: they are started by the hundred.
 
 HERE = os.path.abspath(__file__)
 SCRIPT = "#!/bin/sh\n"
@@ -25,7 +24,10 @@ VERSIONS = {"v1": "llamafile v0.8.13", "v2": "llamafiler v0.9.3", "llama-server"
 
 def make_model(path, dialect="llama-server", *, begins=SCRIPT, built_in_args=None, python=sys.executable, **faults):
     """Write an executable to *path* that behaves like a llamafile of *dialect*; *faults* are those of `Server`."""
-    order = json.dumps({"dialect": dialect, **faults})
+    import shlex
+    import zipfile
+
+    order = json.dumps({"dialect": dialect, "has_archive": built_in_args is not None, **faults})
     line = f'exec {shlex.quote(python)} -IS {shlex.quote(HERE)} {shlex.quote(order)} "$0" "$@"\n'
     path.write_bytes((begins + line).encode())
     if built_in_args is not None:
@@ -73,6 +75,11 @@ def say(text):
     os.write(2, f"{text}\n".encode())
 
 
+class Listener(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
 class Server:
     """The process: what it does is in *order*."""
 
@@ -109,7 +116,9 @@ class Server:
         if self.counted_out():
             return 3
         built_in = []
-        if zipfile.is_zipfile(self.path):
+        if self.order.get("has_archive"):
+            import zipfile
+
             with zipfile.ZipFile(self.path) as archive:
                 built_in = archive.read(".args").decode().split("\n")
                 built_in.remove("...")
@@ -145,6 +154,8 @@ class Server:
     def grandchild(self):
         kind = self.order.get("grandchild")
         if kind:
+            import subprocess
+
             ignore = "trap '' TERM; " if kind == "stubborn" else ""
             child = subprocess.Popen(["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done"], stdin=subprocess.DEVNULL)
             with open(self.order["grandchild_note"], "w", encoding="ascii") as file:
@@ -191,7 +202,7 @@ class Server:
             if not order.get("stays"):
                 port = self.moved(port)
         try:
-            server = http.server.ThreadingHTTPServer((host, port), self.handler(flags))
+            server = Listener((host, port), self.handler(flags))
         except OSError as exc:
             say(f"couldn't bind to server socket: hostname={host} port={port}: {exc}")
             return 1
@@ -236,24 +247,29 @@ class Server:
         if key and self.order.get("tells_key"):
             say(f"the key is {key}, --api-key {key}")
         open_paths = {"/health", "/v1/health"} | ({"/v1/models"} if self.dialect == "v1" else set())
-        name = flags.get("--alias", "tiny")
+        model = flags.get("--alias", "tiny")
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                words = self.rfile.readline().decode().split()
+                if len(words) < 2:
+                    return  # only to see whether somebody listens
+                method, self.path = words[:2]
+                self.headers = {}
+                while line := self.rfile.readline().decode().strip():
+                    name, _, value = line.partition(":")
+                    self.headers[name.lower()] = value.strip()
+                self.do_POST() if method == "POST" else self.do_GET()
 
             def answer(self, status, data):
                 text = json.dumps(data).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+                head = f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n"
+                self.wfile.write(head.encode() + b"Connection: close\r\n\r\n" + text)
 
             def allowed(self):
                 if not outer.loaded.is_set():
                     self.answer(503, {"error": {"message": "Loading model", "code": 503}})
-                elif key and self.path not in open_paths and self.headers["Authorization"] != f"Bearer {key}":
+                elif key and self.path not in open_paths and self.headers.get("authorization") != f"Bearer {key}":
                     self.answer(401, {"error": {"message": "Invalid API Key"}})
                 else:
                     return True
@@ -264,13 +280,13 @@ class Server:
                     self.answer(404, {})
                 elif self.allowed():
                     if self.path == "/v1/models":
-                        self.answer(200, {"data": [{"id": name}]})
+                        self.answer(200, {"data": [{"id": model}]})
                         outer.asked.set()
                     else:
                         self.answer(200, {"status": "ok"})
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 if not self.allowed():
                     return
                 outer.requests += 1
@@ -284,7 +300,7 @@ class Server:
                     self.answer(200, {"data": [{"embedding": outer.order.get("vector", [0.6, 0.8])}]})
                 else:
                     text = f"{outer.dialect} heard {body['messages'][-1]['content']}"
-                    self.answer(200, {"choices": [{"message": {"content": text}}], "model": name})
+                    self.answer(200, {"choices": [{"message": {"content": text}}], "model": model})
 
         return Handler
 
