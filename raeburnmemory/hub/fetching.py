@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import unquote, urljoin
 
 from .._optional import extra
@@ -81,10 +81,9 @@ class UrlPolicy:
     redirects: int = 5
 
     def __post_init__(self) -> None:
-        if isinstance(self.allow_hosts, str) or not all(isinstance(host, str) for host in self.allow_hosts):
-            raise InvalidInput(
-                f"allow_hosts is {self.allow_hosts!r}. It must be a list of names, such as ['wiki.lan']."
-            )
+        hosts: Any = self.allow_hosts
+        if not isinstance(hosts, (list, tuple, set, frozenset)) or not all(isinstance(host, str) for host in hosts):
+            raise InvalidInput(f"allow_hosts is {hosts!r}. It must be a list of names, such as ['wiki.lan'].")
         for name, least in (("size", 1), ("seconds", 0), ("redirects", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Node", "parse", "walk", "words"]
 
@@ -47,6 +48,16 @@ class Node:
         self.attributes = attributes
         self.children: list[Node | str] = []
 
+    def without(self, unwanted: Callable[[Node, Node], bool]) -> Node:
+        """Return a copy without the elements of which *unwanted*, given them and what they are in, says so."""
+        copy = Node(self.tag, self.attributes)
+        for child in self.children:
+            if isinstance(child, str):
+                copy.children.append(child)
+            elif not unwanted(child, self):
+                copy.children.append(child.without(unwanted))
+        return copy
+
     def serialised(self) -> str:
         """Return the tree as well-formed HTML."""
         inner = "".join(
@@ -80,6 +91,7 @@ class _Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.root = Node("", {})
         self._open = [self.root]
+        self._tags: Counter[str] = Counter()  # of those that are open: most ends of elements look for what is not there
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _ENDS_PARAGRAPH:
@@ -92,17 +104,16 @@ class _Reader(HTMLParser):
         self._open[-1].children.append(node)
         if tag not in _VOID and len(self._open) < _DEEPEST:
             self._open.append(node)
+            self._tags[node.tag] += 1
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
         if tag not in _VOID and self._open[-1].tag == tag:
-            self._open.pop()
+            self._cut(len(self._open) - 1)
 
     def handle_endtag(self, tag: str) -> None:
-        for at in range(len(self._open) - 1, 0, -1):
-            if self._open[at].tag == tag:
-                del self._open[at:]
-                return
+        if self._tags[tag] > 0:
+            self._cut(max(at for at, node in enumerate(self._open) if at and node.tag == tag))
 
     def handle_data(self, data: str) -> None:
         self._open[-1].children.append(data)
@@ -111,12 +122,19 @@ class _Reader(HTMLParser):
         if data.startswith("CDATA["):
             self.handle_data(data[6:])
 
+    def _cut(self, at: int) -> None:
+        for node in self._open[at:]:
+            self._tags[node.tag] -= 1
+        del self._open[at:]
+
     def _close(self, tags: set[str], until: set[str]) -> None:
+        if not any(self._tags[tag] for tag in tags):
+            return
         for at in range(len(self._open) - 1, 0, -1):
             if self._open[at].tag in until:
                 return
             if self._open[at].tag in tags:
-                del self._open[at:]
+                self._cut(at)
                 if "tr" not in tags and "thead" not in tags:
                     return
                 self._close(tags, until)

@@ -71,10 +71,8 @@ def html(source: Source) -> Loaded:
 
 
 def without_hidden(tree: Node, names: frozenset[str] = frozenset()) -> Node:
-    """Remove what a reader does not see from *tree*: scripts, and elements that a style or an attribute hides."""
-    for node in walk(tree):
-        node.children = [child for child in node.children if isinstance(child, str) or not _unseen(child, names)]
-    return tree
+    """Return *tree* without what a reader does not see: scripts, and elements that a style or an attribute hides."""
+    return tree.without(lambda node, _: _unseen(node, names))
 
 
 def blocks_of(tree: Node, builder: Builder) -> None:
@@ -157,30 +155,42 @@ def _within(node: Node, other: Node) -> bool:
 
 
 def _without_surroundings(content: list[Node]) -> Builder:
-    for tree in content:
-        for node in walk(tree):
-            node.children = [child for child in node.children if isinstance(child, str) or not _around(child, node)]
     builder = Builder()
     for tree in content:
-        blocks_of(tree, builder)
+        menus = _menus(tree)
+        blocks_of(tree.without(lambda node, parent, menus=menus: _around(node, parent, menus)), builder)
     return builder
 
 
-def _around(node: Node, parent: Node) -> bool:
+def _around(node: Node, parent: Node, menus: set[int]) -> bool:
     if node.tag in _AROUND or node.attributes.get("role", "").lower() in _AROUND_ROLES:
         return True
     if node.tag == "header":  # that of an article holds its title
         return parent.tag in {"body", "html", ""}
-    return node.tag in {"ul", "ol", "div"} and _mostly_links(node)
+    return id(node) in menus
 
 
-def _mostly_links(node: Node) -> bool:
-    """Tell whether an element is a menu: several links, and next to nothing else."""
-    links = [each for each in walk(node) if each.tag == "a"]
-    if len(links) < 4:
-        return False
-    text, linked = len(_inline(node).strip()), sum(len(_inline(link).strip()) for link in links)
-    return linked >= 0.9 * text and text / len(links) < 30
+def _menus(tree: Node) -> set[int]:
+    """Return which elements are menus, by identity: several links, and next to nothing else."""
+    found: set[int] = set()
+
+    def measure(node: Node, *, linked: bool) -> tuple[int, int, int]:
+        """Return the number of links in an element, of its letters, and of those that are links."""
+        links = letters = through = 0
+        for child in node.children:
+            if isinstance(child, str):
+                count = len("".join(child.split()))
+                letters, through = letters + count, through + count * linked
+            else:
+                inner = measure(child, linked=linked or child.tag == "a")
+                links += inner[0] + (child.tag == "a")
+                letters, through = letters + inner[1], through + inner[2]
+        if node.tag in {"ul", "ol", "div"} and links >= 4 and through >= 0.9 * letters and letters < 30 * links:
+            found.add(id(node))
+        return links, letters, through
+
+    measure(tree, linked=False)
+    return found
 
 
 def _trafilatura(tree: Node) -> Builder | None:
