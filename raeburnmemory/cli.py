@@ -33,6 +33,7 @@ from ._terminal import (
     time_or_seconds,
 )
 from .cli_doctor import register as register_doctor
+from .cli_ingest import register as register_ingest
 from .cli_mcp import register as register_mcp
 from .cli_models import register as register_models
 from .cli_reading import register as register_reading
@@ -314,6 +315,7 @@ def forget(
 
 
 register_import(app, _RECORD)
+register_ingest(app, _RECORD)
 register_reading(app, _READ)
 register_export(app, _READ)
 

@@ -80,6 +80,7 @@ FLOORS = {
     "_terminal": 6.5,  # what the commands share
     "_target": 6.6,  # opens what the commands are about
     "cli_doctor": 6.9,
+    "cli_ingest": 6.9,
     "cli_transfer": 6.9,
     "cli_mcp": 6.9,
     "cli_models": 6.9,
@@ -100,6 +101,7 @@ THIRD_PARTY = {
     "cli_reading": {"typer"},
     "cli_transfer": {"typer"},
     "cli_doctor": {"typer"},
+    "cli_ingest": {"typer"},
     "cli_mcp": {"typer"},
     "cli_models": {"typer"},
     "mcp/_http": {"mcp", "uvicorn"},
