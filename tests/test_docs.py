@@ -42,6 +42,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
 NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
+NEEDED |= {"docs/how-to/local-models.md": "platformdirs"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
@@ -267,17 +268,32 @@ def test_every_page_about_errors_agrees_with_the_source():
     assert [error.__name__ for error in ours if not holds_word(code, error.__name__)] == []
     (tree,) = [block.body for block in blocks_of(page) if block.body.startswith("MemoryGraphError\n")]
     assert tree.splitlines() == tree_of(errors.MemoryGraphError)
-    rows = set(re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE))
+    rows = set(re.findall(r"^\| `(\w+)` \| [^`]", page.read_text(encoding="utf-8"), re.MULTILINE))
     leaves = {error.__name__ for error in ours} - {"MemoryGraphError", "StoreError", "EmbedderFallbackWarning"}
     assert rows == leaves
 
 
-def tree_of(error: type, indent: str = "") -> list[str]:
-    """Draw a class and those under it as the page draws them."""
+HUB_ERRORS = ("raeburnmemory.hub.errors", "raeburnmemory.hub.models.errors", "raeburnmemory.hub.documents.errors")
+
+
+def test_the_page_about_errors_agrees_with_the_hub():
+    page = ROOT / "docs" / "reference" / "errors.md"
+    modules = [importlib.import_module(name) for name in HUB_ERRORS]
+    theirs = {getattr(module, name) for module in modules for name in module.__all__}
+    (tree,) = [block.body for block in blocks_of(page) if block.body.startswith("HubError\n")]
+    assert tree.splitlines() == tree_of(modules[0].HubError, HUB_ERRORS)
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    roots = set(modules[0].__all__)
+    assert sorted(rows) == sorted((error.__name__, error.code) for error in theirs if error.__name__ not in roots)
+    assert all(holds_word(code_of(page), name) for name in roots)
+
+
+def tree_of(error: type, modules: tuple[str, ...] = (errors.__name__,), indent: str = "") -> list[str]:
+    """Draw a class and those under it, of *modules*, as the page draws them."""
     lines = [error.__name__ + built_in(error)]
-    below = [child for child in error.__subclasses__() if child.__module__ == errors.__name__]
+    below = [child for child in error.__subclasses__() if child.__module__ in modules]
     for number, child in enumerate(below, 1):
-        first, *rest = tree_of(child)
+        first, *rest = tree_of(child, modules)
         lines.append(f"{'└' if number == len(below) else '├'}── {first}")
         lines += [f"{'   ' if number == len(below) else '│  '} {line}" for line in rest]
     return [indent + line for line in lines]
@@ -295,7 +311,10 @@ def test_every_variable_of_the_environment_is_documented():
     read = set()
     for path in PACKAGE.rglob("*.py"):
         read |= set(
-            re.findall(r"\bRAEBURN_[A-Z_]+|\bHF_HUB_OFFLINE\b|\bOPENAI_API_KEY\b", path.read_text(encoding="utf-8"))
+            re.findall(
+                r"\bRAEBURN_[A-Z_]+|\bHF_HUB_OFFLINE\b|\bOPENAI_API_KEY\b|\bLLAMAFILES_DIR\b|\bSSL_CERT_FILE\b",
+                path.read_text(encoding="utf-8"),
+            )
         )
     page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE))
@@ -327,6 +346,15 @@ def test_every_command_and_option_is_documented():
 
 
 def names_of(command) -> set[str]:
+    """Return the options of a command, those of the commands below it included."""
+    below = set().union(*map(names_of, getattr(command, "commands", {}).values()))
+    return below | own_names_of(command) if command.name in GROUPS else own_names_of(command)
+
+
+GROUPS = {"models"}  # commands that are made of commands
+
+
+def own_names_of(command) -> set[str]:
     names = {name for param in command.params for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
     return names - {"--help", "--install-completion", "--show-completion"}
 
