@@ -48,7 +48,9 @@ class Bench:
     def close(self):
         for manager in self._managers:
             manager.close()
-        left = self.left()
+        deadline = time.monotonic() + 5.0
+        while (left := self.left()) and time.monotonic() < deadline:
+            time.sleep(0.05)  # a watcher gives its group a moment
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -259,7 +259,7 @@ class Server:
                 while line := self.rfile.readline().decode().strip():
                     name, _, value = line.partition(":")
                     self.headers[name.lower()] = value.strip()
-                self.do_POST() if method == "POST" else self.do_GET()
+                self.post() if method == "POST" else self.get()
 
             def answer(self, status, data):
                 text = json.dumps(data).encode()
@@ -275,7 +275,7 @@ class Server:
                     return True
                 return False
 
-            def do_GET(self):
+            def get(self):
                 if self.path == "/health" and outer.dialect == "v2":
                     self.answer(404, {})
                 elif self.allowed():
@@ -285,7 +285,7 @@ class Server:
                     else:
                         self.answer(200, {"status": "ok"})
 
-            def do_POST(self):
+            def post(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 if not self.allowed():
                     return

@@ -93,7 +93,7 @@ def test_the_files_do_not_grow_for_ever(written, tmp_path):
     sent = 0
     for number in range(1000):
         sent += write(f"line {number:04d} {'x' * 40}\n".encode())
-        wait_for(lambda: log.bytes > sent - 5_000)
+        wait_for(lambda sent=sent: log.bytes > sent - 5_000)
     end()
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert set(sizes) == {"model.log", "model.log.1"}

@@ -64,8 +64,17 @@ def with_grandchild(bench, kind, **faults):
 # --- by their manager
 
 
-@pytest.mark.parametrize("grandchildren", [None, "plain", "stubborn"])
-@pytest.mark.parametrize("stubborn", [False, True], ids=["hears TERM", "ignores TERM"])
+@pytest.mark.parametrize(
+    ("stubborn", "grandchildren"),
+    [
+        (False, "plain"),
+        (True, None),
+        (False, "stubborn"),
+        pytest.param(False, None, marks=pytest.mark.long),
+        pytest.param(True, "plain", marks=pytest.mark.long),
+        pytest.param(True, "stubborn", marks=pytest.mark.long),
+    ],
+)
 def test_a_model_and_its_children_end(bench, stubborn, grandchildren):
     manager = bench.manager(limits=Limits(grace=0.5))
     found = manager.start(with_grandchild(bench, grandchildren, ignores_term=stubborn))
@@ -121,12 +130,13 @@ def test_closing_ends_all_at_once(bench):
         manager.start(bench.file())
 
 
-def test_ten_rounds_leave_nothing_behind(bench):
+@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=pytest.mark.long)])
+def test_rounds_leave_nothing_behind(bench, rounds):
     manager, file = bench.manager(), bench.file()
     manager.start(file)
     manager.stop("tiny")
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(10):
+    for _ in range(rounds):
         manager.start(file)
         manager.stop("tiny")
     assert len(os.listdir("/proc/self/fd")) == before
@@ -139,10 +149,20 @@ def test_ten_rounds_leave_nothing_behind(bench):
 # --- when the manager is gone
 
 
+WAYS = {
+    f"{'ignores' if stubborn else 'hears'} TERM, {children} child, started in {where}": (stubborn, children, code)
+    for stubborn in (False, True)
+    for children in ("plain", "stubborn")
+    for where, code in (("the main thread", STAYS), ("a thread that ended", FROM_A_THREAD))
+}
+USUAL = {(False, "plain", STAYS), (False, "stubborn", FROM_A_THREAD), (True, "stubborn", STAYS)}
+
+
 @linux
-@pytest.mark.parametrize("code", [STAYS, FROM_A_THREAD], ids=["main thread", "a thread that ended"])
-@pytest.mark.parametrize("grandchildren", ["plain", "stubborn"])
-@pytest.mark.parametrize("stubborn", [False, True], ids=["hears TERM", "ignores TERM"])
+@pytest.mark.parametrize(
+    ("stubborn", "grandchildren", "code"),
+    [pytest.param(*way, id=name, marks=() if way in USUAL else pytest.mark.long) for name, way in WAYS.items()],
+)
 def test_the_manager_is_killed(bench, stubborn, grandchildren, code):
     with_grandchild(bench, grandchildren, ignores_term=stubborn)
     other, pid = manager_elsewhere(bench, code)
@@ -260,8 +280,7 @@ def test_another_manager_sees_uses_and_stops_it(bench):
 
 
 @linux
-@pytest.mark.parametrize("what", ["start", "boot", "program", "all"])
-def test_a_number_that_was_used_again_is_left_alone(bench, what):
+def test_a_number_that_was_used_again_is_left_alone(bench):
     """A record names a process that is now another one's: it is not ended, by nobody."""
     with_grandchild(bench, "plain")
     other, pid = manager_elsewhere(bench)
@@ -273,18 +292,18 @@ def test_a_number_that_was_used_again_is_left_alone(bench, what):
     innocent = subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
     try:
         now = system.identify(innocent.pid)
-        wrong = {
-            "start": dataclasses.replace(now, started="1"),
-            "boot": dataclasses.replace(now, boot="another"),
-            "program": dataclasses.replace(now, exe="/usr/bin/llamafile"),
-            "all": dataclasses.replace(record.process, pid=innocent.pid),
-        }[what]
-        records.write(dataclasses.replace(record, process=wrong))
-        manager = bench.manager()
-        manager.recover()
-        assert manager.running("tiny") is None
-        assert manager.stop("tiny") is False
-        assert innocent.poll() is None
+        for wrong in (
+            dataclasses.replace(now, started="1"),
+            dataclasses.replace(now, boot="another"),
+            dataclasses.replace(now, exe="/usr/bin/llamafile"),
+            dataclasses.replace(record.process, pid=innocent.pid),
+        ):
+            records.write(dataclasses.replace(record, process=wrong))
+            manager = bench.manager()
+            manager.recover()
+            assert manager.running("tiny") is None
+            assert manager.stop("tiny") is False
+            assert innocent.poll() is None
         # and with nothing changed it is taken for what it says
         records.write(dataclasses.replace(record, process=now))
         bench.manager(limits=Limits(grace=0.2)).recover()

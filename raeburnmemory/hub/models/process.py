@@ -132,8 +132,8 @@ class ModelProcess:
             else:
                 self._error = exc
                 self._settle("failed")
-            self._over.set()
             self.log.close()
+            self._over.set()
             raise
         threading.Thread(target=self._supervise, name=f"raeburnmemory-model-{self.name}", daemon=True).start()
         return running
@@ -384,8 +384,8 @@ class ModelProcess:
                 if not self._again():
                     return
         finally:
-            self._over.set()
             self.log.close()
+            self._over.set()
 
     def _asked_to_stop(self) -> bool:
         if self._stop.is_set():
