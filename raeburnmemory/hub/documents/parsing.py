@@ -46,9 +46,13 @@ def parse(source: Source) -> Loaded:
         DocumentError: It could not be read, not within its limits, or the process did not survive it.
         MissingDependency: A package is missing.
     """
-    for last in (False, True):
+    while True:
         process, fresh = _take()
-        answer = process.ask(source)
+        try:
+            answer = process.ask(source)
+        except BaseException:  # interrupted: it is busy with what nobody waits for
+            process.end()
+            raise
         if answer is not None:
             _give_back(process)
             return _checked(answer, source)
@@ -61,14 +65,13 @@ def parse(source: Source) -> Loaded:
             )
         if process.too_much:
             _too_much(source)
-        # One that had waited may have ended by itself; a fresh one did not.
-        if fresh or last or process.code != 0:
-            break
-    raise errors.LoaderError(
-        f"The process that read the document ended ({_how(process.code)}).",
-        uri=source.uri,
-        remedy="The document is damaged, or made to break the program that reads it.",
-    )
+        # One that had waited may have ended for other reasons: only a fresh one shows that it is the document.
+        if fresh:
+            raise errors.LoaderError(
+                f"The process that read the document ended ({_how(process.code)}).",
+                uri=source.uri,
+                remedy="The document is damaged, or made to break the program that reads it.",
+            )
 
 
 class _Process:
@@ -122,7 +125,10 @@ class _Process:
             body = self._read(length)
         if len(body) < length:
             return None
-        answer = json.loads(body)
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            return {}
         return answer if isinstance(answer, dict) else {}
 
     def end(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["blocks_of", "html", "without_hidden"]
 
+_SUBSET = re.compile(r"<!DOCTYPE[^<>\[]{0,500}\[.*?\]\s*>", re.IGNORECASE | re.DOTALL)  # of XML; HTML has none
 _BODY = re.compile(r"</head\s*>\s*<body\b[^>]*>|<body\b[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)(?:[\s/][^<>]*)?>")
 _ELEMENTS = words(
@@ -50,7 +51,7 @@ _ARTICLE = 500  # characters
 
 def html(source: Source) -> Loaded:
     """Return the content of a web page."""
-    text = decode(source.data, source.charset, markup=True, uri=source.uri)
+    text = _SUBSET.sub("", decode(source.data, source.charset, markup=True, uri=source.uri), count=1)
     title, metadata = _head(text)
     plain = _plain_body(text)
     if plain is not None:
