@@ -116,41 +116,48 @@ def ask(
             raise InvalidInput(f"{what} must be a number from 0 to 1, not {shown(value)}.")
     if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
         raise InvalidInput(f"max_tokens must be a number of tokens, at least 1, not {shown(max_tokens)}.")
-    asking = _Asking(
-        memory if namespace is None or namespace == memory.namespace else memory.within(namespace),
-        question.strip(),
-        open_client(client, api_key=api_key, model=model, tokenizer=tokenizer),
-        session_id=session_id,
-        record=record,
-        agent=agent,
-        metadata=dict(metadata or {}),
-        params=dict(params or {}),
-        instructions=instructions,
-        limits=(min_similarity, min_coverage),
-    )
-    asking.history = earlier(asking.memory, session_id) if history is None else [Turn(*turn) for turn in history]
-    if rewrite:
-        asking.query = synthesised(question.strip(), asking.history, asking.client, asking.words, **asking.sent(128))
-    if retriever is None:
-        asking.look(k, kinds, search)
-    else:
-        asking.retrieve(retriever, k, search)
-    room = None
-    if asking.supported():
-        room = Room(asking.client, context=context, max_tokens=max_tokens, tokenizer=tokenizer)
-        asking.prepare(room)
-    done: list[Answer] = []
-    pieces = asking.pieces(room, done)
+    if namespace is not None and namespace != memory.namespace:
+        memory = memory.within(namespace)
+    opened = open_client(client, api_key=api_key, model=model, tokenizer=tokenizer)
+    with contextlib.ExitStack() as held:
+        if isinstance(client, str):  # what was opened here is closed here
+            held.callback(opened.close)
+        asking = _Asking(
+            memory,
+            question.strip(),
+            opened,
+            session_id=session_id,
+            record=record,
+            agent=agent,
+            metadata=dict(metadata or {}),
+            params=dict(params or {}),
+            instructions=instructions,
+            limits=(min_similarity, min_coverage),
+        )
+        asking.history = earlier(memory, session_id) if history is None else [Turn(*turn) for turn in history]
+        if rewrite:
+            asking.query = synthesised(asking.question, asking.history, opened, asking.words, **asking.sent(128))
+        if retriever is None:
+            asking.look(k, kinds, search)
+        else:
+            asking.retrieve(retriever, k, search)
+        room = None
+        if asking.supported():
+            room = Room(opened, context=context, max_tokens=max_tokens, tokenizer=tokenizer)
+            asking.prepare(room)
+        done: list[Answer] = []
+        pieces = _heard(asking.pieces(room, done), on_token, held.pop_all())
     if stream:
-        return AnswerStream(_heard(pieces, on_token), done, asking.query.text, asking.found)
-    for piece in pieces:
-        if on_token is not None:
-            on_token(piece)
+        return AnswerStream(pieces, done, asking.query.text, asking.found)
+    for _ in pieces:
+        pass
     return done[0]
 
 
-def _heard(pieces: Generator[str, None, None], on_token: Callable[[str], Any] | None) -> Generator[str, None, None]:
-    with contextlib.closing(pieces):
+def _heard(
+    pieces: Generator[str, None, None], on_token: Callable[[str], Any] | None, held: contextlib.ExitStack
+) -> Generator[str, None, None]:
+    with held, contextlib.closing(pieces):
         for piece in pieces:
             if on_token is not None:
                 on_token(piece)
@@ -253,7 +260,8 @@ class _Asking:
                 except ContextExceeded as exc:  # the tokens were estimated, or somebody else's count
                     if attempt + 1 == _TRIES or len(self.prompt.sources) < 2 or markers.text:
                         raise
-                    room.prompt = min(room.prompt * 3 // 4, (exc.room or room.context) - room.answer)
+                    share = max(exc.room - room.answer, 0) / exc.need if exc.need and exc.room else 0.75
+                    room.prompt = int(self.prompt.tokens * min(share, 0.9))
                     self.prepare(room)
                 except ClientError as exc:
                     if self.merged or not _takes_no_system(exc):
@@ -367,7 +375,7 @@ class _Asking:
             try:
                 self.memory.put(made.nodes, [*made.links, *links])
             except NodeNotFound:
-                there = {node.id for node in self.memory.get_many(by_node)}
+                there = {node.id for node in self.memory.get_many(list(by_node))}
                 if there >= set(by_node):
                     raise
                 by_node = {node_id: some for node_id, some in by_node.items() if node_id in there}
