@@ -156,6 +156,7 @@ def test_page_runs_and_prints_what_it_says(page, elsewhere, monkeypatch):
         if block.left_alone:
             printed = None
         elif block.title is not None:
+            Path(block.title).parent.mkdir(parents=True, exist_ok=True)
             Path(block.title).write_text(block.body, encoding="utf-8")
         elif block.language == "python" and (lacking := lacks(block.body)):
             passed_over, printed = lacking, None
