@@ -47,7 +47,7 @@ def chunk(
 
     Every character that is no blank is in at least one of them. None has more than *size* tokens, nor with its context
     (`Chunk.indexed`) more than *limit*, which is what the embedder reads. Within a running text, a chunk repeats up to
-    *overlap* tokens of the one before.
+    *overlap* tokens of the one before, or half of *size* if that is less.
 
     *chunker* is one of
 
@@ -68,10 +68,7 @@ def chunk(
     for name, value, least in (("size", size, 1), ("overlap", overlap, 0), ("limit", limit, 1)):
         if (value is not None or name != "limit") and (type(value) is not int or value < least):
             raise InvalidInput(f"{name} is {value!r}. It must be a whole number, {least} or more.")
-    if overlap * 2 > size:
-        raise InvalidInput(
-            f"An overlap of {overlap} tokens is more than half of the size of {size}. Pass a smaller one."
-        )
+    overlap = min(overlap, size // 2)
     name = strategies.fitting(document) if isinstance(chunker, str) and chunker == "auto" else chunker
     levels = _LEVELS.get(name, "paragraphs") if isinstance(name, str) else "paragraphs"
     cutter = Cutter(document, counter(count), size=size, overlap=overlap, limit=limit, levels=levels)

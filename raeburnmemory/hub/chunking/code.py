@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["definitions"]
 
 _COMMENT = re.compile(r"[ \t]*(?:#|//|/\*|\*|--|;|%|\"\"\"|''')")
+_CLOSING = {"}", "};", "})", "});", "end", ")", ");", "]", "];"}
 
 
 class _Line(NamedTuple):
@@ -109,13 +110,17 @@ def _above(text: str, start: int) -> int:
 
 
 def _indented(text: str) -> dict[int, tuple[str, tuple[str, ...]]]:
-    """Return where blocks begin: at a line without indentation after an empty line, or after an indented one's end."""
+    """Return where blocks begin: at a line without indentation after an empty line."""
     found: dict[int, tuple[str, tuple[str, ...]]] = {}
-    start = 0
-    blank = True
+    at = start = 0
+    blank, headed = True, True
     for line in text.split("\n"):
-        if line.strip() and not line[0].isspace() and blank and line.strip() not in {"}", "};", "end", ")", "]"}:
-            found[start] = ("" if _COMMENT.match(line) else line.strip(), ())
+        if line.strip() and not line[0].isspace():
+            if blank and line.strip() not in _CLOSING:
+                at, headed = start, False
+                found[at] = ("", ())
+            if not headed and not _COMMENT.match(line):
+                found[at], headed = (line.strip(), ()), True
         blank = not line.strip()
         start += len(line) + 1
     return found

@@ -107,14 +107,17 @@ class Cutter:
         return after
 
     def _best(self, units: list[_Unit], at: int, after: int) -> int:
-        """Return where to end a chunk that could end before *after*: at the strongest boundary of its second half."""
+        """Return where to end a chunk that could end before *after*: at the strongest boundary of its second half.
+
+        Between parts it may end after a quarter: the next is then whole, or at least begins a chunk.
+        """
         if after == len(units):
             return after
         half = sum(unit.tokens for unit in units[at:after]) / 2
         total, best = 0, after
         for index in range(at + 1, after + 1):
             total += units[index - 1].tokens
-            if total >= half and units[index].rank <= units[best].rank:
+            if total >= (half / 2 if units[index].rank == _PART else half) and units[index].rank <= units[best].rank:
                 best = index if units[index].rank < units[best].rank else max(best, index)
         return best
 

@@ -30,6 +30,7 @@ def parts_of(splitter: Any, document: Document) -> list[Part]:
     """
     places = [at for at, character in enumerate(document.text) if not character.isspace()]
     solid = "".join(document.text[at] for at in places)
+    overlap = int(getattr(splitter, "_chunk_overlap", len(solid)))
     parts: list[Part] = []
     begin = reached = 0  # characters that are no blanks
     for number, piece in enumerate(splitter.split_text(document.text)):
@@ -37,7 +38,9 @@ def parts_of(splitter: Any, document: Document) -> list[Part]:
         wanted = "".join(text.split())
         if not wanted:
             continue
-        at = solid.find(wanted, begin)
+        # A text may say the same twice: then it is as far back as the splitter says that pieces reach.
+        at = solid.find(wanted, max(begin, reached - overlap))
+        at = solid.find(wanted, begin) if at < 0 else at
         if at < 0:
             raise InvalidInput(
                 f"The splitter {type(splitter).__name__} returned {shown(text)}, which is not in the document. "
