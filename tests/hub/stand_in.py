@@ -4,7 +4,6 @@
 answers is a small server of the standard library, or with `real` the llama.cpp server over a tiny GGUF file.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -105,6 +104,9 @@ class Server:
         else:
             signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         self.grandchild()
+        if self.is_first():
+            say(order["says_first"])
+            return 1
         for line in order.get("says", []):
             say(line)
         if "exits" in order:
@@ -113,8 +115,6 @@ class Server:
             os.kill(os.getpid(), order["dies_of"])
         if order.get("prints"):
             self.print_much(order["prints"])
-        if self.counted_out():
-            return 3
         built_in = []
         if self.order.get("has_archive"):
             import zipfile
@@ -140,24 +140,26 @@ class Server:
         print(self.order.get("version", VERSIONS[self.dialect]))
         raise SystemExit(0)
 
-    def counted_out(self):
-        """Tell whether this start is one of the first few, which are to fail."""
-        if "fails_first" not in self.order:
+    def is_first(self):
+        """Tell whether this is the first start of a model that is to fail then, with its own words."""
+        started = f"{self.path}.started"
+        if "says_first" not in self.order or os.path.exists(started):
             return False
-        counter = f"{self.path}.starts"
-        with contextlib.suppress(FileNotFoundError):
-            self.requests = os.path.getsize(counter)
-        with open(counter, "ab") as file:
-            file.write(b".")
-        return self.requests < self.order["fails_first"]
+        with open(started, "wb"):
+            return True
 
     def grandchild(self):
         kind = self.order.get("grandchild")
         if kind:
             import subprocess
 
-            ignore = "trap '' TERM; " if kind == "stubborn" else ""
-            child = subprocess.Popen(["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done"], stdin=subprocess.DEVNULL)
+            ignore = {"stubborn": "trap '' TERM; ", "tidy": "trap 'sleep 0.5; echo tidied >>\"$0\"; exit' TERM; "}.get(
+                kind, ""
+            )
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done", self.order["grandchild_note"]],
+                stdin=subprocess.DEVNULL,
+            )
             with open(self.order["grandchild_note"], "w", encoding="ascii") as file:
                 file.write(str(child.pid))
 
@@ -245,7 +247,9 @@ class Server:
             with open(flags["--api-key-file"], encoding="utf-8") as file:
                 key = file.read().strip()
         if key and self.order.get("tells_key"):
+            mode = os.stat(flags["--api-key-file"]).st_mode
             say(f"the key is {key}, --api-key {key}")
+            say(f"its file has the mode {mode & 0o777:o}")
         open_paths = {"/health", "/v1/health"} | ({"/v1/models"} if self.dialect == "v1" else set())
         model = flags.get("--alias", "tiny")
 

@@ -12,6 +12,7 @@ from running_models import QUICK, alive, python, runnable, wait_for, zombies
 from stand_in import APE, SCRIPT
 
 from raeburnmemory.hub.models import errors, ports, readiness, system
+from raeburnmemory.hub.models.dialect import Traits
 from raeburnmemory.hub.models.process import Limits
 
 DIALECTS = ["v1", "v2", "llama-server"]
@@ -125,9 +126,15 @@ def test_a_foreign_server_proves_nothing(bench, dialect, taken, monkeypatch):
     assert not readiness.is_ours(traits, taken.server_port, "our-key", "tiny-12345678", os.getpid())
 
 
-def bench_traits(dialect):
-    from raeburnmemory.hub.models.dialect import Traits
+def test_whose_port_it_is_outweighs_what_is_said_there(bench, monkeypatch):
+    found = bench.manager().start(bench.file())
+    traits = bench_traits("llama-server")
+    assert readiness.is_ours(traits, found.port, found.key, found.alias, found.pid)
+    monkeypatch.setattr(system, "owns_port", lambda group, port: False)
+    assert not readiness.is_ours(traits, found.port, found.key, found.alias, found.pid)
 
+
+def bench_traits(dialect):
     return Traits(dialect, llamafile=True)
 
 
@@ -283,6 +290,15 @@ def test_one_that_ends_at_once_is_reported_with_its_cause(bench, order, error, c
     assert zombies() == []
 
 
+def test_what_an_earlier_try_printed_is_not_taken_for_the_cause(bench):
+    taken, later = "couldn't bind to server socket", "all is lost"
+    manager = bench.manager()
+    with pytest.raises(errors.ProcessExited, match="all is lost") as caught:
+        manager.start(bench.file(says_first=taken, says=[later], exits=7))
+    assert caught.value.exit_code == 7
+    assert taken in manager.logs("tiny")
+
+
 @pytest.mark.parametrize("size", [2_000_000, pytest.param(10_000_000, marks=long)])
 def test_one_that_prints_megabytes_before_it_is_ready_does_not_wait_for_a_reader(bench, size):
     manager = bench.manager()
@@ -393,7 +409,7 @@ def test_the_key_is_in_no_argument_no_log_and_no_file_that_others_may_read(bench
         for what in ("cmdline", "environ"):
             with open(f"/proc/{pid}/{what}", "rb") as file:
                 assert found.key.encode() not in file.read()
-    assert any("the key is [hidden], --api-key [hidden]" in line for line in manager.logs("tiny"))
+    assert manager.logs("tiny")[-2:] == ["the key is [hidden], --api-key [hidden]", "its file has the mode 600"]
     for path in (bench.folder / ".raeburn").rglob("*"):
         if path.is_file() and found.key in path.read_text(errors="replace"):
             assert path.name == "tiny.json"  # by which another process finds it

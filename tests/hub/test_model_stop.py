@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import time
 import pytest
 from running_models import alive, processes, python, runnable, wait_for, zombies
 
-from raeburnmemory.hub.models import errors, ports, system
+from raeburnmemory.hub.models import errors, launcher, ports, system
+from raeburnmemory.hub.models.group import ProcessGroup
 from raeburnmemory.hub.models.process import Limits
 from raeburnmemory.hub.models.running import Records
 from raeburnmemory.hub.models.store import ModelFolder
@@ -146,6 +148,25 @@ def test_rounds_leave_nothing_behind(bench, rounds):
     assert run <= {"tiny.lock", "tiny.lock.gate", "tiny.use"}  # no key, no record
 
 
+@linux
+def test_the_number_of_a_model_stays_its_own_until_all_of_its_group_is_gone(bench):
+    spawner = launcher.Spawner()
+    group = ProcessGroup(
+        ["/bin/sh", "-c", "sleep 60 & exit 3"],
+        environment=dict(os.environ), folder=str(bench.folder), grace=0.2, spawner=spawner,
+    )  # fmt: skip
+    os.close(group.output())
+    assert group.exited(wait=True)
+    assert group.exit_code == 3
+    assert group.pid in zombies()
+    assert len(system.members(group.pid)) == 1
+    group.take_in(1.0)
+    assert zombies() == []
+    assert bench.left() == []
+    group.signal(signal.SIGKILL)  # to nobody: the number may be another's by now
+    spawner.close()
+
+
 # --- when the manager is gone
 
 
@@ -175,6 +196,41 @@ def test_the_manager_is_killed(bench, stubborn, grandchildren, code):
     wait_for(lambda: not alive(pid) and not alive(child) and bench.left() == [], 12.0)
     ended(other)
     assert bench.manager().running("tiny") is None
+
+
+@linux
+@pytest.mark.parametrize("proc", ["/proc", "/nothing"], ids=["Linux", "elsewhere"])
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_watcher_in_other_shells(bench, monkeypatch, shell, proc):
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"{shell} is not installed")
+    monkeypatch.setattr(launcher, "SHELL", path)
+    monkeypatch.setattr(launcher, "_WATCH", launcher._WATCH.replace("/proc", proc))
+    child = "trap '' TERM; echo $$; while :; do sleep 0.1; done"
+    lifeline = launcher.Lifeline()
+    process = launcher.launch(
+        ["/bin/sh", "-c", 'sh -c "$0" & exec sleep 60', child],
+        environment=dict(os.environ), folder=str(bench.folder), grace=0.4, lifeline=lifeline,
+    )  # fmt: skip
+    with process:
+        stubborn = int(process.stdout.readline())
+        time.sleep(0.3)
+        assert process.poll() is None
+        lifeline.cut()
+        assert process.wait(10) == -signal.SIGTERM
+        wait_for(lambda: not alive(stubborn) and bench.left() == [])
+
+
+@linux
+def test_the_manager_is_killed_and_a_child_of_the_model_may_tidy_up(bench):
+    with_grandchild(bench, "tidy")
+    other, pid = manager_elsewhere(bench, grace=10.0)
+    other.kill()
+    note = bench.folder / "grandchild"
+    wait_for(lambda: not alive(pid) and note.read_text().endswith("tidied\n"))
+    wait_for(lambda: bench.left() == [], 5.0)  # nobody waits for the whole grace where nobody is left
+    ended(other)
 
 
 @linux
@@ -241,7 +297,7 @@ def test_a_fork_of_the_manager_neither_keeps_the_model_alive_nor_ends_it(bench):
         "if not child:\n    manager.close()\n    signal.pause()\n"
         "print(child, flush=True)\nsys.stdin.read()\n"
     )
-    bench.file()
+    bench.file(ignores_term=True)  # so that the kernel's signal does not do it
     other, pid = manager_elsewhere(bench, code)
     fork = int(other.stdout.readline())
     try:

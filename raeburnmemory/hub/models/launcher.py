@@ -36,14 +36,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifeline", "Spawner", "child_environment", "launch"]
 
-# Its standard input is the pipe. A signal that is ignored stays so in its children, here only `sleep`. $PPID is the
-# model; its number is not used again while a process of its group lives.
+# Its standard input is the pipe. A signal that is ignored stays so in its children, here only `sleep`. Where there is
+# /proc it waits for all of the group, else for the model: its number is not used again while one of its group lives.
 _WATCH = """trap '' TERM HUP INT QUIT TSTP TTIN TTOU
+ticks=$1 model=$PPID
+group() { shift 2; group=$1; }
+if read -r line <"/proc/$$/stat"; then group ${line##*\\) }; else group=; fi
+others() {
+  [ -n "$group" ] || { kill -0 "$model"; return; }
+  for stat in /proc/[0-9]*/stat; do
+    read -r line <"$stat" || continue
+    set -- ${line##*\\) }
+    [ "$3" = "$group" ] && [ "$1" != Z ] && [ "$stat" != "/proc/$$/stat" ] && return 0
+  done
+  return 1
+}
 read -r _
 kill -TERM 0
 n=0
-while [ "$n" -lt "$1" ] && kill -0 "$PPID" 2>/dev/null; do sleep 0.2 || sleep 1; n=$((n+1)); done
-sleep 0.2
+while [ "$n" -lt "$ticks" ] && others; do sleep 0.2 || sleep 1; n=$((n+1)); done
 kill -KILL 0
 """
 # Everything that varies is in the arguments, never in the text of the script. Only descriptors up to 9 have a name in

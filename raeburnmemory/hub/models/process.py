@@ -98,7 +98,6 @@ class ModelProcess:
         self.limits = limits
         self.running: RunningModel | None = None
         self.state: ProcessState = "starting"  # it takes up room from now on
-        self.in_flight = 0
         self.last_used = time.monotonic()
         self.log = ModelLog(records.folder.part("logs") / f"{self.name}.log", lines=limits.log_lines)
         self._records = records

@@ -248,11 +248,11 @@ class Processes:
 
     def _stop_if_idle(self, model: ModelProcess, idle: float) -> bool:
         """Stop *model* if it is ready, nobody is talking to it, and nobody did for *idle* seconds."""
-        if model.state != "ready" or model.in_flight:
+        if model.state != "ready":
             return False
         try:
             with self._records.unused(model.name) as last:
-                if model.in_flight or time.monotonic() - max(model.last_used, last) < idle:
+                if time.monotonic() - max(model.last_used, last) < idle:
                     return False
                 model.stop()
                 return True
@@ -439,17 +439,11 @@ class Processes:
             found = self.running(name)
             if found is None:
                 raise self._not_running(name, model)
-            if model is None:
-                yield found
-                return
-            with self._guard:
-                model.in_flight += 1
             try:
                 yield found
             finally:
-                with self._guard:
-                    model.in_flight -= 1
-                model.used()
+                if model is not None:
+                    model.used()
 
     def _not_running(self, name: str, model: ModelProcess | None) -> NotRunning:
         status = self.status(name)
