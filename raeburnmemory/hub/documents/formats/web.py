@@ -157,9 +157,9 @@ def _within(node: Node, other: Node) -> bool:
 
 def _without_surroundings(content: list[Node]) -> Builder:
     builder = Builder()
+    menus = {identity for tree in content for identity in _menus(tree)}
     for tree in content:
-        menus = _menus(tree)
-        blocks_of(tree.without(lambda node, parent, menus=menus: _around(node, parent, menus)), builder)
+        blocks_of(tree.without(lambda node, parent: _around(node, parent, menus)), builder)
     return builder
 
 
