@@ -32,6 +32,7 @@ from ._terminal import (
     tell,
     time_or_seconds,
 )
+from .cli_ask import register as register_ask
 from .cli_doctor import register as register_doctor
 from .cli_ingest import register as register_ingest
 from .cli_mcp import register as register_mcp
@@ -317,6 +318,7 @@ def forget(
 register_import(app, _RECORD)
 register_ingest(app, _RECORD)
 register_reading(app, _READ)
+register_ask(app, _READ)
 register_export(app, _READ)
 
 

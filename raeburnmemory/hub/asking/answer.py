@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -86,9 +87,14 @@ class AnswerStream(Iterator[str]):
     """
 
     def __init__(
-        self, pieces: Generator[str, None, None], done: list[Answer], query: str, sources: tuple[Source, ...]
+        self,
+        pieces: Generator[str, None, None],
+        done: list[Answer],
+        query: str,
+        sources: tuple[Source, ...],
+        held: AbstractContextManager[Any],
     ) -> None:
-        self._pieces, self._done = pieces, done
+        self._pieces, self._done, self._held = pieces, done, held
         self.query, self.sources = query, sources
 
     def __next__(self) -> str:
@@ -106,6 +112,7 @@ class AnswerStream(Iterator[str]):
     def close(self) -> None:
         """Stop the model, if it still speaks."""
         self._pieces.close()
+        self._held.__exit__(None, None, None)  # of a stream that nobody began to read
 
     def __enter__(self) -> AnswerStream:
         return self

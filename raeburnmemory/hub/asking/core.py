@@ -146,9 +146,10 @@ def ask(
             room = Room(opened, context=context, max_tokens=max_tokens, tokenizer=tokenizer)
             asking.prepare(room)
         done: list[Answer] = []
-        pieces = _heard(asking.pieces(room, done), on_token, held.pop_all())
+        kept = held.pop_all()
+        pieces = _heard(asking.pieces(room, done), on_token, kept)
     if stream:
-        return AnswerStream(pieces, done, asking.query.text, asking.found)
+        return AnswerStream(pieces, done, asking.query.text, asking.found, kept)
     for _ in pieces:
         pass
     return done[0]
