@@ -150,7 +150,7 @@ def add(
     [bold]Examples[/bold]
 
       raeburnmemory models add tiny https://example.org/tiny.llamafile
-      raeburnmemory models add words https://example.org/words.gguf --kind embedding --sha256 DIGEST
+      raeburnmemory models add words https://example.org/w.gguf --kind embedding
     """
     from urllib.parse import unquote, urlsplit
 

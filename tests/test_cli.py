@@ -66,8 +66,9 @@ COMMANDS = [
     "serve",
     "mcp",
     "demo",
+    "models",
 ]
-SERVING = {"mcp", "serve"}
+SERVING = {"mcp", "models", "serve"}
 ADD = (
     'raeburnmemory --db graph.json add --prompt-id p1 --prompt-text "Hello" --response-id r1 --response-text "Hi" '
     '--agent-id a1 --agent-name "Greeter" --session-id s1'

@@ -131,7 +131,7 @@ def elsewhere(tmp_path, monkeypatch):
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
-    for name in [name for name in os.environ if name.startswith("RAEBURN_")]:
+    for name in [name for name in os.environ if name.startswith(("RAEBURN_", "LLAMAFILES_"))]:
         monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
@@ -269,7 +269,7 @@ def test_every_page_about_errors_agrees_with_the_source():
     assert [error.__name__ for error in ours if not holds_word(code, error.__name__)] == []
     (tree,) = [block.body for block in blocks_of(page) if block.body.startswith("MemoryGraphError\n")]
     assert tree.splitlines() == tree_of(errors.MemoryGraphError)
-    rows = set(re.findall(r"^\| `(\w+)` \| [^`]", page.read_text(encoding="utf-8"), re.MULTILINE))
+    rows = set(re.findall(r"^\| `(\w+)` \| (?!`\w+` \|)", page.read_text(encoding="utf-8"), re.MULTILINE))
     leaves = {error.__name__ for error in ours} - {"MemoryGraphError", "StoreError", "EmbedderFallbackWarning"}
     assert rows == leaves
 
@@ -346,13 +346,13 @@ def test_every_command_and_option_is_documented():
     assert set(by_title) - everything_else == set(root.commands), "a section about a command that does not exist"
 
 
-def names_of(command) -> set[str]:
-    """Return the options of a command, those of the commands below it included."""
-    below = set().union(*map(names_of, getattr(command, "commands", {}).values()))
-    return below | own_names_of(command) if command.name in GROUPS else own_names_of(command)
-
-
 GROUPS = {"models"}  # commands that are made of commands
+
+
+def names_of(command) -> set[str]:
+    """Return the options of a command; of a group also those of the commands in it."""
+    below = command.commands.values() if command.name in GROUPS else []
+    return own_names_of(command).union(*map(own_names_of, below))
 
 
 def own_names_of(command) -> set[str]:

@@ -153,12 +153,9 @@ class Server:
         if kind:
             import subprocess
 
-            ignore = {"stubborn": "trap '' TERM; ", "tidy": "trap 'sleep 0.5; echo tidied >>\"$0\"; exit' TERM; "}.get(
-                kind, ""
-            )
+            ignore = "trap '' TERM; " if kind == "stubborn" else ""
             child = subprocess.Popen(
-                ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done", self.order["grandchild_note"]],
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done"], stdin=subprocess.DEVNULL
             )
             with open(self.order["grandchild_note"], "w", encoding="ascii") as file:
                 file.write(str(child.pid))
@@ -171,7 +168,13 @@ class Server:
     def become_real(self, flags):
         """Replace this process with the real server, told the same in its own flags."""
         here = os.path.dirname(HERE)
-        command = [sys.executable, os.path.join(here, "tiny_model.py"), "serve", "--model", flags.get("-m", self.order["real"])]
+        command = [
+            sys.executable,
+            os.path.join(here, "tiny_model.py"),
+            "serve",
+            "--model",
+            flags.get("-m", self.order["real"]),
+        ]
         for flag in ("--host", "--port", "--alias", "--api-key-file", "-c", "-np", "-b", "-ub", "--pooling"):
             if flag in flags:
                 command += [flag, flags[flag]]

@@ -155,7 +155,10 @@ CUDA = [
     "load_tensors: offloaded 33/33 layers to GPU",
     "load_tensors:        CUDA0 model buffer size =  4403.49 MiB",
 ]
-PROCESSOR = ["load_tensors: offloaded 0/33 layers to GPU", "load_tensors:   CPU_Mapped model buffer size =  4685.30 MiB"]
+PROCESSOR = [
+    "load_tensors: offloaded 0/33 layers to GPU",
+    "load_tensors:   CPU_Mapped model buffer size =  4685.30 MiB",
+]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,9 @@ def test_a_vendor_that_is_not_there_is_an_error_with_the_flag_and_without(bench)
     with pytest.raises(errors.PlatformUnsupported, match="runs without"):
         bench.manager().start(quiet, gpu="nvidia")
     assert bench.left() == []
-    assert bench.manager().start(bench.file("good", plain=True, version="version: 1 (a)", detect=True, says=CUDA), gpu="nvidia")
+    assert bench.manager().start(
+        bench.file("good", plain=True, version="version: 1 (a)", detect=True, says=CUDA), gpu="nvidia"
+    )
 
 
 def test_a_server_without_the_flag_is_shown_no_gpu_when_there_is_to_be_none():

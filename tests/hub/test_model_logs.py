@@ -39,7 +39,15 @@ def test_the_last_lines_are_kept_and_the_file_has_them_all(written, tmp_path):
     write(b"ve\n\xff\xfe no utf-8\nno end")
     end()
     assert log.tail(9) == ["five", "\ufffd\ufffd no utf-8", "no end"]
-    assert read_tail(tmp_path / "model.log", 99) == ["one", "two", "three", "four", "five", "\ufffd\ufffd no utf-8", "no end"]
+    assert read_tail(tmp_path / "model.log", 99) == [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "\ufffd\ufffd no utf-8",
+        "no end",
+    ]
     assert (tmp_path / "model.log").stat().st_mode & 0o777 == 0o600
     log.close()
 
@@ -162,7 +170,10 @@ def test_a_file_is_followed_over_its_change(tmp_path):
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.0 MiB on device 0: cudaMalloc failed: out of memory", "memory"),
+        (
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.0 MiB on device 0: cudaMalloc failed: out of memory",
+            "memory",
+        ),
         ("terminate called after throwing an instance of 'std::bad_alloc'", "memory"),
         ("error: unknown argument: --nobrowser", "argument"),
         ("llama-server: error: unrecognized arguments: --v2", "argument"),
@@ -170,7 +181,10 @@ def test_a_file_is_followed_over_its_change(tmp_path):
         ("couldn't bind to server socket: hostname=127.0.0.1 port=8080", "port"),
         ("bind: Address already in use", "port"),
         ("gguf_init_from_file: invalid magic characters 'PK'", "magic"),
-        ("llama_model_load: error loading model: tensor 'x' data is not within the file bounds, model is corrupted", "magic"),
+        (
+            "llama_model_load: error loading model: tensor 'x' data is not within the file bounds, model is corrupted",
+            "magic",
+        ),
         ("llama_model_load: error loading model: unknown model architecture: 'new'", "load"),
         ("error: failed to load model 'x.gguf'", "load"),
         ("fatal error: this llamafile requires AVX", "cpu"),
@@ -195,7 +209,11 @@ def test_a_signal_that_says_something_by_itself():
     assert cause_of([], -signal.SIGKILL)[0] == "memory"
     assert cause_of([], -signal.SIGILL)[0] == "cpu"
     assert cause_of([], 127)[0] == "architecture"
-    assert (said_how(3), said_how(-11), said_how(-250)) == ("ended with exit code 3", "was ended by SIGSEGV", "was ended by signal 250")
+    assert (said_how(3), said_how(-11), said_how(-250)) == (
+        "ended with exit code 3",
+        "was ended by SIGSEGV",
+        "was ended by signal 250",
+    )
 
 
 def test_an_error_has_all_that_is_known():

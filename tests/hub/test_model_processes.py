@@ -47,7 +47,10 @@ def test_two_that_start_at_once_keep_within_the_limit(bench):
         thread.start()
     most = 0
     while any(thread.is_alive() for thread in threads):
-        most = max(most, sum(status.process_state in {"starting", "loading", "ready"} for status in manager.statuses().values()))
+        most = max(
+            most,
+            sum(status.process_state in {"starting", "loading", "ready"} for status in manager.statuses().values()),
+        )
         time.sleep(0.02)
     for thread in threads:
         thread.join()
@@ -105,7 +108,9 @@ def test_a_crash_is_kept_until_the_next_start_or_stop(bench):
     manager = bench.manager()
     found = manager.start(bench.file(crashes_after=1))
     assert manager.health("tiny", deep=True).ok
-    assert ports.ask(found.port, "/v1/chat/completions", key=found.key, body={"messages": [{"content": "x"}]}).status == 0
+    assert (
+        ports.ask(found.port, "/v1/chat/completions", key=found.key, body={"messages": [{"content": "x"}]}).status == 0
+    )
     wait_for(lambda: manager.status("tiny").process_state == "crashed")
     assert manager.status("tiny").exit_code == 1
     assert "not enough memory" in manager.status("tiny").last_error

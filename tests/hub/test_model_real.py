@@ -61,9 +61,7 @@ def test_bare_weights_chat_and_embedding_side_by_side(bench, tiny_chat_model, ti
 
     assert chat(talks).status == 200
     long = "word " * 300  # 1500 tokens: more than the usual batch of 512, which would make the server abort
-    answer = ports.ask(
-        embeds.port, "/v1/embeddings", key=embeds.key, body={"input": ["hello", long]}, timeout=60.0
-    )
+    answer = ports.ask(embeds.port, "/v1/embeddings", key=embeds.key, body={"input": ["hello", long]}, timeout=60.0)
     vectors = [each["embedding"] for each in answer.data["data"]]
     assert [len(vector) for vector in vectors] == [64, 64]
     assert all(math.isclose(sum(x * x for x in vector), 1.0, rel_tol=1e-3) for vector in vectors)

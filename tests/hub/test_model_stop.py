@@ -33,9 +33,7 @@ FROM_A_THREAD = MANAGER + (
     "def start():\n    print(manager.start(file).pid, flush=True)\n"
     "thread = threading.Thread(target=start)\nthread.start()\nthread.join()\nsys.stdin.read()\n"
 )
-CTRL_C_TWICE = MANAGER + (
-    "with manager:\n    print(manager.start(file).pid, flush=True)\n    sys.stdin.read()\n"
-)
+CTRL_C_TWICE = MANAGER + ("with manager:\n    print(manager.start(file).pid, flush=True)\n    sys.stdin.read()\n")
 
 
 def manager_elsewhere(bench, code=STAYS, *, grace=0.6):
@@ -280,7 +278,9 @@ def test_a_manager_that_ends_without_closing_leaves_nothing(bench):
 @linux
 def test_ctrl_c_twice(bench):
     bench.file(ignores_term=True)
-    other, pid = manager_elsewhere(bench, CTRL_C_TWICE.replace("with manager", "import contextlib\nwith contextlib.closing(manager)"))
+    other, pid = manager_elsewhere(
+        bench, CTRL_C_TWICE.replace("with manager", "import contextlib\nwith contextlib.closing(manager)")
+    )
     other.send_signal(signal.SIGINT)
     time.sleep(0.2)
     other.send_signal(signal.SIGINT)

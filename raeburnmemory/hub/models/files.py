@@ -21,7 +21,7 @@ from .errors import (
     UnknownModel,
     UnsafePath,
 )
-from .inspect_file import checked_beginning, digest_of, magic_of
+from .inspect_file import checked_beginning, digest_of, magic_of, open_file
 from .spec import ModelSpec, ModelStatus, RunnableFile, checked_name
 from .store import FULL, sync_folder, write_json
 
@@ -177,6 +177,8 @@ class ModelFiles:
             record = self._record(spec, found)
             if record.get("verified") is False or "sha256" not in record:
                 record = self._checked(spec, file, None)
+            if spec.format == "llamafile" and not found.st_mode & stat.S_IXUSR and not record.get("linked"):
+                os.fchmod(file.fileno(), found.st_mode | stat.S_IXUSR)  # as a browser leaves what it fetched
             path = self._same_inode(spec, found)
             return RunnableFile(spec, str(path), record["magic"], record["sha256"], found.st_size)
 
@@ -187,7 +189,7 @@ class ModelFiles:
             there = os.lstat(path)
             if stat.S_ISLNK(there.st_mode) and not linked:  # somebody's own link, in a folder filled by hand
                 linked = not hasattr(os, "getuid") or there.st_uid == os.getuid()
-            fd = os.open(path, os.O_RDONLY | (0 if linked else getattr(os, "O_NOFOLLOW", 0)))
+            file = open_file(path, follow=linked)
         except FileNotFoundError as exc:
             raise _not_there(spec, self.folder) from exc
         except OSError as exc:
@@ -196,12 +198,11 @@ class ModelFiles:
                 model=spec.name,
                 remedy=f"See what lies at {str(path)!r}.",
             ) from exc
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
+        if file is None:
             raise UnsafePath(
                 f"{str(path)!r} is no file.", model=spec.name, remedy="Put it aside, and download the model."
             )
-        return open(fd, "rb")
+        return file
 
     def _checked(self, spec: ModelSpec, file: BinaryIO, progress: Callable[[int, int], None] | None) -> dict[str, Any]:
         """Compare what *file* holds with what is known, and write the outcome down."""
@@ -317,13 +318,14 @@ class ModelFiles:
         source = Path(path).expanduser().absolute()
         with contextlib.ExitStack() as stack:
             try:
-                file = stack.enter_context(open(source, "rb"))
+                opened = open_file(source, follow=True)
             except OSError as exc:
                 raise NotDownloaded(
                     f"{str(source)!r} cannot be read: {exc.strerror}.", remedy="Check the path."
                 ) from exc
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            if opened is None:
                 raise InvalidSpec(f"{str(source)!r} is no file.")
+            file = stack.enter_context(opened)
             spec = self._spec_of(source, file, name, kind)
             stack.enter_context(self.folder.working_on(spec.name))
             target = self.folder.file(spec.filename)

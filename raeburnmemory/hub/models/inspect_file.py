@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import InvalidSpec
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from .spec import Format
 
-__all__ = ["CHUNK", "checked_beginning", "digest_of", "magic_of"]
+__all__ = ["CHUNK", "checked_beginning", "digest_of", "magic_of", "open_file"]
 
 CHUNK = 1 << 20  # bytes read at once
 _MAGICS = (
@@ -44,6 +46,20 @@ def checked_beginning(name: str, model_format: Format, beginning: bytes) -> str:
     else:
         found, remedy = f"begins with {beginning[:12]!r}", "Check the URL or the path."
     raise InvalidSpec(f"The file of model {name!r} is no {model_format}: it {found}.", model=name, remedy=remedy)
+
+
+def open_file(path: str | os.PathLike[str], *, follow: bool) -> BinaryIO | None:
+    """Open a file for reading, or return None if it is something else; a pipe is not waited for.
+
+    Raises:
+        OSError: It is not there, cannot be read, or is a link that is not to be followed.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    fd = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return open(fd, "rb")
 
 
 def digest_of(
