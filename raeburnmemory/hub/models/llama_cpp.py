@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCppClient"]
 
+_LONGEST = 2048  # tokens of a text to be embedded, unless a context is named
 _PER_MESSAGE = 8  # tokens that a template puts around a message: rather too many
 
 
@@ -61,6 +62,10 @@ class LlamaCppClient:
         if kind == "embedding":
             # A model that says nothing of it gets the mean: without one, there is a vector for each token.
             options.setdefault("pooling_type", llama_cpp.LLAMA_POOLING_TYPE_MEAN)
+            # A text must fit into one batch, and that into one that is computed at once (llama.cpp#12836).
+            most = context or _LONGEST
+            options.setdefault("n_batch", most)
+            options.setdefault("n_ubatch", most)
         try:
             self._llama: Any = llama_cpp.Llama(
                 model_path=path,
@@ -89,10 +94,16 @@ class LlamaCppClient:
             NotRunning: It was closed.
             WrongKind: It is an embedding model.
         """
-        with self.stream_chat(messages, **params) as stream:
-            for _ in stream:
-                pass
-            return stream.reply
+        given = checked_messages(messages)
+        self._must_be("chat")
+        if "stream" in params:
+            raise InvalidInput("stream is no parameter here: stream_chat() streams, chat() does not.")
+        llama = self._running()
+        with self._lock:
+            try:
+                return reply_of(llama.create_chat_completion(messages=given, **params), self._teller)
+            except ValueError as exc:
+                raise self._refused(exc) from exc
 
     def stream_chat(self, messages: Messages, **params: Any) -> ChatStream:
         """Return the answer to *messages* piece by piece; see `chat`. Leaving the stream early stops the model."""
@@ -131,9 +142,10 @@ class LlamaCppClient:
         llama = self._running()
         with self._lock:
             try:
-                return checked_rows(llama.embed(texts, normalize=True, truncate=False), self._teller)
+                rows = llama.embed(texts, normalize=True, truncate=False)
             except ValueError as exc:
                 raise self._refused(exc) from exc
+        return checked_rows(rows, self._teller)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of *text*, without those that a model puts around it."""
@@ -189,7 +201,7 @@ class LlamaCppClient:
             )
 
     def _refused(self, exc: ValueError) -> Exception:
-        text = str(exc)
+        text = str(exc).rstrip(".")
         if "exceed" in text.lower() or "context window" in text.lower():
             return ContextExceeded(
                 f"{self.name} takes no more than its context: {text}.",
