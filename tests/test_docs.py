@@ -43,6 +43,7 @@ NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
 NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
 NEEDED |= {"docs/how-to/local-models.md": "platformdirs"}
+HUB_PACKAGES = ("documents", "chunking", "fetching")  # whose public names the reference documents from the source
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
@@ -253,6 +254,17 @@ def test_doctests():
 def test_every_public_name_is_documented():
     code = all_code()
     assert [name for name in raeburnmemory.__all__ if not holds_word(code, name)] == []
+
+
+def test_every_public_name_about_documents_is_documented():
+    page = (
+        code_of(ROOT / "docs" / "reference" / "documents.md")
+        + "\n"
+        + code_of(ROOT / "docs" / "reference" / "errors.md")
+    )
+    for package in HUB_PACKAGES:
+        module = importlib.import_module(f"raeburnmemory.hub.{package}")
+        assert [name for name in module.__all__ if not holds_word(page, name)] == []
 
 
 def test_every_name_of_memory_graph_is_documented():

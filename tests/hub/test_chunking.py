@@ -180,12 +180,17 @@ def test_markdown_is_cut_by_its_headings():
     found = chunk(load(MARKDOWN.encode(), name="x.md"), count=words, size=60)
     assert [(each.text.split("\n")[0], each.heading_path, each.context) for each in found] == [
         ("preface", (), ""),
-        ("# Top", ("Top",), ""),  # nothing stands under the first two, which share a chunk with what follows
+        (
+            "# Top",
+            ("Top", "Empty", "Full"),
+            "",
+        ),  # nothing stands under the first two, which share a chunk with what follows
         ("## Next", ("Top", "Next"), "Top"),
     ]
     found = chunk(load(MARKDOWN.encode(), name="x.md"), count=words, size=10, overlap=0)
     rest = [each for each in found if each.heading_path == ("Top", "Empty", "Full")]
     assert [(each.text, each.kind) for each in rest] == [
+        ("# Top\n\n## Empty\n\n### Full", "text"),
         ("words under it\nand more", "text"),
         ("| name | age |\n| --- | --- |", "table"),
         ("| Ana | 3 |\n| Bo | 4 |", "table"),

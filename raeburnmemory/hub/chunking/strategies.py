@@ -46,13 +46,16 @@ def sections(document: Document) -> Iterator[Part]:
     headings = [block for block in document.blocks if block.kind == "heading"]
     first = headings[0].start if headings else len(document.text)
     yield from _inner(document, 0, first, (), 0)
-    group = 1
+    group, bare = 1, []  # headings so far under which nothing stands
     for at, block in enumerate(headings):
         end = headings[at + 1].start if at + 1 < len(headings) else len(document.text)
-        yield Part(block.start, block.end, "text", block.heading_path, block.heading_path[:-1], group=group)
-        if document.text[block.end : end].strip():
+        bare.append(block)
+        if document.text[block.end : end].strip() or at + 1 == len(headings):
+            for above in bare:
+                path = block.heading_path
+                yield Part(above.start, above.end, "text", path, above.heading_path[:-1], group=group)
             yield from _inner(document, block.end, end, block.heading_path, group)
-            group += 1
+            group, bare = group + 1, []
 
 
 def _inner(document: Document, start: int, end: int, path: tuple[str, ...], group: int) -> Iterator[Part]:
