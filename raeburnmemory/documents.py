@@ -26,7 +26,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import KindConflict
 from .lock import Mutex
 from .nodes import DOCUMENT, FRAGMENT, PART_OF, Batch, Link, Node, Where, collected_id, same_json
 from .records import checked_data, checked_id, checked_text, utc
@@ -181,7 +180,6 @@ class Documents:
 
         Raises:
             InvalidInput: Something cannot be stored; nothing was changed.
-            KindConflict: A node of another kind has the id of the document.
         """
         checked_id(uri, "the URI of a document")
         given = checked_data(attributes, f"document {uri!r}")
@@ -264,8 +262,6 @@ class Documents:
 
     def _describe(self, plan: _Plan, uri: str, given: Mapping[str, Any], old: Node | None, count: int) -> None:
         """Add the node of the document to what is written, if it is new or says something else now."""
-        if old is not None and old.kind != DOCUMENT:
-            raise KindConflict(f"{plan.id!r} is the id of a {old.kind} already, so it cannot be a document.")
         now = utc(None)
         before = {} if old is None else dict(old.attributes)
         after = {key: value for key, value in {**before, **given, "uri": uri}.items() if value is not None}
@@ -382,9 +378,12 @@ class _Directory:
         with self._lock:
             self._catch_up()
             number = 0
-            while (found := self._before + _document_key(uri, number)) in self._entries:
+            while True:
+                found = self._before + _document_key(uri, number)
+                # A node of another kind may have that id, too: it is somebody else's.
+                if found not in self._entries and not self._store.get([found], self._namespace):
+                    return found
                 number += 1
-            return found
 
     def _catch_up(self) -> None:
         if self._store.version() == self._version:

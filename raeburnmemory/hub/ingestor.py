@@ -27,14 +27,13 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput, NodeNotFound
 from ..records import checked_data, checked_text, new_id, shown
 from .citations import Verified, verify
-from .documents import Block, Document, Limits
-from .documents.model import digest
+from .documents import Limits, conversation, from_langchain
 from .intake import Intake, Settings, read_file
 from .reports import IngestItem, IngestReport
 from .scanning import file_uri, shown_name
@@ -238,41 +237,28 @@ class Ingestor:
         Raises:
             InvalidInput: A message is no such dict, or something cannot be stored.
         """
-        text, blocks = _conversation(messages)
-        data = text.encode()
-        uri = f"conversation:{hashlib.sha256(data).hexdigest()[:32]}" if uri is None else uri
-        document = Document(uri, title or "Conversation", "text/x-conversation", text, blocks, {}, digest(data))
+        document = conversation(messages, title=title or "Conversation")
+        uri = f"conversation:{document.content_hash[:32]}" if uri is None else uri
         about = {"name": title or uri, "source": "conversation", **_metadata(metadata)}
-        return self._intake(IngestReport()).put(uri, document, about)
+        return self._intake(IngestReport()).put(uri, replace(document, uri=uri), about)
 
     def add_documents(self, documents: Any) -> IngestReport:
-        """Take in documents of LangChain's, or all that one of its loaders gives; each is cut as text.
+        """Take in documents of LangChain's, or all that one of its loaders gives.
 
-        One comes from the `source` in its metadata, and its `page` if it has one; the same again replaces it.
+        Those that follow each other and have the same `source` in their metadata are pages of one document; that source
+        again replaces it.
 
         Raises:
             InvalidInput: One of them is no such document.
         """
         report, begun = IngestReport(), time.monotonic()
         intake = self._intake(report)
-        given = documents.lazy_load() if hasattr(documents, "lazy_load") else documents
-        for one in given:
-            text, about = getattr(one, "page_content", None), getattr(one, "metadata", None)
-            if not isinstance(text, str) or not isinstance(about, Mapping):
-                raise InvalidInput(f"A document has a page_content and metadata, which {shown(one)} has not.")
-            report.items.append(self._langchain(intake, text, checked_data(about, "the metadata of a document")))
+        for document in from_langchain(documents):
+            source = document.uri or document.content_hash[:32]
+            about = {"name": source, "source": "documents"}
+            report.items.append(intake.put(f"documents:{source}", document, about))
         report.seconds = time.monotonic() - begun
         return report
-
-    def _langchain(self, intake: Intake, text: str, about: dict[str, Any]) -> IngestItem:
-        data = checked_text(text, "the text of a document").encode()
-        source = str(about.get("source") or hashlib.sha256(data).hexdigest()[:32])
-        page = about.get("page")
-        uri = f"documents:{source}" + ("" if page is None else f"#page={page}")
-        document = Document(
-            uri, str(about.get("title") or source), "text/plain", text, content_hash=digest(data), metadata=about
-        )
-        return intake.put(uri, document, {"name": source, "source": "documents"})
 
     # --- folders and lists of addresses -------------------------------------------------------------------------
 
@@ -498,23 +484,6 @@ def _canceller(cancel: Any) -> Callable[[], bool]:
 
 def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return {} if metadata is None else {"metadata": checked_data(metadata, "metadata")}
-
-
-def _conversation(messages: Iterable[Mapping[str, Any]]) -> tuple[str, tuple[Block, ...]]:
-    """Return a conversation as one text, and where each turn is in it."""
-    parts: list[str] = []
-    blocks: list[Block] = []
-    length = 0
-    for number, one in enumerate(messages):
-        said = one.get("content", one.get("text")) if isinstance(one, Mapping) else None
-        if not isinstance(said, str):
-            raise InvalidInput(f"Message {number} must be a dict with a role and a text as its content: {shown(one)}.")
-        who = str(one.get("name") or one.get("role") or "user")
-        text = f"{who}: {checked_text(said, f'message {number}').strip()}"
-        parts.append(text)
-        blocks.append(Block("turn", length, length + len(text), name=who))
-        length += len(text) + 2
-    return "\n\n".join(parts), tuple(blocks)
 
 
 def _info(entry: Entry) -> DocumentInfo:

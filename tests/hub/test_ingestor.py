@@ -89,7 +89,7 @@ def test_notes_bytes_pages_and_conversations(memory, tmp_path):
     for wrong in ("ftp://example.org/x", "example.org", "http://", 3, "http://[::1"):
         with pytest.raises(InvalidInput):
             ingestor.add_html(wrong, page)
-    with pytest.raises(InvalidInput, match="Message 1"):
+    with pytest.raises(InvalidInput, match="no text"):
         ingestor.add_conversation([messages[0], {"role": "user"}])
     with pytest.raises(InvalidInput, match="surrogate"):
         ingestor.add_text("\ud800")
@@ -119,6 +119,7 @@ def test_documents_of_langchain(memory):
         SimpleNamespace(page_content=f"Page {n} is about thing {n}.", metadata={"source": "book.pdf", "page": n})
         for n in range(2)
     ]
+    documents.append(SimpleNamespace(page_content="Alone.", metadata={"source": "note.txt", "by": "Ana"}))
 
     class Loader:
         def lazy_load(self):
@@ -126,7 +127,8 @@ def test_documents_of_langchain(memory):
 
     assert ingestor.add_documents(Loader()).added == 2
     assert ingestor.add_documents(documents).counts["unchanged"] == 2
-    assert ingestor.get("documents:book.pdf#page=1").metadata == {"source": "book.pdf", "page": 1}
+    assert ingestor.get("documents:note.txt").metadata == {"by": "Ana"}
+    assert cited(memory, "thing 1") == "book.pdf p. 2"
     with pytest.raises(InvalidInput, match="page_content"):
         ingestor.add_documents(["text"])
 
