@@ -44,6 +44,7 @@ COMMANDS = [
     "recall",
     "similar",
     "context",
+    "ask",
     "get",
     "thread",
     "facts",

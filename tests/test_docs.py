@@ -41,6 +41,7 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # Pages that are about another package, which is not everywhere.
 NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
+NEEDED |= {"docs/how-to/ask-your-documents.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
 NEEDED |= {"docs/how-to/local-models.md": "platformdirs"}
 HUB_PACKAGES = ("documents", "chunking", "fetching")  # whose public names the reference documents from the source
