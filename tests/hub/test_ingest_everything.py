@@ -81,7 +81,7 @@ GOOD = {
     "g.json": ('{"golf": 1}', "golf", ":1"),
     "h.jsonl": ('{"hotel": 1}\n{"hotel": 2}\n', "hotel", ":1-2"),
     "i.html": ("<html><head><title>T</title></head><body>Word india here.</body></html>", "india", ""),
-    "j.eml": ("From: a@b.org\nTo: c@d.org\nSubject: Juliett\n\nWord juliett here.\n", "juliett", ""),
+    "j.eml": ("From: a@b.org\nTo: c@d.org\nSubject: Juliett\n\nWord juliett here.\n", "juliett", " > Juliett"),
     "k.ics": ("BEGIN:VCALENDAR\nBEGIN:VEVENT\nSUMMARY:Kilo\nEND:VEVENT\nEND:VCALENDAR\n", "kilo", ""),
     "l.srt": ("1\n00:00:01,000 --> 00:00:02,000\nWord lima here.\n", "lima", ""),
     "m.vtt": ("WEBVTT\n\n00:01.000 --> 00:02.000\nWord mike here.\n", "mike", ""),
@@ -146,10 +146,12 @@ def test_a_folder_with_one_of_everything(tmp_path, store):
         }
         assert all(item.reason for item in report.items if item.outcome != "added")
         assert "1-2" in next(item.reason for item in report.items if item.name == "all/scan.pdf"), "the pages are named"
-        for name, (_, word, ends) in GOOD.items():
-            hit = memory.recall(word, k=1, kinds="fragment", legs="lexical")[0]
-            assert hit.citation == f"all/{name}{ends}"
-            assert ingestor.verify_citation(hit).status == "valid"
+        hits = {
+            name: memory.recall(word, 1, kinds="fragment", legs="lexical")[0] for name, (_, word, _) in GOOD.items()
+        }
+        cited = {name: hit.citation for name, hit in hits.items()}
+        assert cited == {name: f"all/{name}{ends}" for name, (_, _, ends) in GOOD.items()}
+        assert {ingestor.verify_citation(hit).status for hit in hits.values()} == {"valid"}
         shown = str(report)
         assert shown.startswith(f"{len(GOOD)} added, 2 empty, ")
         assert all(name in shown for name in BAD)
