@@ -155,7 +155,9 @@ class Server:
 
             ignore = "trap '' TERM; " if kind == "stubborn" else ""
             child = subprocess.Popen(
-                ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done"], stdin=subprocess.DEVNULL
+                ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done", self.order["grandchild_note"]],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # a shell tells of its children's end, which nobody may be there to read
             )
             with open(self.order["grandchild_note"], "w", encoding="ascii") as file:
                 file.write(str(child.pid))

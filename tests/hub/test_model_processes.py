@@ -98,7 +98,7 @@ def test_a_model_that_another_process_talks_to_is_not_idle(bench):
             manager.start(bench.file("other"))
     finally:
         other.communicate("")
-    wait_for(lambda: manager.running("tiny") is None)
+    wait_for(lambda: manager.status("tiny").process_state == "stopped")
 
 
 # --- crashes
