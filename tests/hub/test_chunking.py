@@ -60,7 +60,7 @@ TEXTS = st.lists(LINES, max_size=40).map("\n".join)
 EXTENSIONS = st.sampled_from(["txt", "md", "py", "rs", "csv", "rst", "org", "jsonl"])
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     TEXTS,
     EXTENSIONS,

@@ -195,7 +195,10 @@ def _menus(tree: Node) -> set[int]:
 
 
 def _trafilatura(tree: Node) -> Builder | None:
-    import trafilatura
+    try:
+        import trafilatura
+    except ImportError:  # one of the many packages that it needs; `extractor` says that it did not help
+        return None
     from defusedxml.ElementTree import ParseError, fromstring
 
     found = trafilatura.extract(
