@@ -92,6 +92,34 @@ def test_a_file_comes_whole(server, store, known):
     assert all(each.headers["accept-encoding"] == "identity" for each in server.gets)
 
 
+def test_it_is_synced_and_marked_before_it_gets_its_name(server, store, monkeypatch):
+    """What lies under the final name is whole after a power cut, too; the calls are real, and only noted."""
+    calls = []
+
+    def noted(name):
+        real = getattr(os, name)
+
+        def call(what, *rest, **more):
+            path = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fspath(what)
+            calls.append((name, os.path.basename(path)))
+            return real(what, *rest, **more)
+
+        monkeypatch.setattr(os, name, call)
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("which file is synced is read from /proc")
+    for name in ("fsync", "replace", "chmod"):
+        noted(name)
+    with manager_of(store, spec_of(server)) as manager:
+        manager.download("m")
+    partial = "m.llamafile.partial"
+    named = calls.index(("replace", partial))
+    marked = calls.index(("chmod", partial))
+    assert marked < calls.index(("fsync", partial), marked) < named
+    assert ("fsync", "models") in calls[named:]
+    assert [each for each in calls[named + 1 :] if each[1] == "m.llamafile"] == []
+
+
 def test_a_gguf_file_is_no_program(store):
     with FileServer(b"GGUF" + bytes(3000)) as server:
         spec = ModelSpec("g", "g.gguf", url=server.url, format="gguf")
@@ -658,6 +686,20 @@ def test_a_redirect_to_a_name_goes_to_the_address_that_was_looked_at(store, monk
         assert [each.headers["host"] for each in cdn.gets] == [f"cdn.example:{cdn.port}"]
     assert asked == ["cdn.example"]
     assert (store / "m.llamafile").read_bytes() == first_payload
+
+
+def test_pausing_over_https_breaks_off_too(store, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    server = FileServer(model_bytes(SIZE), script=[("stall", 400_000)], tls=True)
+    with server, manager_of(store, spec_of(server), download_timeout=30.0) as manager:
+        job = manager.download("m", wait=False)
+        wait_for(lambda: job.status().bytes_done)
+        begun = time.monotonic()
+        job.pause()
+        assert time.monotonic() - begun < 5
+        had = (store / "m.llamafile.partial").stat().st_size
+        manager.download("m")
+        assert server.ranges() == [0, had]
 
 
 @pytest.mark.parametrize("trusted", [True, False])

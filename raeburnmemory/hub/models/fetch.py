@@ -110,7 +110,8 @@ class Fetcher:
             self._aborted = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    # Not the method of an SSLSocket, which would take its session away under the reader.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def refused(self, answer: httpx.Response) -> DownloadError:
         """Return the error for an answer that is no file."""

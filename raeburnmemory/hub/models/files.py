@@ -177,7 +177,8 @@ class ModelFiles:
             record = self._record(spec, found)
             if record.get("verified") is False or "sha256" not in record:
                 record = self._checked(spec, file, None)
-            if spec.format == "llamafile" and not found.st_mode & stat.S_IXUSR and not record.get("linked"):
+            programs = spec.format == "llamafile" and hasattr(os, "fchmod")
+            if programs and not found.st_mode & stat.S_IXUSR and not record.get("linked"):
                 os.fchmod(file.fileno(), found.st_mode | stat.S_IXUSR)  # as a browser leaves what it fetched
             path = self._same_inode(spec, found)
             return RunnableFile(spec, str(path), record["magic"], record["sha256"], found.st_size)
