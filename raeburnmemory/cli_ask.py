@@ -56,8 +56,8 @@ def ask(
 
     [bold]Examples[/bold]
 
-      raeburnmemory --db memory.db ask "What is Ana allergic to?" --model tiny-chat
-      raeburnmemory ask "And since when?" --session ana --model openai:http://127.0.0.1:8080/v1
+      raeburnmemory --db memory.db ask "What must Ana avoid?" --model tiny-chat
+      raeburnmemory ask "Since when?" --session s1 --model openai:http://[::1]/v1
     """
     options: dict[str, Any] = {"session_id": session, "k": top_k, "max_tokens": max_tokens, "context": context}
     options |= {"min_similarity": min_similarity, "min_coverage": min_coverage, "record": not no_record}

@@ -22,7 +22,11 @@ _INSIDE = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = {"[": "]", "\u3010": "\u3011"}
-_SENTENCE_END = re.compile(r"""[.!?\u2026\u3002\uff01\uff1f]["')\]\u201d\u2019\xbb]*(?=\s|$)|\n+""")
+# A line that goes on with a small letter goes on with the sentence: texts are wrapped.
+_SENTENCE_END = re.compile(
+    r"""[.!?\u2026\u3002\uff01\uff1f]["')\]\u201d\u2019\xbb]*(?=\s|$)"""
+    r"|\n\s*\n|\n(?!\s*[^\W\d_A-Z])"
+)
 _QUOTED = re.compile('"([^"\n]{8,400})"|\u201c([^\u201d\n]{8,400})\u201d|\u201e([^\u201c\u201d\n]{8,400})[\u201c\u201d]'
                      "|\xab([^\xbb\n]{8,400})\xbb")  # fmt: skip
 _ENOUGH = 1 / 3  # of the words of a claim: what a sentence must have to be what the claim rests on

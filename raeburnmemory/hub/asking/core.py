@@ -34,9 +34,10 @@ RECORDED_BY = "ask"  # the attribute `recorded_by` of an exchange that was recor
 NOTHING, MODEL = "nothing supports it", "the model"
 
 # What tells a text about the question from one that only looks like it. The builtin model sees likeness everywhere;
-# of others nobody knows where it begins, and the words decide. docs/how-to/ask-your-documents.md says how to choose.
+# of others nobody knows where it begins, and the words decide. Rather too much passes than too little: the model may
+# still say that it does not know. docs/how-to/ask-your-documents.md says how to choose.
 _COVERAGE = 0.5
-_SIMILARITY = {BUILTIN: 0.75, DEFAULT_MODEL: 0.5}
+_SIMILARITY = {BUILTIN: 0.65, DEFAULT_MODEL: 0.4}
 _MORE = 16  # hits to look at beside those wanted, of which some may be earlier questions
 _TRIES = 3  # at a prompt that was estimated and is too long
 _NEAREST = 3  # texts named in a refusal
@@ -88,7 +89,7 @@ def ask(
     *k*, *kinds* and *search* are as in `MemoryGraph.recall`; a *retriever* of LangChain searches instead of it.
     Exchanges that were recorded here are no evidence. A text supports an answer if it has *min_coverage* of the
     question's words or *min_similarity* to it; if none does, the answer says what was looked at, and the model is not
-    asked. The defaults are 0.5, and for the similarity 0.75 with the builtin model, 0.5 with all-MiniLM-L6-v2, and none
+    asked. The defaults are 0.5, and for the similarity 0.65 with the builtin model, 0.4 with all-MiniLM-L6-v2, and none
     with others. What a retriever found that tells no similarity supports an answer.
 
     The prompt takes what the model's context has room for besides *max_tokens* of answer; *context* is that context

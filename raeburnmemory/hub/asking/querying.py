@@ -96,10 +96,10 @@ def _sensible(answer: str, question: str, history: Sequence[Turn], words: Words)
         return None
     line = re.sub(r"^(the )?(question|rewritten question|query)( by itself)?\s*:\s*", "", lines[0], flags=re.IGNORECASE)
     line = line.strip("\"'\u201c\u201d\u201e `*")
-    made, own = words.of(line), set(words.of(question))
+    made, own = words.of(line), set(words.of(_LEANING.sub(" ", question)))
     if not made or len(line) > max(_LONGEST, 2 * len(question)):
         return None
-    known = own | {word for turn in history for word in words.of(turn.text)}
+    known = {*words.of(question)} | {word for turn in history for word in words.of(turn.text)}
     if own and not own & set(made):
         return None
     return line if 2 * sum(word in known for word in made) >= len(made) else None
