@@ -11,7 +11,7 @@ from pathlib import Path
 from stand_in import make_model
 
 from raeburnmemory.hub.models import system
-from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.limits import Limits
 from raeburnmemory.hub.models.processes import Processes
 from raeburnmemory.hub.models.spec import ModelSpec, RunnableFile
 from raeburnmemory.hub.models.store import ModelFolder

@@ -8,7 +8,7 @@ import pytest
 from running_models import alive, python, runnable, wait_for, zombies
 
 from raeburnmemory.hub.models import errors, ports
-from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.limits import Limits
 
 
 def states(bench, name="tiny"):
@@ -157,7 +157,7 @@ def test_restart_starts_it_as_it_was(bench):
     again = manager.restart("tiny")
     assert again.pid != first.pid
     assert not alive(first.pid)
-    assert "'-c' '512' '--temp' '0.5'" in "\n".join(line for line in manager.logs("tiny") if "Starting" in line)
+    assert "-c 512 --temp 0.5 " in "\n".join(line for line in manager.logs("tiny") if "Starting" in line)
     with pytest.raises(errors.NotRunning):
         manager.restart("unknown")
 

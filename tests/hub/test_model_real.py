@@ -9,7 +9,7 @@ from running_models import alive, runnable, wait_for, zombies
 from stand_in import APE
 
 from raeburnmemory.hub.models import errors, ports
-from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.limits import Limits
 
 DIALECTS = ["v1", "v2", "llama-server"]
 SLOW = Limits(stall=60.0, start=120.0, grace=3.0)

@@ -13,7 +13,7 @@ from stand_in import APE, SCRIPT
 
 from raeburnmemory.hub.models import errors, ports, readiness, system
 from raeburnmemory.hub.models.dialect import Traits
-from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.limits import Limits
 
 DIALECTS = ["v1", "v2", "llama-server"]
 long = pytest.mark.long
@@ -439,6 +439,9 @@ def test_a_key_of_ones_own_and_none_at_all(bench):
     own = manager.start(bench.file("own"), api_key="my-own-key")
     none = manager.start(bench.file("none"), api_key=None)
     assert ports.ask(own.port, "/props", key="my-own-key").status == 200
+    careless = manager.start(bench.file("careless"), args=("--api-key", "in-the-arguments"))
+    assert "in-the-arguments" not in "\n".join(manager.logs("careless"))  # all see it, but it is not kept
+    assert careless.key
     assert (none.key, ports.ask(none.port, "/props").status) == (None, 200)
 
 

@@ -13,7 +13,7 @@ from running_models import alive, processes, python, runnable, wait_for, zombies
 
 from raeburnmemory.hub.models import errors, launcher, ports, system
 from raeburnmemory.hub.models.group import ProcessGroup
-from raeburnmemory.hub.models.process import Limits
+from raeburnmemory.hub.models.limits import Limits
 from raeburnmemory.hub.models.running import Records
 from raeburnmemory.hub.models.store import ModelFolder
 

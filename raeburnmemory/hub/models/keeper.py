@@ -22,7 +22,7 @@ from . import errors
 from .errors import PlatformUnsupported, ProcessExited
 
 if TYPE_CHECKING:
-    from .process import Limits
+    from .limits import Limits
     from .running import Launch
     from .store import ModelFolder
 
@@ -100,7 +100,7 @@ def _raise_what(said: bytes, complaint: str, name: str) -> None:
 
 def main() -> int:
     """Read what to keep from standard input, start it, say whether it is ready, and stay until it has ended."""
-    from .process import Limits
+    from .limits import Limits
     from .processes import Processes
     from .running import Launch
     from .store import ModelFolder

@@ -66,7 +66,7 @@ class ModelLog:
 
     def note(self, line: str) -> None:
         """Add a line of our own, marked as such."""
-        self._keep([f"[raeburnmemory] {line}"])
+        self._keep([f"[raeburnmemory] {self._clean(line.encode('utf-8', 'replace'))}".replace("\n", " ")])
 
     def hide(self, secret: str) -> None:
         """Take *secret* out of all that comes from now on."""

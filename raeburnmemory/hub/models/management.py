@@ -15,8 +15,8 @@ from .client import AsyncModelClient, ModelClient
 from .download import DownloadJob, merged
 from .errors import InvalidSpec, ModelInUse
 from .files import ModelFiles
+from .limits import Limits
 from .planning import planned
-from .process import Limits
 from .processes import Processes
 from .store import ModelFolder
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
-import secrets
+import shlex
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..errors import LlamafileError
 from . import dialect as dialects
-from . import formats, gguf, ports, system
+from . import formats, ports, system
 from .causes import error_for, said_how
-from .errors import InvalidSpec, NotRunning, PlatformUnsupported, PortUnavailable, StoreLocked
+from .errors import NotRunning, PlatformUnsupported, PortUnavailable, StoreLocked
 from .group import ProcessGroup
 from .launcher import child_environment
+from .limits import Limits
 from .logs import ModelLog
+from .preparation import key_file, key_for, program_of, settings_for
 from .readiness import wait_ready
 from .running import Record, RunningModel
 from .spec import ProcessStatus
@@ -33,7 +33,6 @@ from .spec import ProcessStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .dialect import Traits
     from .launcher import Spawner
     from .running import Launch, Records
     from .spec import ProcessState
@@ -45,38 +44,8 @@ _LOG = logging.getLogger("raeburnmemory.models")
 _PORTS = 5  # tries with another port, where the chosen one was taken in between
 _TAIL = 40  # lines in an error
 _RECENT = 200  # lines that are searched for the cause
-_CONTEXT = 8192  # tokens of an embedding model's context at most, unless one is named: memory grows with it
 _STEADY = 60.0  # seconds of running after which earlier crashes are forgotten
 _BACKOFF = (0.5, 30.0)  # seconds before the first and before any later restart
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait for a model, and what to do when it ends by itself. Times are in seconds.
-
-    `stall` is how long a starting model may give no sign of life, `start` how long all of it may take, `grace` what a
-    process has between being asked to end and being made to.
-    """
-
-    stall: float = 300.0
-    start: float = 3600.0
-    grace: float = 5.0
-    restart: Literal["never", "on-failure"] = "never"
-    max_restarts: int = 3
-    log_lines: int = 2000
-
-    def __post_init__(self) -> None:
-        for what in ("stall", "start", "grace"):
-            value = getattr(self, what)
-            least = 0.0 if what == "grace" else 0.001
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-                raise InvalidSpec(f"{what} is {value!r}. It is a number of seconds.")
-        for what in ("max_restarts", "log_lines"):
-            value = getattr(self, what)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InvalidSpec(f"{what} is {value!r}. It is a number from 0 on.")
-        if self.restart not in {"never", "on-failure"}:
-            raise InvalidSpec(f"restart is {self.restart!r}. It is 'never' or 'on-failure'.")
 
 
 class ModelProcess:
@@ -157,22 +126,15 @@ class ModelProcess:
 
     def _attempt(self, port: int) -> RunningModel:
         job, spec = self.job, self.job.file.spec
-        program, weights, magic = self._program()
+        program, weights, magic = program_of(job)
         cache = self._records.folder.part("run").parent / "dialects.json"
         traits = dialects.detect(program, magic, spec.dialect, cache)
-        settings = self._settings(traits, weights)
-        key = secrets.token_urlsafe(32) if job.key == "auto" else job.key
-        if not traits.has_key:
-            if job.key not in {"auto", None}:
-                raise PlatformUnsupported(
-                    f"The server of model {self.name!r} has no API key.", model=self.name, remedy="Leave the key out."
-                )
-            key = None
+        settings, key = settings_for(job, traits, weights), key_for(job, traits)
         if key is not None:
             self.log.hide(key)
         environment = child_environment(dialects.gpu_environment(traits, settings.gpu) | job.environment)
-        with self._key_file(key) as key_file:
-            flags = dialects.arguments(traits, settings, port=port, key_file=key_file, weights=weights)
+        with key_file(self._records.file(self.name, "key"), key) as lent:
+            flags = dialects.arguments(traits, settings, port=port, key_file=lent, weights=weights)
             group = self._launch([*formats.command_for(program, magic), *flags], environment)
             try:
                 self.log.drain(group.output())
@@ -199,88 +161,28 @@ class ModelProcess:
                         remedy="Install its driver and a server built for it, or start with gpu='auto'.",
                         log_tail=tuple(self.log.tail(_TAIL)),
                     )
+                self.running = RunningModel(
+                    name=self.name,
+                    kind=settings.kind,
+                    dialect=traits.dialect,
+                    base_url=f"http://{ports.HOST}:{port}",
+                    port=port,
+                    pid=group.pid,
+                    alias=settings.alias or self.name,
+                    started_at=_now(),
+                    key=key,
+                    detached=self._detached,
+                )
+                self.last_used = time.monotonic()
+                self._to("ready")
             except BaseException:
+                self.running = None
                 self._take_in(group)
                 raise
-        self.running = RunningModel(
-            name=self.name,
-            kind=settings.kind,
-            dialect=traits.dialect,
-            base_url=f"http://{ports.HOST}:{port}",
-            port=port,
-            pid=group.pid,
-            alias=settings.alias or self.name,
-            started_at=_now(),
-            key=key,
-            detached=self._detached,
-        )
-        self.last_used = time.monotonic()
-        self._to("ready")
         return self.running
 
-    def _program(self) -> tuple[str, str | None, formats.Magic]:
-        """Return the program, the weights for it if it has none in it, and what the program is."""
-        file = self.job.file
-        magic = formats.check_runnable(file.path, model=self.name)
-        self._same_file()
-        if magic != "gguf":
-            return file.path, None, magic
-        runtime = self.job.runtime
-        if not runtime:
-            raise PlatformUnsupported(
-                f"Model {self.name!r} is a GGUF file, which has no server in it.",
-                model=self.name,
-                remedy="Name one with runtime=: a llamafile without weights, or llama-server.",
-            )
-        program = os.path.abspath(os.path.expanduser(runtime))
-        magic = formats.check_runnable(program, model=self.name)
-        if magic == "gguf":
-            raise InvalidSpec(f"The runtime {program!r} is itself a GGUF file.", model=self.name)
-        return program, file.path, magic
-
-    def _same_file(self) -> None:
-        """Refuse a file that is no longer the one that was checked."""
-        size = os.stat(self.job.file.path).st_size
-        if size != self.job.file.size:
-            raise InvalidSpec(
-                f"{self.job.file.path!r} has {size} bytes, and had {self.job.file.size} when it was checked.",
-                model=self.name,
-                remedy="Verify it.",
-            )
-
-    def _settings(self, traits: Traits, weights: str | None) -> dialects.Settings:
-        settings = dataclasses.replace(self.job.settings, args=(*self.job.file.spec.args, *self.job.settings.args))
-        # Where no key tells who answers, a name that nobody else has does.
-        alias = self.name if traits.dialect == "llama-server" else f"{self.name}-{secrets.token_hex(4)}"
-        settings = dataclasses.replace(settings, alias="" if traits.dialect == "v2" else alias)
-        if settings.kind == "embedding" and weights is not None:
-            header = gguf.check_gguf(weights, model=self.name)
-            if settings.context is None and header.context:
-                settings = dataclasses.replace(settings, context=min(header.context, _CONTEXT))
-            if settings.pooling is None and not header.pools:
-                settings = dataclasses.replace(settings, pooling="mean")
-        return settings
-
-    @contextlib.contextmanager
-    def _key_file(self, key: str | None) -> Iterator[str | None]:
-        """Lend a file with the key to the server: what is in its arguments is shown to all users of the machine."""
-        if key is None:
-            yield None
-            return
-        path = self._records.file(self.name, "key")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(fd, f"{key}\n".encode())
-            os.close(fd)
-            yield path
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
     def _launch(self, command: list[str], environment: dict[str, str]) -> ProcessGroup:
-        self.log.note("Starting " + " ".join(map(repr, command)))
+        self.log.note(f"Starting {shlex.join(command)}")
         self.log.mark()
         folder = str(self._records.folder.part("run"))
         with self._guard:

@@ -7,26 +7,25 @@ left behind by a manager that is gone it ends, if it is that very process.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import os
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import ports, system
+from . import system
 from .dialect import Settings
 from .errors import InvalidSpec, ModelInUse, NotRunning, PlatformUnsupported
 from .launcher import Spawner
-from .logs import follow_file, read_tail
-from .process import Limits, ModelProcess
-from .running import Launch, Records
-from .spec import ProcessStatus
+from .limits import Limits
+from .overview import Health, Overview, ProcessEvent
+from .process import ModelProcess
+from .running import Launch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .dialect import Gpu
     from .running import Record, RunningModel
@@ -40,27 +39,7 @@ _TICK = 1.0  # seconds between two looks for idle models, at most
 _BY_OTHERS = 5.0  # seconds that another manager has to take note of a stop
 
 
-@dataclass(frozen=True)
-class ProcessEvent:
-    """That the process of model `name` came into a state; `detail` says why, where there is a reason."""
-
-    name: str
-    state: ProcessState
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Health:
-    """How a model is: `ok`, or `detail` says what is wrong. `seconds` is how long the answer took."""
-
-    name: str
-    ok: bool
-    state: ProcessState
-    seconds: float
-    detail: str = ""
-
-
-class Processes:
+class Processes(Overview):
     """Starts, watches and stops the models in *folder*.
 
     *runtime* is the server for bare GGUF files: a llamafile without weights, or llama-server. *max_running* is how many
@@ -83,16 +62,13 @@ class Processes:
             raise InvalidSpec(f"max_running is {max_running!r}. It is a number from 1 on.")
         if idle_timeout is not None and (isinstance(idle_timeout, bool) or not idle_timeout > 0):
             raise InvalidSpec(f"idle_timeout is {idle_timeout!r}. It is a number of seconds, or None for never.")
-        self.folder = folder
+        super().__init__(folder)
         self.runtime = os.fspath(runtime) if runtime is not None else None
         self.max_running = max_running
         self.idle_timeout = idle_timeout
         self.limits = limits or Limits()
         self._on_event = on_event
-        self._records = Records(folder)
         self._spawner = Spawner()
-        self._own: dict[str, ModelProcess] = {}
-        self._guard = threading.Lock()  # around what is owned; nothing is waited for under it
         self._turns: collections.defaultdict[str, threading.RLock] = collections.defaultdict(threading.RLock)
         self._room = threading.Lock()  # around making room: two that start must not both take the last one
         self._closed = threading.Event()
@@ -349,110 +325,6 @@ class Processes:
                 self._end(record, self.limits.grace)
             elif record.state not in {"crashed", "failed"}:
                 self._records.remove(name)
-
-    # --- how they are
-
-    def running(self, name: str) -> RunningModel | None:
-        """Return a model that is ready, whoever started it; None if it is not."""
-        with self._guard:
-            model = self._own.get(name)
-        if model is not None and model.busy:
-            return model.running if model.state == "ready" else None
-        record = self._records.read(name)
-        if record is None or record.state != "ready" or not record.alive or not system.same(record.owner):
-            return None
-        return record.running
-
-    def status(self, name: str) -> ProcessStatus:
-        """Say how it stands with the process of a model, whoever started it."""
-        with self._guard:
-            model = self._own.get(name)
-        if model is not None and model.state != "stopped":
-            return model.status()
-        record = self._records.read(name)
-        if record is None:
-            return model.status() if model is not None else ProcessStatus()
-        if record.state in {"crashed", "failed"}:
-            return ProcessStatus(
-                record.state, restarts=record.restarts, exit_code=record.exit_code, last_error=record.last_error
-            )
-        if not record.alive:
-            return ProcessStatus()
-        seen = record.running
-        return ProcessStatus(
-            record.state,
-            pid=record.process.pid if record.process else None,
-            port=seen.port if seen else None,
-            base_url=seen.base_url if seen else None,
-            started_at=seen.started_at if seen else None,
-            restarts=record.restarts,
-        )
-
-    def statuses(self) -> dict[str, ProcessStatus]:
-        """Say how it stands with every model that runs or that something is known of."""
-        with self._guard:
-            names = set(self._own)
-        return {name: self.status(name) for name in sorted(names | set(self._records.names()))}
-
-    def health(self, name: str, *, deep: bool = False, timeout: float = 30.0) -> Health:
-        """Ask a model how it is. With *deep* it has to say one token, or to embed a word, within *timeout* seconds."""
-        begun = time.monotonic()
-        found = self.running(name)
-        if found is None:
-            state = self.status(name).process_state
-            return Health(name, ok=False, state=state, seconds=0.0, detail=f"it is {state}")
-        if deep:
-            with self.in_use(name):
-                wrong = ports.real_request(found.port, found.kind, key=found.key, model=found.alias, timeout=timeout)
-        else:
-            path = "/v1/models" if found.dialect == "v2" else "/health"
-            answer = ports.ask(found.port, path, key=found.key, timeout=timeout)
-            wrong = "" if answer.status == 200 else answer.error or f"it answered with status {answer.status}"
-        return Health(name, not wrong, self.status(name).process_state, time.monotonic() - begun, wrong)
-
-    def logs(self, name: str, n: int = 200, *, follow: bool = False) -> list[str] | Iterator[str]:
-        """Return the last *n* lines that a model printed, an earlier run's if it does not run.
-
-        With *follow*, an iterator of them and of all that come until it ends.
-        """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise InvalidSpec(f"n is {n!r}. It is a number of lines from 0 on.")
-        with self._guard:
-            model = self._own.get(name)
-        if model is not None:
-            return model.log.follow(n) if follow else model.log.tail(n)
-        path = self.folder.log_file(name)
-        if follow:
-            return follow_file(path, n, lambda: self.status(name).process_state in {"starting", "loading", "ready"})
-        return read_tail(path, n)
-
-    @contextlib.contextmanager
-    def in_use(self, name: str) -> Iterator[RunningModel]:
-        """Talk to a model within the block: until its end nobody stops it for being idle, in whichever process.
-
-        Raises:
-            NotRunning: It does not run. `log_tail` has the last lines if it crashed.
-        """
-        with self._guard:
-            model = self._own.get(name)
-        with self._records.using(name):
-            found = self.running(name)
-            if found is None:
-                raise self._not_running(name, model)
-            try:
-                yield found
-            finally:
-                if model is not None:
-                    model.used()
-
-    def _not_running(self, name: str, model: ModelProcess | None) -> NotRunning:
-        status = self.status(name)
-        record = self._records.read(name)
-        tail = tuple(model.log.tail(40)) if model is not None else record.last_lines if record is not None else ()
-        why = f": {status.last_error}" if status.last_error else "."
-        return NotRunning(
-            f"Model {name!r} is {status.process_state}{why}", model=name, remedy="Start it.", log_tail=tail
-        )
 
     # --- in the background
 
