@@ -18,7 +18,7 @@ __all__ = ["Citation", "Marker", "Markers", "verified"]
 _LONGEST = 40  # characters between two brackets that may be numbers of sources
 _INSIDE = re.compile(
     r"\s*(?:sources?|fragments?|documents?|docs?|refs?|items?)?[\s.:#^]*"
-    r"\d{1,4}(?:\s*(?:,|;|-|\u2013|&|and)\s*(?:source)?[\s#^]*\d{1,4})*\s*",
+    r"\d{1,3}(?:\s*(?:,|;|-|\u2013|&|and)\s*(?:source)?[\s#^]*\d{1,3})*\s*",
     re.IGNORECASE,
 )
 _CLOSING = {"[": "]", "\u3010": "\u3011"}
@@ -205,7 +205,7 @@ class Markers:
 
 
 def _numbers(inside: str) -> Iterator[int]:
-    for match in re.finditer(r"(\d{1,4})(?:\s*[-\u2013]\s*(\d{1,4}))?", inside):
+    for match in re.finditer(r"(\d{1,3})(?:\s*[-\u2013]\s*(\d{1,3}))?", inside):
         first, last = int(match[1]), int(match[2] or match[1])
         yield from range(first, last + 1) if first <= last <= first + 20 else (first, last)
 
