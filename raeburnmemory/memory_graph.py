@@ -644,8 +644,8 @@ class MemoryGraph:
     def trace(self, node_id: str, depth: int | None = None) -> Trace:
         """Follow a node back over all steps, or at most *depth*; printed, it is a tree.
 
-        From facts to their sources and the facts before and after them, from responses to their prompts and agents,
-        from prompts to their sessions.
+        From facts to their sources and the facts before and after them, from responses to their prompts, agents and
+        what they cite, from prompts to their sessions, from fragments to their documents.
 
         Raises:
             NodeNotFound: There is no such node.

@@ -358,6 +358,8 @@ class Stats:
 # How a node that a trace leads to is related to the one before it: by relation, and whether its edge was followed back.
 _ROLES = {
     (DERIVED_FROM, False): "derived from",
+    (CITES, False): "cites",
+    (PART_OF, False): "part of",
     (SUPERSEDES, False): "supersedes",
     (SUPERSEDES, True): "superseded by",
     (RESPONDED_WITH, True): "answers",

@@ -8,8 +8,10 @@ from .errors import NodeNotFound
 from .nodes import (
     AGENT,
     BELONGS_TO,
+    CITES,
     DERIVED_FROM,
     GENERATED_BY,
+    PART_OF,
     RESPONDED_WITH,
     SESSION,
     SUPERSEDES,
@@ -33,6 +35,8 @@ __all__ = ["trace", "why"]
 # there, and of a fact not to what was derived from it.
 _WAYS = (
     (DERIVED_FROM, "out"),
+    (CITES, "out"),
+    (PART_OF, "out"),
     (RESPONDED_WITH, "in"),
     (GENERATED_BY, "out"),
     (BELONGS_TO, "out"),

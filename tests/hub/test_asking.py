@@ -391,6 +391,10 @@ def test_the_exchange_is_recorded_with_its_citations(library, script):
     assert link.target == answer.citations[0].id
     assert link.data["citations"][0]["quote"] == answer.citations[0].quote
     assert library.neighbours(recorded.response, "generated_by")[0].id == "scripted"
+    # The way back leads to the document.
+    steps = str(library.trace(recorded.response))
+    assert f"cites fragment {link.target}" in steps
+    assert "part of document document/documents/" in steps
     # Whoever forgets the document for good forgets what was said of it.
     (document,) = [node.id for node in library.nodes("document") if "health" in node.attributes["uri"]]
     library.forget(document, secure=True)
