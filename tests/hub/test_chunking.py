@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from raeburnmemory.errors import InvalidInput
@@ -60,7 +60,6 @@ TEXTS = st.lists(LINES, max_size=40).map("\n".join)
 EXTENSIONS = st.sampled_from(["txt", "md", "py", "rs", "csv", "rst", "org", "jsonl"])
 
 
-@settings(max_examples=100)
 @given(
     TEXTS,
     EXTENSIONS,

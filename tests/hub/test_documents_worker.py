@@ -110,6 +110,7 @@ def test_a_parser_that_does_not_end_is_ended(misbehaving, kind):
     assert asked("test/well").text.isdigit()
 
 
+@pytest.mark.long
 def test_the_processor_is_limited_where_the_parent_does_not_watch(misbehaving, monkeypatch):
     monkeypatch.setattr(threading.Timer, "start", lambda self: None)
     with pytest.raises(ParseTimeout):
