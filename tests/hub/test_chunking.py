@@ -282,6 +282,11 @@ def test_python_that_is_none_is_cut_all_the_same(source):
     checked(document, chunk(document, size=20, overlap=0, count=pieces), size=20, limit=None, count=pieces)
 
 
+def test_code_keeps_its_indentation_where_there_is_room_for_it():
+    assert texts("    abcd", chunker="code", size=8, count=letters) == ["    abcd"]
+    assert texts("    abcd", chunker="code", size=4, count=letters) == ["abcd"]
+
+
 def test_other_languages_are_cut_where_blocks_begin():
     source = "use std;\n\n// About it.\nfn one() {\n    a();\n\n    b();\n}\n\nfn two() {\n    c();\n}\n"
     found = chunk(load(source.encode(), name="x.rs"), count=words, size=8, overlap=0)

@@ -83,8 +83,10 @@ class Cutter:
             while True:
                 after = self._best(units, at, after)
                 start, end = self._trimmed(begin, units[after - 1].end)
-                start = self._indented(start, part)
                 context = contexts[units[at].part][start > self._trimmed(part.start, part.end)[0]]
+                if self._fits(indented := self._indented(start, part), end, context):
+                    start = indented
+                    break
                 if after == at + 1 or self._fits(start, end, context):
                     break
                 after -= 1
