@@ -14,6 +14,7 @@ pytest.importorskip("platformdirs", reason="local models need platformdirs")
 
 import tiny_model
 from scripted import scripted
+from stand_in import make_model
 from typer.testing import CliRunner
 
 from raeburnmemory import MemoryGraph
@@ -121,3 +122,25 @@ def test_it_streams_from_a_real_model(db, tiny_chat_model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) > 10
     assert "The answer cites nothing." in done.stderr
+
+
+@pytest.fixture
+def local(db, tiny_chat_model, tmp_path):
+    """A llamafile called `tiny`, in which a real model speaks."""
+    pytest.importorskip("psutil", reason="models are watched with psutil")
+    (tmp_path / "models").mkdir()
+    make_model(tmp_path / "models" / "tiny.llamafile", real=str(tiny_chat_model))
+    return db
+
+
+@pytest.mark.parametrize("named", [["--model", "tiny"], []])
+def test_a_local_model_is_started_asked_and_ended(local, named):
+    """The folder has one chat model, which need not be named."""
+    result = run("--db", local, "ask", QUESTION, "--max-tokens", "20", *named)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.strip()) > 10
+    status = json.loads(run("models", "status", "tiny", "--json").stdout)
+    assert "ready" not in json.dumps(status.get("process_state", status))
+    with MemoryGraph(local) as memory:
+        (response,) = memory.nodes("response")
+        assert response.attributes["model"] == "tiny"
