@@ -72,6 +72,7 @@ class Cutter:
 
     def _group(self, parts: Sequence[Part]) -> Iterator[Chunk]:
         contexts = [(self._context(part, 0), self._context(part, 1)) for part in parts]
+        begins = [self._trimmed(part.start, part.end)[0] for part in parts]
         room = min(self._room(context) for both in contexts for context in set(both))
         units = [unit for index, part in enumerate(parts) for unit in self._units(part, index, room)]
         at, begin, lead = 0, units[0].start if units else 0, 0  # lead: the tokens repeated from the chunk before
@@ -83,7 +84,7 @@ class Cutter:
             while True:
                 after = self._best(units, at, after)
                 start, end = self._trimmed(begin, units[after - 1].end)
-                context = contexts[units[at].part][start > self._trimmed(part.start, part.end)[0]]
+                context = contexts[units[at].part][start > begins[units[at].part]]
                 if self._fits(indented := self._indented(start, part), end, context):
                     start = indented
                     break
@@ -93,6 +94,8 @@ class Cutter:
             if begin < units[at].start and not self._fits(start, end, context):
                 begin = units[at].start  # without what was repeated
                 continue
+            if context and not self._fits(start, end, context):
+                context = ""  # for a tokenizer that makes more of two texts together than of each
             yield self._chunk(start, end, part, context, mixed={parts[unit.part].kind for unit in units[at:after]})
             begin = units[after].start if after < len(units) else 0
             lead = 0
@@ -152,12 +155,12 @@ class Cutter:
         if start == end:
             return
         rank = _PART
-        for low, high, strength in self._apart(start, end, part.kind, room):
-            yield _Unit(low, high, self._tokens(low, high), rank, index)
+        for low, high, tokens, strength in self._apart(start, end, part.kind, room):
+            yield _Unit(low, high, tokens, rank, index)
             rank = strength
 
-    def _apart(self, start: int, end: int, kind: str, room: int) -> Iterator[tuple[int, int, int]]:
-        """Yield units that fit, each with the strength of the boundary after it."""
+    def _apart(self, start: int, end: int, kind: str, room: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield units that fit, each with its tokens and the strength of the boundary after it."""
         levels = [_paragraphs, _lines if kind in {"code", "table"} else _sentences, _words, _signs]
         if self._levels == "sentences":
             levels = levels[1:]
@@ -169,10 +172,10 @@ class Cutter:
 
     def _level(
         self, start: int, end: int, levels: Sequence[_Level], room: int, after: int
-    ) -> Iterator[tuple[int, int, int]]:
-        whole = end - start <= room * _MANY and self._tokens(start, end) <= room
-        if (whole and self._levels != "words") or (whole and not levels):
-            yield start, end, after
+    ) -> Iterator[tuple[int, int, int, int]]:
+        tokens = self._tokens(start, end) if end - start <= room * _MANY or not levels else room + 1
+        if tokens <= room and (self._levels != "words" or not levels):
+            yield start, end, tokens, after
         elif not levels:
             yield from self._letters(start, end, room, after)
         else:
@@ -183,20 +186,20 @@ class Cutter:
                     low = at
             yield from self._level(low, end, levels[1:], room, after)
 
-    def _letters(self, start: int, end: int, room: int, after: int) -> Iterator[tuple[int, int, int]]:
+    def _letters(self, start: int, end: int, room: int, after: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield pieces of a word that does not fit, as texts without spaces are."""
         at = start
         while at < end:
             step = min(room, end - at)
-            while step > 1 and self._tokens(at, at + step) > room:
+            while (tokens := self._tokens(at, at + step)) > room and step > 1:
                 step //= 2
-            if step == 1 and self._tokens(at, at + 1) > room:
+            if tokens > room:
                 raise InvalidInput(
                     f"The character {self._text[at]!r} alone has more than the {room} tokens that a chunk may have. "
                     f"Pass a larger size= or limit=."
                 )
             at += step
-            yield at - step, at, _CHARACTER if at < end else after
+            yield at - step, at, tokens, _CHARACTER if at < end else after
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(self._text[start:end].strip())
