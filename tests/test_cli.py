@@ -25,7 +25,7 @@ from raeburnmemory.ranking import Weights
 
 with contextlib.suppress(ImportError):  # where it is missing, what works without it is tested all the same
     import typer
-    from typer.testing import CliRunner
+    from commands import CliRunner
 
     from raeburnmemory import cli
     from raeburnmemory.cli import app

@@ -12,7 +12,7 @@ from raeburnmemory import MemoryGraph
 
 pytest.importorskip("typer", reason="the command line needs typer")
 
-from typer.testing import CliRunner
+from commands import CliRunner
 
 from raeburnmemory.cli import app
 

@@ -20,10 +20,10 @@ typer = pytest.importorskip("typer", reason="the command line needs typer")
 pytest.importorskip("httpx", reason="models are fetched with httpx")
 pytest.importorskip("psutil", reason="the manager looks at memory and processes with psutil")
 
+from commands import CliRunner  # noqa: E402
 from file_server import FileServer, model_bytes  # noqa: E402
 from outside import environment  # noqa: E402
 from stand_in import make_model  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
 
 from raeburnmemory.cli import app  # noqa: E402
 
