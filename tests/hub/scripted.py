@@ -1,10 +1,22 @@
 """A server on this machine that answers what a test tells it to: for faults, and where the words matter."""
 
+import asyncio
 import contextlib
+import functools
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def awaited(test):
+    """Run a test that awaits, whether or not there is a plugin for such."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
 class Scripted:

@@ -16,7 +16,7 @@ pytest.importorskip("httpx", reason="the hub speaks HTTP with httpx")
 
 import httpx
 import tiny_model
-from scripted import chunk, scripted, talking
+from scripted import awaited, chunk, scripted, talking
 
 from raeburnmemory.errors import InvalidInput
 from raeburnmemory.hub.models import client as client_module
@@ -249,6 +249,7 @@ def test_leaving_a_stream_early_stops_the_model(endless, leave):
         stopped_after(endless.url)
 
 
+@awaited
 async def test_leaving_an_asynchronous_stream_stops_the_model(endless):
     async with AsyncModelClient(endless.url + "/v1") as client:
         async with client.stream_chat("Go on", max_tokens=150_000) as stream:
@@ -268,6 +269,7 @@ async def test_leaving_an_asynchronous_stream_stops_the_model(endless):
         await asyncio.to_thread(stopped_after, endless.url)
 
 
+@awaited
 async def test_the_asynchronous_client_says_the_same(chat_server, embedding_server):
     params = {"max_tokens": 8, "temperature": 0, "cache_prompt": False}
     url = chat_server.url + "/v1"
@@ -681,6 +683,7 @@ def test_each_try_takes_a_lease_so_that_a_model_can_be_started_again(script, qui
     assert lease.inside == 0
 
 
+@awaited
 async def test_a_lease_that_waits_does_not_hold_up_the_loop_and_is_given_back(script):
     script.says("Hi.")
     go, left = threading.Event(), threading.Event()

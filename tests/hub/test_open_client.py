@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("httpx", reason="the hub speaks HTTP with httpx")
 
 import tiny_model
-from scripted import scripted
+from scripted import awaited, scripted
 
 from raeburnmemory import MemoryGraph
 from raeburnmemory.errors import InvalidInput, MissingDependency
-from raeburnmemory.hub import Ingestor, ModelClient, RaeburnAsk, aask, ask, open_client, summarise
+from raeburnmemory.hub import Ingestor, ModelClient, aask, ask, open_client, summarise
 from raeburnmemory.hub.models.client import AsyncModelClient
 from raeburnmemory.hub.models.errors import ClientError, ContextExceeded, NotRunning
 from raeburnmemory.hub.models.interface import ChatClient
@@ -120,6 +120,7 @@ def test_errors_of_openai_are_ours(openai, script, monkeypatch):
         open_client(gone, model="m").chat("Hello")
 
 
+@awaited
 async def test_a_client_of_openai_that_is_awaited(openai, memory, script):
     script.says("Peanuts and latex [1].")
     async with openai.AsyncOpenAI(base_url=script.url, api_key=KEY, max_retries=0) as theirs:
@@ -257,6 +258,8 @@ def test_asking_is_a_runnable(fake, memory):
     from langchain_core.messages import AIMessage, HumanMessage
     from langchain_core.output_parsers import StrOutputParser
 
+    from raeburnmemory.hub import RaeburnAsk
+
     door = RaeburnAsk(memory, fake("Peanuts [1].", "Latex [1].", "Peanuts [1]."), record=False)
     message = door.invoke(QUESTION)
     assert message.content == "Peanuts [1]."
@@ -277,7 +280,10 @@ def test_asking_is_a_runnable(fake, memory):
         talk.invoke({"nothing": 1})
 
 
+@awaited
 async def test_the_runnable_is_awaited_too(fake, memory):
+    from raeburnmemory.hub import RaeburnAsk
+
     door = RaeburnAsk(memory, fake("Peanuts [1].", "Latex [1]."))
     assert (await door.ainvoke(QUESTION)).content == "Peanuts [1]."
     assert "".join([piece.content async for piece in door.astream(QUESTION)]) == "Latex [1]."
@@ -285,6 +291,8 @@ async def test_the_runnable_is_awaited_too(fake, memory):
 
 def test_the_runnable_tells_langchains_tracers(fake, memory):
     from langchain_core.tracers import BaseTracer
+
+    from raeburnmemory.hub import RaeburnAsk
 
     class Seen(BaseTracer):
         def __init__(self):
