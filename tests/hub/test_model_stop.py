@@ -336,6 +336,22 @@ def test_another_manager_sees_uses_and_stops_it(bench):
 
 
 @linux
+def test_another_manager_breaks_a_start_off(bench):
+    bench.file(never_ready=True, talks=True)
+    code = MANAGER + (
+        "from raeburnmemory.hub.models.errors import LlamafileError\n"
+        "try:\n    manager.start(file)\n"
+        "except LlamafileError as exc:\n    print(type(exc).__name__, manager.status('tiny').process_state, flush=True)\n"
+    )
+    other = python(code, bench.folder, 0.5)
+    manager = bench.manager()
+    wait_for(lambda: manager.status("tiny").process_state == "loading")
+    assert manager.stop("tiny")
+    assert other.communicate(timeout=30)[0].split() == ["NotRunning", "stopped"]
+    assert bench.left() == []
+
+
+@linux
 def test_a_number_that_was_used_again_is_left_alone(bench):
     """A record names a process that is now another one's: it is not ended, by nobody."""
     with_grandchild(bench, "plain")

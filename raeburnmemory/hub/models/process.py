@@ -95,7 +95,7 @@ class ModelProcess:
         try:
             running = self._up()
         except BaseException as exc:
-            if self._stop.is_set() or not isinstance(exc, LlamafileError):
+            if self._stop.is_set() or isinstance(exc, NotRunning) or not isinstance(exc, LlamafileError):
                 self._settle("stopped")
             else:
                 self._error = exc
@@ -187,7 +187,7 @@ class ModelProcess:
         folder = str(self._records.folder.part("run"))
         with self._guard:
             if self._stop.is_set():
-                raise NotRunning(f"Model {self.name!r} was stopped while it was being started.", model=self.name)
+                raise self._stopped()
             try:
                 group = ProcessGroup(
                     command, environment=environment, folder=folder, grace=self.limits.grace, spawner=self._spawner
@@ -238,7 +238,8 @@ class ModelProcess:
                 self.job,
                 running=self.running if state in {"ready", "stopping"} else None,
                 detached=self._detached,
-                stopping=state == "stopping",
+                # Somebody else may have asked in between; what was asked is not to be written over.
+                stopping=state == "stopping" or _is_told_to_stop(written, found),
                 restarts=self._restarts,
                 exit_code=self._exit_code,
                 last_error=str(self._error) if self._error is not None else None,
@@ -249,8 +250,13 @@ class ModelProcess:
     def _raise_if_ended(self, group: ProcessGroup) -> None:
         if group.exited():
             self._exit_code = group.exit_code
+            if self._asked_to_stop():
+                raise self._stopped()
             self.log.join(1.0)  # what it printed last is on its way
             raise self._why("before it was ready")
+
+    def _stopped(self) -> NotRunning:
+        return NotRunning(f"Model {self.name!r} was stopped while it was being started.", model=self.name)
 
     def _why(self, when: str) -> LlamafileError:
         lines = self.log.recent(_RECENT)
@@ -394,6 +400,13 @@ class ModelProcess:
             exit_code=self._exit_code,
             last_error=str(self._error) if self._error is not None else None,
         )
+
+
+def _is_told_to_stop(written: Record | None, process: Identity | None) -> bool:
+    if written is None or written.process is None or process is None:
+        return False
+    known = written.process
+    return written.stopping and (known.pid, known.started) == (process.pid, process.started)
 
 
 def _now() -> str:
