@@ -46,14 +46,14 @@ def ingest(
 ) -> None:
     """Take in documents: folders with all that is in them, files and web addresses.
 
-    The memory is made if it is not there. Doing it again takes in what changed. What .gitignore and .raeburnignore name
-    is left alone. It ends with 1 if something could not be read; the report says what and why.
+    The memory is made if it is not there. Doing it again takes in what changed, and --watch does it whenever something
+    changes. What .gitignore and .raeburnignore name is left alone. It ends with 1 if something could not be read; the report says what and why.
 
     [bold]Examples[/bold]
 
-      raeburnmemory --db memory.db ingest docs/ report.pdf
-      raeburnmemory ingest https://example.org/handbook.html
-      raeburnmemory ingest notes/ --watch
+      raeburnmemory --db memory.db ingest docs/ notes.txt
+      raeburnmemory ingest docs/ --dry-run
+      raeburnmemory ingest docs/ --no-prune --collection work
     """
     target: Target = ctx.obj
     if watch and dry_run:

@@ -976,6 +976,8 @@ def test_all_commands_are_there():
 def test_help_has_examples_that_work(name, graph):
     Path("questions.json").write_text('[["Hello?", ["p1"]]]')
     Path("chat.csv").write_text("From,Message\nuser,Hello\n")
+    Path("docs").mkdir()
+    Path("notes.txt").write_text("Hello")
     Path(".claude/projects").mkdir(parents=True)
     Path(".claude/projects/s.jsonl").write_text("")
     with zipfile.ZipFile("export.zip", "w") as archive:
