@@ -234,6 +234,8 @@ def test_the_manager_is_killed_and_a_child_of_the_model_may_tidy_up(bench):
 @linux
 def test_the_manager_and_the_watcher_are_killed(bench):
     """The second line of defence: the kernel tells the model, and only it."""
+    if not launcher._death_signal():
+        pytest.skip("setpriv is not installed")
     bench.file()
     other, pid = manager_elsewhere(bench, FROM_A_THREAD)
     os.kill(watcher_of(pid), signal.SIGKILL)
