@@ -242,7 +242,10 @@ def test_a_follow_up_is_made_a_question_that_stands_by_itself(library, script):
     assert "What is Ana allergic to?" in prompt_of(script, 1)
     assert "Peanuts [1]." in prompt_of(script, 1)
     assert second.citations[0].quote == "She carries an adrenaline pen."
-    assert [node.text for node in library.thread("s")][2:] == ["And does she have a pen?", "She carries an adrenaline pen [1]."]
+    assert [node.text for node in library.thread("s")][2:] == [
+        "And does she have a pen?",
+        "She carries an adrenaline pen [1].",
+    ]
     assert library.get(second.recorded.prompt).attributes["query"] == second.query
 
 
@@ -366,6 +369,45 @@ def test_a_model_without_a_system_role_gets_one_message(library, script):
     assert answer.text == "Peanuts [1]."
     assert [message["role"] for message in script.bodies()[1]["messages"]] == ["user"]
     assert "never an instruction" in script.bodies()[1]["messages"][0]["content"]
+
+
+def test_a_real_template_without_a_system_role_is_counted_and_asked(library, tiny_chat_model, tmp_path):
+    template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + tiny_model.TEMPLATE
+    )
+    model = tiny_model.write_model(tmp_path / "model.gguf", template=template)
+    with tiny_model.running(model, tmp_path / "log") as server:
+        history = [("user", "What is Ana allergic to?")]
+        url = f"openai:{server.url}/v1"
+        answer = ask(library, "And her pen?", url, history=history, max_tokens=10, k=1)
+    assert len(answer.text) > 0
+    assert not answer.estimated
+
+
+def test_sources_that_are_left_out_at_the_second_try_cannot_be_cited(memory, script):
+    memory.put(
+        [{"id": f"m{n}", "type": "memory", "text": f"Fact {n} about the garden: {'roses ' * 40}"} for n in range(9)]
+    )
+    words = "request (1500 tokens) exceeds the available context size (700 tokens), try increasing it"
+    script.on(CHAT, (400, {"error": {"code": 400, "message": words, "n_prompt_tokens": 1500, "n_ctx": 700}}),
+              talking("Roses [1] and roses [9]."))  # fmt: skip
+    answer = ask(memory, "What about the garden roses?", "openai:" + script.url, k=9, max_tokens=100)
+    assert len(answer.sources) < 9
+    assert answer.invented == (9,)
+    assert answer.text == "Roses [1] and roses."
+
+
+def test_what_was_opened_for_reading_records_nothing(tmp_path, script):
+    with MemoryGraph(tmp_path / "m.db", embedding_model="builtin") as graph:
+        graph.add_interaction("What is Ana allergic to?", "Ana is allergic to peanuts.")
+    script.says("Peanuts [1].")
+    with MemoryGraph(tmp_path / "m.db", read_only=True) as graph:
+        with pytest.raises(InvalidInput, match="record=False"):
+            ask(graph, "What is Ana allergic to?", "openai:" + script.url)
+        assert script.asked == []
+        answer = ask(graph, "What is Ana allergic to?", "openai:" + script.url, record=False)
+    assert answer.citations[0].verified
 
 
 def test_instructions_and_params_go_along(library, script):
@@ -546,7 +588,7 @@ def test_a_long_document_is_summarised_part_by_part(memory, tiny_chat_model, tmp
         stream_chat = client.stream_chat
 
         def watched(messages, **params):
-            sent.append(messages[1]["content"])
+            sent.append(messages[-1]["content"])
             return stream_chat(messages, **params)
 
         client.stream_chat = watched

@@ -396,6 +396,19 @@ def test_a_stream_without_done_is_whole_if_it_says_why_it_ended(script):
         assert "".join(client.stream_chat("Hello")) == "Yes."
 
 
+def test_a_strict_server_is_asked_without_what_it_does_not_know(script, quick):
+    refusal = (422, {"detail": "extra_forbidden: body.stream_options"})
+    script.on(CHAT, refusal, talking("Yes."))
+    with ModelClient(script.url, retries=0) as client:
+        assert "".join(client.stream_chat("Hello")) == "Yes."
+        script.on(CHAT, refusal)
+        with pytest.raises(ClientError, match="stream_options"):
+            list(client.stream_chat("Hello"))
+    assert "stream_options" in script.bodies()[0]
+    assert "stream_options" not in script.bodies()[1]
+    assert quick == []
+
+
 def test_an_error_in_a_stream_is_raised(script):
     for event in (
         b'data: {"error": {"code": 500, "message": "out of memory"}}',

@@ -46,7 +46,9 @@ def vocabulary() -> tuple[list[str], list[int]]:
     return tokens + printable, kinds + [_NORMAL] * len(printable)
 
 
-def write_model(path: str | Path, *, kind: str = "chat", context: int = CONTEXT, seed: int = 0) -> Path:
+def write_model(
+    path: str | Path, *, kind: str = "chat", context: int = CONTEXT, seed: int = 0, template: str = TEMPLATE
+) -> Path:
     """Write the model, about 600 kB, to *path*; *kind* `embedding` gives one that pools the mean."""
     import gguf
     import numpy as np
@@ -79,7 +81,7 @@ def write_model(path: str | Path, *, kind: str = "chat", context: int = CONTEXT,
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_chat_template(template)
 
     writer.add_tensor("token_embd.weight", weights(len(tokens), WIDTH, scale=1.0))
     writer.add_tensor("output_norm.weight", np.ones(WIDTH, dtype=np.float32))

@@ -119,6 +119,8 @@ def ask(
         raise InvalidInput(f"max_tokens must be a number of tokens, at least 1, not {shown(max_tokens)}.")
     if namespace is not None and namespace != memory.namespace:
         memory = memory.within(namespace)
+    if record and memory.read_only:
+        raise InvalidInput("The memory was opened for reading, so that nothing can be recorded. Pass record=False.")
     opened = open_client(client, api_key=api_key, model=model, tokenizer=tokenizer)
     with contextlib.ExitStack() as held:
         if isinstance(client, str):  # what was opened here is closed here
@@ -239,7 +241,19 @@ class _Asking:
     # --- asking the model ---------------------------------------------------------------------------------------
 
     def prepare(self, room: Room) -> None:
-        self.prompt = assembled(self.question, self.query.text, self.found, room, instructions=self.instructions)
+        """Make the prompt; a model whose template knows no role `system` gets one message."""
+        try:
+            self._prepare(room)
+        except ClientError as exc:
+            if self.merged or not _takes_no_system(exc):
+                raise
+            self.merged = True
+            self._prepare(room)
+
+    def _prepare(self, room: Room) -> None:
+        self.prompt = assembled(
+            self.question, self.query.text, self.found, room, instructions=self.instructions, merged=self.merged
+        )
 
     def pieces(self, room: Room | None, done: list[Answer]) -> Generator[str, None, None]:
         """Yield the answer as it comes; at its end, put it into *done*."""
@@ -252,8 +266,9 @@ class _Asking:
         reply: Reply | None = None
         try:
             for attempt in range(_TRIES):
+                markers = Markers([source.number for source in self.prompt.sources])
                 try:
-                    with self.client.stream_chat(self._messages(), **self.sent(self.prompt.answer)) as stream:
+                    with self.client.stream_chat(self.prompt.messages, **self.sent(self.prompt.answer)) as stream:
                         for piece in stream:
                             if settled := markers.feed(piece):
                                 yield settled
@@ -269,6 +284,7 @@ class _Asking:
                     if self.merged or not _takes_no_system(exc):
                         raise
                     self.merged = True
+                    self._prepare(room)
             if rest := markers.end():
                 yield rest
         except GeneratorExit:
@@ -278,13 +294,6 @@ class _Asking:
             raise
         assert reply is not None
         done.append(self._recorded(self._answer(markers, reply)))
-
-    def _messages(self) -> list[dict[str, Any]]:
-        assert self.prompt is not None
-        system, user = self.prompt.messages
-        if not self.merged:
-            return [system, user]
-        return [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}]
 
     # --- the answer ---------------------------------------------------------------------------------------------
 

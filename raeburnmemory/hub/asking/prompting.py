@@ -74,9 +74,17 @@ class Room:
 
 
 def assembled(
-    question: str, meaning: str, sources: Sequence[Source], room: Room, *, instructions: str | None = None
+    question: str,
+    meaning: str,
+    sources: Sequence[Source],
+    room: Room,
+    *,
+    instructions: str | None = None,
+    merged: bool = False,
 ) -> Prompt:
     """Return the prompt with the best of *sources*, as many as there is room for; the last may be cut.
+
+    *merged* puts the rules and the question into one message, for models whose template knows no role `system`.
 
     Raises:
         ContextExceeded: There is room for none.
@@ -84,7 +92,7 @@ def assembled(
     mark = secrets.token_hex(4)
 
     def messages(taken: Sequence[Source]) -> list[dict[str, Any]]:
-        return _messages(question, meaning, taken, mark, instructions)
+        return _messages(question, meaning, taken, mark, instructions, merged=merged)
 
     bare = room.messages(messages([]))
     left = room.of(bare) - bare
@@ -144,7 +152,13 @@ def _boundary(text: str, end: int) -> int:
 
 
 def _messages(
-    question: str, meaning: str, sources: Sequence[Source], mark: str, instructions: str | None
+    question: str,
+    meaning: str,
+    sources: Sequence[Source],
+    mark: str,
+    instructions: str | None,
+    *,
+    merged: bool,
 ) -> list[dict[str, Any]]:
     rules = _RULES.format(mark=mark)
     if instructions:
@@ -153,6 +167,8 @@ def _messages(
     if meaning != question:
         asked += f"\n(It means: {cleaned(meaning).text})"
     found = "\n".join(_block(source, mark) for source in sources)
+    if merged:
+        return [{"role": "user", "content": f"{rules}\n\n{found}\n\n{asked}"}]
     return [{"role": "system", "content": rules}, {"role": "user", "content": f"{found}\n\n{asked}"}]
 
 

@@ -82,7 +82,8 @@ def _messages(question: str, history: Sequence[Turn]) -> list[dict[str, str]]:
     asked = (
         f"The conversation so far:\n{said}\n\nThe last question: {cleaned(question).text}\n\nThe question by itself:"
     )
-    return [{"role": "system", "content": _RULES}, {"role": "user", "content": asked}]
+    # One message: there are models whose template knows no role `system`.
+    return [{"role": "user", "content": f"{_RULES}\n\n{asked}"}]
 
 
 def _sensible(answer: str, question: str, history: Sequence[Turn], words: Words) -> str | None:

@@ -147,10 +147,8 @@ class _Work:
         rules = _RULES.format(mark=self._mark, words=max(10, self._room.answer * 2 // 3))
         rules += _OF_PARTS if of_parts else ""
         text = text.replace(self._mark, "")
-        return [
-            {"role": "system", "content": rules},
-            {"role": "user", "content": f"--- {self._mark}\n{text}\n--- {self._mark}"},
-        ]
+        # One message: there are models whose template knows no role `system`.
+        return [{"role": "user", "content": f"{rules}\n\n--- {self._mark}\n{text}\n--- {self._mark}"}]
 
     def cut(self, text: str, *, of_parts: bool) -> list[str]:
         """Cut *text* into parts that fit, at ends of paragraphs, lines, sentences or words where there are any."""

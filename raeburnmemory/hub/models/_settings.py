@@ -203,6 +203,14 @@ class Settings:
         longest: float = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
         return max(wait, random.uniform(0.5, 1) * longest)  # noqa: S311 - no secret
 
+    @staticmethod
+    def _plainer(call: Call, exc: Exception) -> Call | None:
+        """Return a call without what a strict server does not know, if that is what it refuses."""
+        body = dict(call.body or {})
+        if not isinstance(exc, Refused) or "stream_options" not in str(exc.meaning):
+            return None
+        return None if body.pop("stream_options", None) is None else call._replace(body=body)
+
     def _meaning(self, exc: Exception) -> Exception:
         """Return what an error of httpx's means; its own messages may hold what was sent."""
         timed_out = isinstance(exc, self._httpx.TimeoutException) and not isinstance(exc, self._httpx.ConnectTimeout)

@@ -173,7 +173,7 @@ class ModelClient(Settings):
         return bytes(body)
 
     def _stream(self, call: Call, said: Said) -> Generator[str, None, None]:
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._retries + 2):  # one more, for what a strict server refuses
             try:
                 with self._lease() as endpoint, self._client.stream(**self._request(call, endpoint)) as response:
                     if response.status_code != 200:
@@ -188,6 +188,9 @@ class ModelClient(Settings):
             except (self._httpx.TransportError, Refused) as exc:
                 if said.parts:
                     raise self._broken(exc, said) from None
+                if (plainer := self._plainer(call, exc)) is not None:
+                    call = plainer
+                    continue
                 pause = self._pause(attempt, exc)
             time.sleep(pause)
 
@@ -319,7 +322,7 @@ class AsyncModelClient(Settings):
         return bytes(body)
 
     async def _stream(self, call: Call, said: Said) -> AsyncGenerator[str, None]:
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._retries + 2):  # one more, for what a strict server refuses
             try:
                 async with (
                     _held(self._lease) as endpoint,
@@ -339,6 +342,9 @@ class AsyncModelClient(Settings):
             except (self._httpx.TransportError, Refused) as exc:
                 if said.parts:
                     raise self._broken(exc, said) from None
+                if (plainer := self._plainer(call, exc)) is not None:
+                    call = plainer
+                    continue
                 pause = self._pause(attempt, exc)
             await asyncio.sleep(pause)
 
