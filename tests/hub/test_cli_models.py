@@ -269,7 +269,9 @@ def test_a_detached_model_is_found_asked_and_stopped_by_others(real):
     assert "it is stopped" in result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_a_model_in_the_foreground_ends_with_the_command(here, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "raeburnmemory", "models", "start", "chat", "--json"],
