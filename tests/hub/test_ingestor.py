@@ -128,7 +128,7 @@ def test_documents_of_langchain(memory):
     assert ingestor.add_documents(Loader()).added == 2
     assert ingestor.add_documents(documents).counts["unchanged"] == 2
     assert ingestor.get("documents:note.txt").metadata == {"by": "Ana"}
-    assert cited(memory, "thing 1") == "book.pdf p. 2"
+    assert cited(memory, "thing 1") == "book.pdf pp. 1-2"
     with pytest.raises(InvalidInput, match="page_content"):
         ingestor.add_documents(["text"])
 
@@ -161,7 +161,11 @@ def test_async_twins_have_all_of_it():
     assert all(inspect.iscoroutinefunction(getattr(Ingestor, name)) for name in twins)
 
 
-async def test_async_calls_and_cancelling_a_sync(tmp_path):
+def test_async_calls_and_cancelling_a_sync(tmp_path):
+    asyncio.run(_cancelled(tmp_path))
+
+
+async def _cancelled(tmp_path):
     for number in range(200):
         write(tmp_path / f"docs/{number}.txt", f"About {number}.")
     with opened(tmp_path / "m.db") as memory:
