@@ -47,7 +47,8 @@ def ingest(
     """Take in documents: folders with all that is in them, files and web addresses.
 
     The memory is made if it is not there. Doing it again takes in what changed, and --watch does it whenever something
-    changes. What .gitignore and .raeburnignore name is left alone. It ends with 1 if something could not be read; the report says what and why.
+    changes. What .gitignore and .raeburnignore name is left alone. It ends with 1 if something could not be read; the
+    report says what and why.
 
     [bold]Examples[/bold]
 

@@ -153,7 +153,9 @@ class Server:
         if kind:
             import subprocess
 
-            ignore = "trap '' TERM; " if kind == "stubborn" else ""
+            ignore = {"stubborn": "trap '' TERM; ", "tidy": "trap 'sleep 0.5; echo tidied >>\"$0\"; exit' TERM; "}.get(
+                kind, ""
+            )
             child = subprocess.Popen(
                 ["/bin/sh", "-c", f"{ignore}while :; do sleep 0.1; done", self.order["grandchild_note"]],
                 stdin=subprocess.DEVNULL,

@@ -236,16 +236,41 @@ def test_a_script_whose_interpreter_is_not_here(bench):
             "does not know an argument",
         ),
         ({"exits": 1, "says": ["ggml_cuda: out of memory"]}, errors.InsufficientMemory, 1, "not enough memory"),
-        ({"exits": 1, "says": ["llama_model_load: error loading model: x"]}, errors.ModelLoadFailed, 1, "weights"),
-        ({"exits": 1, "says": ["gguf_init: invalid magic characters 'oops'"]}, errors.ModelLoadFailed, 1, "damaged"),
-        (
+        pytest.param(
+            {"exits": 1, "says": ["llama_model_load: error loading model: x"]},
+            errors.ModelLoadFailed,
+            1,
+            "weights",
+            marks=long,
+        ),
+        pytest.param(
+            {"exits": 1, "says": ["gguf_init: invalid magic characters 'oops'"]},
+            errors.ModelLoadFailed,
+            1,
+            "damaged",
+            marks=long,
+        ),
+        pytest.param(
             {"exits": 1, "says": ["fatal: this CPU lacks AVX2, which is needed"]},
             errors.PlatformUnsupported,
             1,
             "instruction",
+            marks=long,
         ),
-        ({"exits": 126, "says": ["Exec format error"]}, errors.ExecFormatError, 126, "could not run the file"),
-        ({"exits": 1, "says": ["mmap: Operation not permitted"]}, errors.ProcessExited, 1, "refused a right"),
+        pytest.param(
+            {"exits": 126, "says": ["Exec format error"]},
+            errors.ExecFormatError,
+            126,
+            "could not run the file",
+            marks=long,
+        ),
+        pytest.param(
+            {"exits": 1, "says": ["mmap: Operation not permitted"]},
+            errors.ProcessExited,
+            1,
+            "refused a right",
+            marks=long,
+        ),
         ({"dies_of": signal.SIGKILL}, errors.InsufficientMemory, -9, "SIGKILL"),
         pytest.param({"dies_of": signal.SIGILL}, errors.PlatformUnsupported, -4, "SIGILL", marks=long),
         ({"dies_of": signal.SIGSEGV}, errors.ProcessExited, -11, "SIGSEGV"),
@@ -354,17 +379,25 @@ def handed_over(bench, **options):
     return found, json.loads(note.read_text())
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["-rf", "--server", "two words", 'it\'s "quoted"', "$(touch canary); `touch canary` & | > canary", "a\nb", "*", ""],
-)
-def test_arguments_arrive_as_they_are_and_no_shell_reads_them(bench, value):
-    _, got = handed_over(bench, args=("-p", value))
-    assert got["argv"][got["argv"].index("-p") + 1] == value
+def test_arguments_arrive_as_they_are_and_no_shell_reads_them(bench):
+    values = [
+        "-rf",
+        "--server",
+        "two words",
+        'it\'s "quoted"',
+        "$(touch canary); `touch canary` & | > canary",
+        "a\nb",
+        "*",
+        "",
+    ]
+    args = tuple(word for value in values for word in ("-p", value))
+    _, got = handed_over(bench, args=args)
+    begin = got["argv"].index("-p")
+    assert got["argv"][begin : begin + len(args)] == list(args)
     assert not list(bench.folder.rglob("canary"))
 
 
-@pytest.mark.parametrize("name", ["two words", 'it\'s "quoted"', "$(touch canary)", "naïve 模型"])
+@pytest.mark.parametrize("name", ['it\'s "two words" 模型', "$(touch canary)"])
 def test_a_model_may_have_any_name(bench, name):
     found, got = handed_over(bench, name=name)
     assert found.alias == name == got["argv"][got["argv"].index("--alias") + 1]

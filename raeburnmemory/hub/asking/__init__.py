@@ -5,6 +5,6 @@ from __future__ import annotations
 from .answer import Answer, AnswerStream
 from .citing import Citation
 from .core import ask
-from .sources import Place, Source
+from .sources import Source
 
-__all__ = ["Answer", "AnswerStream", "Citation", "Place", "Source", "ask"]
+__all__ = ["Answer", "AnswerStream", "Citation", "Source", "ask"]

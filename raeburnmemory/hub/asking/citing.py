@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .quoting import find
-from .sources import Place, Source
+from .sources import Source, within
 
 if TYPE_CHECKING:
+    from ...hits import Place
     from ...index._words import Words
 
 __all__ = ["Citation", "Marker", "Markers", "verified"]
@@ -48,7 +49,7 @@ class Citation:
     kind: str
     claim: str
     quote: str
-    place: Place
+    place: Place | None
     support: str
     verified: bool
     said: str = ""
@@ -56,35 +57,35 @@ class Citation:
     @property
     def uri(self) -> str | None:
         """Where the document came from."""
-        return self.place.uri
+        return None if self.place is None else self.place.uri or None
 
     @property
     def title(self) -> str | None:
         """What the document is called."""
-        return self.place.title
+        return None if self.place is None else self.place.title or self.place.name
 
     @property
     def lines(self) -> tuple[int, int] | None:
         """The first and the last line of the quote in the file, counted from 1."""
-        return self.place.lines
+        return None if self.place is None else self.place.lines
 
     @property
     def pages(self) -> tuple[int, int] | None:
         """The first and the last page of what was found."""
-        return self.place.pages
+        return None if self.place is None else self.place.pages
 
     @property
     def start(self) -> int | None:
         """The character of the document's text at which the quote begins."""
-        return self.place.start
+        return None if self.place is None or self.place.start < 0 else self.place.start
 
     @property
     def end(self) -> int | None:
         """The character of the document's text at which the quote ends."""
-        return self.place.end
+        return None if self.place is None or self.place.end < 0 else self.place.end
 
     def __str__(self) -> str:
-        return str(self.place) or self.said or self.kind
+        return str(self.place) if self.place is not None else self.said or self.kind
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -94,7 +95,7 @@ class Citation:
             "kind": self.kind,
             "uri": self.uri,
             "title": self.title,
-            "document": self.place.document,
+            "document": None if self.place is None else self.place.document or None,
             "lines": None if self.lines is None else list(self.lines),
             "pages": None if self.pages is None else list(self.pages),
             "start": self.start,
@@ -240,7 +241,9 @@ def verified(
         elif not support:
             problems.append(f"[{marker.number}] has nothing that the statement rests on: {claim}")
         low, high = source.clean.original(start, end)
-        place = source.place.within(source.text, low, high) if support else source.place
+        place = source.place
+        if support and place is not None:
+            place = within(place, source.text, low, high)
         citation = Citation(
             marker.number,
             source.id,

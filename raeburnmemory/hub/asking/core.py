@@ -30,7 +30,7 @@ __all__ = ["KINDS", "ask"]
 KINDS = (FRAGMENT, PROMPT, RESPONSE, FACT, MEMORY, OBSERVATION)
 """What answers may rest on: documents, what was said, facts, and what was put by other doors."""
 
-RECORDED_BY = "ask"  # the attribute `recorded_by` of an exchange that was recorded here: it is no evidence
+RECORDED_BY = "ask"  # the attribute `recorded_by` of what a model made here, which is no evidence
 NOTHING, MODEL = "nothing supports it", "the model"
 
 # What tells a text about the question from one that only looks like it. The builtin model sees likeness everywhere;
@@ -204,15 +204,15 @@ class _Asking:
     def look(self, k: int, kinds: Any, search: dict[str, Any]) -> None:
         """Search the memory, for anything but what was recorded here before."""
         hits = self.memory.recall(self.query.text, k + _MORE, kinds=kinds, **search)
-        told = [hit for hit in hits if hit.node.attributes.get("recorded_by") != RECORDED_BY]
+        told = [hit for hit in hits if "recorded_by" not in hit.node.attributes]
         if len(told) < k and len(hits) == k + _MORE:  # many questions like this one were asked before
-            others = {"recorded_by": {"ne": RECORDED_BY}}
+            others = {"recorded_by": {"exists": False}}
             where = search.pop("where", None)
             hits = self.memory.recall(
                 self.query.text, k, kinds=kinds, where={"and": [where, others]} if where else others, **search
             )
             told = list(hits)
-        self.found = tuple(from_hits(self.memory, told[:k]))
+        self.found = tuple(from_hits(told[:k]))
         self.skipped = hits.skipped
 
     def retrieve(self, retriever: Any, k: int, search: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from ...hits import Hit
-from ...nodes import FRAGMENT, PART_OF, PROMPT, Node
+from ...hits import Hit, Place
+from ...nodes import FRAGMENT, PROMPT, Node
+from ...places import places_of
 from .quoting import Clean, cleaned
 
 if TYPE_CHECKING:
@@ -17,53 +17,25 @@ if TYPE_CHECKING:
     from ...index._words import Words
     from ...memory_graph import MemoryGraph
 
-__all__ = ["Place", "Source", "from_documents", "from_hits"]
+__all__ = ["Source", "from_documents", "from_hits", "within"]
 
 _TITLE = 120  # characters of a title in a prompt: more is no title
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a text stands: in which document, on which lines and pages, from which character to which.
-
-    `uri` and `title` are those of the document, `document` is its node's id. Lines and pages count from 1, each the
-    first and the last; None where the document has none. `start` and `end` are characters of the document's text.
-    """
-
-    uri: str | None = None
-    title: str | None = None
-    document: str | None = None
-    lines: tuple[int, int] | None = None
-    pages: tuple[int, int] | None = None
-    start: int | None = None
-    end: int | None = None
-
-    def within(self, text: str, start: int, end: int) -> Place:
-        """Return the place of a part of *text*, which is what stands here, by its characters in that."""
-        lines = None
-        if self.lines is not None:
-            first = self.lines[0] + text.count("\n", 0, start)
-            lines = (first, first + text.count("\n", start, end))
-        base = self.start
-        return replace(
-            self,
-            lines=lines,
-            start=None if base is None else base + start,
-            end=None if base is None else base + end,
-        )
-
-    def __str__(self) -> str:
-        name = self.title or ""
-        if self.uri:
-            parts = urlsplit(self.uri)
-            name = unquote(parts.path) if parts.scheme in {"", "file"} else self.uri
-        if self.lines is not None:
-            return f"{name}:{_range(self.lines)}"
-        return f"{name}, page {_range(self.pages)}" if self.pages is not None else name
-
-
-def _range(pair: tuple[int, int]) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}-{pair[1]}"
+def within(place: Place, text: str, start: int, end: int) -> Place:
+    """Return the place of a part of *text*, which is what stands at *place*, by its characters in that."""
+    lines = None
+    if place.lines is not None:
+        first = place.lines[0] + text.count("\n", 0, start)
+        lines = (first, first + text.count("\n", start, end))
+    known = place.start >= 0
+    return replace(
+        place,
+        lines=lines,
+        start=place.start + start if known else -1,
+        end=place.start + end if known else -1,
+        quote=text[start:end],
+    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +52,7 @@ class Source:
     kind: str
     clean: Clean
     id: str | None = None
-    place: Place = Place()
+    place: Place | None = None
     said: str = ""
     similarity: float | None = None
     coverage: float | None = None
@@ -94,7 +66,7 @@ class Source:
     @property
     def title(self) -> str:
         """Where it comes from, in one line."""
-        line = " ".join(cleaned(str(self.place) or self.said or self.kind).text.split())
+        line = " ".join(cleaned(str(self.place or self.said or self.kind)).text.split())
         return line if len(line) <= _TITLE else line[: _TITLE - 1] + "…"
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +76,7 @@ class Source:
             "id": self.id,
             "kind": self.kind,
             "title": self.title,
-            "uri": self.place.uri,
+            "uri": None if self.place is None else self.place.uri,
             "similarity": self.similarity,
             "coverage": self.coverage,
             "cut": self.cut,
@@ -119,7 +91,7 @@ def _source(number: int, text: str, kind: str, **more: Any) -> Source:
 # --- of the memory ----------------------------------------------------------------------------------------------
 
 
-def from_hits(memory: MemoryGraph, hits: Iterable[Hit]) -> list[Source]:
+def from_hits(hits: Iterable[Hit]) -> list[Source]:
     """Return what *hits* say, the best first, equal texts once.
 
     A question says nothing: instead of a prompt that is one, what was answered stands.
@@ -135,15 +107,14 @@ def from_hits(memory: MemoryGraph, hits: Iterable[Hit]) -> list[Source]:
             if key and key not in seen and node.id not in told:
                 seen.add(key)
                 told[node.id] = (node, hit)
-    places = _places(memory, [node for node, _ in told.values()])
     return [
         _source(
             number,
             node.text or "",
             node.kind,
             id=node.id,
-            place=places.get(node.id, Place()),
-            said="" if node.kind == FRAGMENT else hit.citation,
+            place=hit.place or (_carried(node.attributes, node.text or "") if node.kind == FRAGMENT else None),
+            said=hit.citation,
             similarity=hit.similarity,
             coverage=hit.coverage,
         )
@@ -151,54 +122,31 @@ def from_hits(memory: MemoryGraph, hits: Iterable[Hit]) -> list[Source]:
     ]
 
 
-def _places(memory: MemoryGraph, nodes: Sequence[Node]) -> dict[str, Place]:
-    """Return where fragments stand: their link to the document says it, or else what they carry with them."""
-    fragments = [node for node in nodes if node.kind == FRAGMENT]
-    if not fragments:
-        return {}
-    links = {link.source: link for link in memory.links([node.id for node in fragments], PART_OF, "out")}
-    documents = {node.id: node for node in memory.get_many({link.target for link in links.values()})}
-    found = {}
-    for node in fragments:
-        link = links.get(node.id)
-        about = documents.get(link.target) if link is not None else None
-        if link is None or about is None:
-            found[node.id] = _carried(node.attributes)
-        else:
-            told = {**about.attributes, **link.data}
-            found[node.id] = replace(_carried(told), document=about.id)
-    return found
-
-
 _URI = ("uri", "source", "url", "file_path", "path")
 
 
-def _carried(about: Mapping[str, Any]) -> Place:
+def _carried(about: Mapping[str, Any], text: str) -> Place | None:
     """Return the place that attributes tell, or metadata of LangChain, whose loaders count pages from 0."""
     inner = about.get("metadata")
     told = {**inner, **about} if isinstance(inner, Mapping) else about
     uri = next((str(told[name]) for name in _URI if isinstance(told.get(name), str) and told[name]), None)
     title = told.get("title")
-    pages = _pair(told.get("pages"))
-    if pages is None and type(told.get("page")) is int:
-        pages = (told["page"] + 1, told["page"] + 1)
-    start = told.get("start", told.get("start_index"))
-    end = told.get("end")
+    title = title if isinstance(title, str) else ""
+    if uri is None and not title:
+        return None
+    page, start = told.get("page"), told.get("start_index")
+    start = start if isinstance(start, int) else -1
+    name = title or str(uri)
     return Place(
-        uri,
-        title if isinstance(title, str) and title else None,
-        None,
-        _pair(told.get("lines")),
-        pages,
-        start if type(start) is int else None,
-        end if type(end) is int else None,
+        "",
+        uri or "",
+        name,
+        title,
+        start,
+        -1 if start < 0 else start + len(text),
+        pages=(page + 1, page + 1) if type(page) is int else None,
+        quote=text,
     )
-
-
-def _pair(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(number) is int for number in value):
-        return value[0], value[1]
-    return None
 
 
 # --- of a retriever ---------------------------------------------------------------------------------------------
@@ -209,7 +157,7 @@ def from_documents(memory: MemoryGraph, documents: Iterable[Any], question: str,
     documents = list(documents)
     ids = [str(one.metadata.get("id") or one.id or "") for one in documents]
     known = {node.id: node for node in memory.get_many(filter(None, ids))}
-    places = _places(memory, list(known.values()))
+    places = places_of(memory._store, memory.namespace, list(known.values()))  # noqa: SLF001 - as recall does
     asked = set(words.of(question))
     found: list[Source] = []
     seen: set[str] = set()
@@ -231,7 +179,7 @@ def from_documents(memory: MemoryGraph, documents: Iterable[Any], question: str,
                 text,
                 str(about.get("kind") or (FRAGMENT if node is None else node.kind)),
                 id=None if node is None else node.id,
-                place=places.get(node_id) if node is not None and node_id in places else _carried(about),
+                place=(places.get(node_id) if node is not None else None) or _carried(about, text),
                 said=str(about.get("citation") or ""),
                 similarity=_number(about.get("similarity")),
                 coverage=_number(coverage),
