@@ -188,7 +188,8 @@ class Documents:
 
         def batch() -> Batch:
             nonlocal plan
-            plan = self._planned(uri, given, texts, moved, unless)
+            with self._store.snapshot():  # before the directory's lock, as everywhere: two orders would be a deadlock
+                plan = self._planned(uri, given, texts, moved, unless)
             gone = [(self._namespace, node_id) for node_id in plan.removed]
             return Batch(nodes=plan.nodes, links=plan.links, removed_nodes=gone)
 
@@ -213,13 +214,14 @@ class Documents:
         def batch() -> Batch:
             found.clear()
             gone: list[str] = []
-            for document_id in wanted:
-                entry = self._directory.get(document_id)
-                if entry is None or (only_if is not None and not only_if(entry)):
-                    continue
-                parts = [link.source for link in self._parts(document_id)]
-                found[document_id] = len(parts)
-                gone += [document_id, *parts]
+            with self._store.snapshot():
+                for document_id in wanted:
+                    entry = self._directory.get(document_id)
+                    if entry is None or (only_if is not None and not only_if(entry)):
+                        continue
+                    parts = [link.source for link in self._parts(document_id)]
+                    found[document_id] = len(parts)
+                    gone += [document_id, *parts]
             return Batch(removed_nodes=[(self._namespace, node_id) for node_id in dict.fromkeys(gone)])
 
         self._writer.transact(batch, lambda: None)

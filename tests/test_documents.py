@@ -240,13 +240,16 @@ def test_many_of_one_text_find_keys(tmp_path):
         assert len(list(memory.nodes("fragment"))) == sum(n % 3 + 1 for n in range(40) if n % 3) + 30
 
 
-def test_threads_write_the_same_documents_once(tmp_path):
-    with opened(tmp_path, "m.db") as memory:
+@every_place
+def test_threads_write_and_read_the_same_documents_once(tmp_path, place):
+    with opened(tmp_path, place) as memory:
         documents = memory._documents("c")
 
         def write():
             for number in range(12):
                 documents.write(f"u{number}", {}, fragments("same", f"own {number}"))
+                assert documents.at(f"u{number}") in documents.all()
+                documents.remove(["nobody"])
 
         threads = [threading.Thread(target=write) for _ in range(4)]
         for thread in threads:
