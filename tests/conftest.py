@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 from hypothesis import HealthCheck, settings
+from outside import STORE_FILES
 
 from raeburnmemory._optional import installed
 from raeburnmemory.store import open_store
@@ -19,13 +20,6 @@ settings.register_profile("fast", max_examples=25, stateful_step_count=20, deran
 settings.register_profile("ci", max_examples=100, stateful_step_count=30, **_COMMON)
 settings.register_profile("nightly", max_examples=2000, stateful_step_count=50, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
-
-STORE_FILES = {
-    "json": "memory.json",
-    "json-npy": "memory.json",
-    "sqlite": "memory.db",
-    "sqlite-pgvector": "memory.db",
-}
 
 
 @pytest.fixture(scope="session", autouse=True)

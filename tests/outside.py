@@ -17,6 +17,12 @@ from raeburnmemory.nodes import Where
 HERE = Path(__file__).parent
 ROOT = Path(raeburnmemory.__file__).parent.parent
 LOCKS = (".lock", ".lock.gate")
+STORE_FILES = {
+    "json": "memory.json",
+    "json-npy": "memory.json",
+    "sqlite": "memory.db",
+    "sqlite-pgvector": "memory.db",
+}
 
 
 def fake(texts, dim=16):

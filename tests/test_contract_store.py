@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import STORE_FILES
+from outside import STORE_FILES
 
 from raeburnmemory.errors import MemoryGraphError
 from raeburnmemory.nodes import Batch, Link, Node, Vector, Where

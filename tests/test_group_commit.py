@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import STORE_FILES
+from outside import STORE_FILES
 
 from raeburnmemory import lock
 from raeburnmemory.errors import InvalidInput, StoreWriteFailed

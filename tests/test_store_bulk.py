@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import STORE_FILES
+from outside import STORE_FILES
 
 from raeburnmemory.errors import InvalidInput
 from raeburnmemory.nodes import Batch, Link, Node, Vector, Where

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 
 import numpy as np
 import pytest
-from conftest import STORE_FILES
+from outside import STORE_FILES
 
 from raeburnmemory.errors import StoreWriteFailed
 from raeburnmemory.nodes import Batch, Node, Vector
