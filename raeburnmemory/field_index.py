@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Alike", "FieldIndex"]
 
 _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
+_TRIES = 5  # at an index elsewhere: of several processes that begin it at once, each may take the place of another
 _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during which the index is not to be had
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
@@ -209,12 +210,12 @@ class FieldIndex:
         if hasattr(self.index, "in_store"):
             self._follow()
             return
-        for last in (False, True):
+        for left in reversed(range(_TRIES)):
             try:
                 self._catch_up()
             except IndexUnavailable as exc:
                 self._start_over()
-                if last or not exc.lost:
+                if not left or not exc.lost:
                     raise
             else:
                 return

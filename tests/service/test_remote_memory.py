@@ -225,11 +225,14 @@ def test_a_service_that_is_busy_is_asked_again_when_it_says(memory):
             for _ in range(1000):
                 hasty.get_similar_prompts("x")
 
-        with pytest.raises(errors.RemoteError, match="More than 60 requests"):
-            use_up()
-        before = time.monotonic()
-        patient.get_similar_prompts("x")
-        assert time.monotonic() - before > 0.5
+        for _ in range(10):  # the second may be over between the two, on a machine that is busy
+            with pytest.raises(errors.RemoteError, match="More than 60 requests"):
+                use_up()
+            before = time.monotonic()
+            patient.get_similar_prompts("x")
+            if time.monotonic() - before > 0.5:
+                return
+        raise AssertionError("it never waited")
 
 
 def test_a_namespace_is_all_that_is_seen(memory):
