@@ -82,7 +82,14 @@ _OTHERS = set()  # what other tests of this process left behind
 
 
 def zombies():
-    """Return our children that ended and were not taken in since the bench was made."""
+    """Return our children that ended since the bench was made, and are not taken in soon after."""
+    until = time.monotonic() + 5
+    while (found := _zombies()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def _zombies():
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
