@@ -30,7 +30,7 @@ class Bench:
     """A folder with stand-ins, and managers over it that are closed at the end."""
 
     def __init__(self, folder):
-        _OTHERS.update(zombies())
+        _OTHERS.update(_children())
         self.folder = folder
         self.events = []
         self._managers = []
@@ -78,11 +78,11 @@ def processes():
                 yield int(name), line
 
 
-_OTHERS = set()  # what other tests of this process left behind
+_OTHERS = {}  # what other tests of this process started, and may end at any time
 
 
 def zombies():
-    """Return our children that ended since the bench was made, and are not taken in soon after."""
+    """Return our children that began since the bench was made, ended, and are not taken in soon after."""
     until = time.monotonic() + 5
     while (found := _zombies()) and time.monotonic() < until:
         time.sleep(0.05)
@@ -90,13 +90,19 @@ def zombies():
 
 
 def _zombies():
-    found = []
+    found = _children()
+    return [pid for pid, (state, began) in found.items() if state == "Z" and _OTHERS.get(pid, (0, 0))[1] != began]
+
+
+def _children():
+    """Return the state and the moment of the start of each child of ours, by its number."""
+    found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                if fields[0] == "Z" and int(fields[1]) == os.getpid() and int(name) not in _OTHERS:
-                    found.append(int(name))
+                if int(fields[1]) == os.getpid():
+                    found[int(name)] = fields[0], fields[19]
     return found
 
 
