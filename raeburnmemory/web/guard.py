@@ -26,7 +26,7 @@ from .limits import Limiter, client_of
 from .problems import MEDIA_TYPE, Problem
 from .settings import Settings
 
-__all__ = ["OPEN", "Guard"]
+__all__ = ["OPEN", "Call", "Guard"]
 
 OPEN = frozenset({"/healthz", "/readyz"})  # what answers without a key, and says nothing but whether it is there
 
@@ -98,15 +98,14 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        call = _Call(scope, send)
+        call = Call(scope, send)
         try:
             settings = self._settings()
             await self._let_in(call, settings)
             if call.preflight(settings):
                 await call.reply(204, b"", [(b"access-control-max-age", b"600"), *call.allowed(_METHODS)])
                 return
-            body = await _body(call, receive, settings.max_body)
-            await self.app(scope, _again(body, receive), call.send)
+            await self.app(scope, await self._taken(call, receive, settings), call.send)
         except Problem as problem:
             await call.fail(problem)
         except InvalidInput as exc:  # of the settings, changed while we run
@@ -137,7 +136,11 @@ class Guard:
                 }
                 access.info("%s", json.dumps(said))
 
-    async def _let_in(self, call: _Call, settings: Settings) -> None:
+    async def _taken(self, call: Call, receive: Receive, settings: Settings) -> Receive:
+        """Return where the application reads the body of a request from: all of it is here by then."""
+        return _again(await _body(call, receive, settings.max_body), receive)
+
+    async def _let_in(self, call: Call, settings: Settings) -> None:
         """Raise the problem with who asks, from where, by what name or how often."""
         if settings.key is None and not settings.allow_open and not _is_local(call.scope.get("server")):
             raise Problem(
@@ -166,7 +169,7 @@ class _Gone(Exception):
     """The client went away before it had asked."""
 
 
-class _Call:
+class Call:
     """One request and what was answered."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -268,7 +271,7 @@ class _Call:
         await self.reply(problem.status, problem.body(self.id), [(b"content-type", MEDIA_TYPE.encode()), *headers])
 
 
-async def _body(call: _Call, receive: Receive, limit: int) -> bytes:
+async def _body(call: Call, receive: Receive, limit: int) -> bytes:
     """Return the body of a request, read whole.
 
     Raises:
