@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .models.manager import LlamafileManager
     from .models.open_client import open_client
     from .models.spec import ModelSpec, ModelStatus
+    from .projects import Project, Projects
 
 __all__ = [
     "Answer",
@@ -33,6 +34,8 @@ __all__ = [
     "ModelClient",
     "ModelSpec",
     "ModelStatus",
+    "Project",
+    "Projects",
     "RaeburnAsk",
     "Summary",
     "aask",
@@ -55,6 +58,7 @@ _HOMES = {
     **dict.fromkeys(["Summary", "summarise"], "asking.summarising"),
     "aask": "asking.awaited",
     "ask": "asking.core",
+    **dict.fromkeys(["Project", "Projects"], "projects"),
 }
 
 

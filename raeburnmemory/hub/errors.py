@@ -1,8 +1,15 @@
-"""Every error of the hub: of local models, and of documents.
+"""Every error of the hub: of local models, of documents, of projects, and of the server.
 
     HubError (MemoryGraphError)
     ├── LlamafileError (RuntimeError)    something about a local model
-    └── DocumentError (RuntimeError)     something about a document
+    ├── DocumentError (RuntimeError)     something about a document
+    ├── UnknownProject (LookupError)     no project, directory or file has that name or number
+    ├── PathRefused (InvalidInput)       a path of a file that leads elsewhere
+    ├── FolderMissing (FileNotFoundError)  the directory of a project is not there
+    ├── AlreadyUnderWay                  the same is being done at this moment
+    ├── NoModel                          no model runs that could answer
+    ├── HubRuns                          another hub works on the same folder
+    └── PortTaken (OSError)              somebody else listens on the port
 
 Each has a `code`, by which programs tell it from others, and a `remedy`, which says what to do.
 """
@@ -11,9 +18,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..errors import MemoryGraphError
+from ..errors import InvalidInput, MemoryGraphError
 
-__all__ = ["DocumentError", "HubError", "LlamafileError"]
+__all__ = [
+    "AlreadyUnderWay",
+    "DocumentError",
+    "FolderMissing",
+    "HubError",
+    "HubRuns",
+    "LlamafileError",
+    "NoModel",
+    "PathRefused",
+    "PortTaken",
+    "UnknownProject",
+]
 
 
 class HubError(MemoryGraphError):
@@ -47,3 +65,49 @@ class DocumentError(HubError, RuntimeError):
     def __init__(self, message: str, *, uri: str | None = None, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.uri = uri
+
+
+class UnknownProject(HubError, LookupError):
+    """No project, or no directory or file of one, has that number or name."""
+
+    code = "unknown_project"
+
+
+class PathRefused(HubError, InvalidInput):
+    """A path that came from outside and is no plain path below a project; nothing was written."""
+
+    code = "path_refused"
+
+
+class FolderMissing(HubError, FileNotFoundError):
+    """A directory of a project is not there, or is none; what is known of it stays."""
+
+    code = "folder_missing"
+
+
+class AlreadyUnderWay(HubError):
+    """What was asked for is being done at this moment."""
+
+    code = "already_under_way"
+
+
+class NoModel(HubError):
+    """No model runs that could answer, and none was named."""
+
+    code = "no_model"
+
+
+class HubRuns(HubError):
+    """Another hub works on the same folder: `pid` is its process, 0 if unknown."""
+
+    code = "hub_runs"
+
+    def __init__(self, message: str, *, remedy: str = "", pid: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.pid = pid
+
+
+class PortTaken(HubError, OSError):
+    """Somebody else listens on the port."""
+
+    code = "port_taken"
