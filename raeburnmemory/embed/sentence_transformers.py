@@ -52,10 +52,11 @@ class SentenceTransformersEmbedder:
         ModelUnavailable: The model is not there and cannot be fetched.
     """
 
-    def __init__(self, model: str | os.PathLike[str], *, name: str | None = None) -> None:
+    def __init__(self, model: str | os.PathLike[str], *, name: str | None = None, device: str | None = None) -> None:
         require(PACKAGE, extra="sentence-transformers")
         self._lock = threading.Lock()
         self._model: Any = None
+        self._device = device
         self._dim: int | None = None
         folder = folder_of(model) if isinstance(model, str) else Path(model).absolute()
         if folder is not None:
@@ -127,7 +128,7 @@ class SentenceTransformersEmbedder:
 
                 try:
                     with _quiet():
-                        self._model = SentenceTransformer(self._source)
+                        self._model = SentenceTransformer(self._source, device=self._device)
                 except Exception as exc:  # whatever torch, transformers and the hub raise
                     raise ModelUnavailable(
                         f"sentence-transformers cannot load {self._source!r} ({type(exc).__name__}: {exc}). "
