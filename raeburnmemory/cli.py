@@ -34,6 +34,7 @@ from ._terminal import (
 )
 from .cli_ask import register as register_ask
 from .cli_doctor import register as register_doctor
+from .cli_hub import register as register_hub
 from .cli_ingest import register as register_ingest
 from .cli_mcp import register as register_mcp
 from .cli_models import register as register_models
@@ -362,6 +363,7 @@ register_doctor(app, _CARE)
 register_serve(app, _SERVE)
 register_mcp(app, _SERVE)
 register_models(app, _SERVE)
+register_hub(app, _SERVE)
 
 
 # --- showing itself ---------------------------------------------------------------------------------------------

@@ -1,0 +1,250 @@
+"""What the hub does, whoever asks for it: projects, documents, questions and models over one memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...nodes import FRAGMENT
+from ..asking import ask
+from ..asking.summarising import summarise
+from ..errors import UnknownProject
+from ..models.errors import DownloadCancelled
+from ..projects import Projects
+from ..scanning import file_uri
+from ..syncing import path_of
+from .events import Events
+from .jobs import Jobs
+from .model_control import ModelControl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...memory_graph import MemoryGraph
+    from ..asking import Answer
+    from ..fetching import UrlPolicy
+    from ..models.manager import LlamafileManager
+    from .jobs import Job
+
+__all__ = ["Hub"]
+
+NEAREST = 5  # fragments that an answer to the original's question may rest on
+INGEST, DOWNLOAD = "ingest", "download"
+_STOPPING = 30.0  # seconds for a job to notice that it is to end
+
+
+class Hub:
+    """Projects, jobs and models over *memory*, which stays the caller's to close, like *manager*'s folder.
+
+    What the hub keeps beside the memory lies in the folder *home*: uploads and summaries (or in *files*), jobs, and
+    who may ask. With *completions_url* a server is asked instead of a local model.
+    """
+
+    def __init__(
+        self,
+        memory: MemoryGraph,
+        manager: LlamafileManager,
+        home: str | os.PathLike[str],
+        *,
+        files: str | os.PathLike[str] | None = None,
+        completions_url: str | None = None,
+        completions_model: str | None = None,
+        url_policy: UrlPolicy | None = None,
+    ) -> None:
+        self.memory = memory
+        self.home = os.path.realpath(os.path.expanduser(home))
+        self.projects = Projects(
+            memory, files or os.path.join(self.home, "files"), private=self.home, url_policy=url_policy
+        )
+        self.events = Events()
+        self.models = ModelControl(manager, completions_url, completions_model)
+        self.models.on_change = self._tell_model
+        self.jobs = Jobs(
+            os.path.join(self.home, "jobs.json"), {INGEST: self._ingest, DOWNLOAD: self._download}, self._tell_job
+        )
+        self._asking: Counter[int] = Counter()
+        self._guard = threading.Lock()
+
+    def close(self) -> None:
+        """End jobs and streams, and stop the models."""
+        self.events.close()
+        self.jobs.close()
+        self.models.close()
+
+    # --- documents ----------------------------------------------------------------------------------------------
+
+    def ingest(self, project_id: int, *, force: bool = False) -> Job:
+        """Begin to bring the documents of a project up to date.
+
+        Raises:
+            AlreadyUnderWay: That is being done.
+            UnknownProject: There is no such project.
+        """
+        self.projects.get(project_id)
+        about: dict[str, Any] = {"project_id": project_id}
+        return self.jobs.begin(INGEST, {**about, "force": True} if force else about)
+
+    def remove_project(self, project_id: int, *, files: bool = False) -> None:
+        """Remove a project; see `Projects.remove`. What is being taken in ends first.
+
+        Raises:
+            UnknownProject: There is no such project.
+        """
+        self.projects.get(project_id)
+        if (job := self.ingesting(project_id)) is not None:
+            self.jobs.cancel(job.id)
+            job.wait(_STOPPING)
+        self.projects.remove(project_id, files=files)
+
+    def ingesting(self, project_id: int) -> Job | None:
+        """Return the job that takes in the documents of a project, if there is one."""
+        for job in self.jobs.list():
+            if job.under_way and job.kind == INGEST and job.about.get("project_id") == project_id:
+                return job
+        return None
+
+    def _ingest(self, job: Job) -> dict[str, Any]:
+        def progress(_phase: str, done: int, total: int, current: str) -> None:
+            job.progress(current, done, total)
+
+        report = self.projects.ingest(
+            job.about["project_id"], progress=progress, cancel=job.cancelled, force=bool(job.about.get("force"))
+        )
+        job.progress("", job.total, job.total)
+        return report.to_dict()
+
+    def file_of(self, project_id: int, document_uri: str, name: str) -> str:
+        """Return what the file of a document is called in its project; what is no file goes by its name."""
+        project = self.projects.get(project_id)
+        shown = self.projects.shown_name(project)
+        path = path_of(document_uri)
+        if path is not None:
+            try:
+                return self.projects.files.called(shown, project_id, self.projects.directories(project_id), path)
+            except UnknownProject:  # a moment ago it was
+                pass
+        return f"{shown}/uploads/__{name}"
+
+    # --- finding and asking -------------------------------------------------------------------------------------
+
+    def nearest(self, project_id: int, text: str, k: int = 10) -> list[tuple[str, str, float]]:
+        """Return the fragments of a project nearest to a text: file, content, and squared distance, nearest first.
+
+        Raises:
+            UnknownProject: There is no such project.
+        """
+        project = self.projects.get(project_id)
+        if not text.strip():
+            return []
+        hits = self.memory.similar(text, k, kinds=FRAGMENT, collection=project.collection)
+        found = []
+        for hit in hits:
+            place = hit.place
+            name = self.file_of(project_id, place.uri, place.name) if place is not None else hit.id
+            found.append((name, hit.text, max(0.0, 2.0 - 2.0 * float(hit.similarity or 0.0))))
+        return found
+
+    def ask(self, project_id: int, question: str) -> Answer:
+        """Answer a question from the documents of a project.
+
+        Raises:
+            LlamafileError: The model cannot be reached, or refuses.
+            NoModel: No model runs.
+            UnknownProject: There is no such project.
+        """
+        project = self.projects.get(project_id)
+        with self._asked(project_id):
+            return ask(
+                self.memory,
+                question,
+                self.models.client(),
+                k=NEAREST,
+                kinds=FRAGMENT,
+                collection=project.collection,
+                metadata={"project": project_id},
+            )
+
+    def asked(self, project_id: int) -> bool:
+        """Tell whether somebody waits for an answer about a project."""
+        with self._guard:
+            return self._asking[project_id] > 0
+
+    @contextmanager
+    def _asked(self, project_id: int) -> Iterator[None]:
+        with self._guard:
+            self._asking[project_id] += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._asking[project_id] -= 1
+
+    def summarise(self, project_id: int, path: str) -> tuple[str, str]:
+        """Summarise a file of a project; return where the summary lies among the files, and its text.
+
+        *path* is what the file is called, without the project and `uploads/`. A file that was not taken in yet is.
+
+        Raises:
+            DocumentError: It cannot be read.
+            LlamafileError: The model cannot be reached, or refuses.
+            NoModel: No model runs.
+            PathRefused: The path leads elsewhere.
+            UnknownProject: There is no such project, or no such file in it.
+        """
+        project = self.projects.get(project_id)
+        shown = self.projects.shown_name(project)
+        real = self.projects.list_files(project_id).get(f"{shown}/uploads/{path}")
+        if real is None:
+            raise UnknownProject(f"The project has no file {path!r}.", remedy="Sync it, or look which files it has.")
+        with self._asked(project_id):
+            client = self.models.client()
+            ingestor = self.projects.ingestor(project_id)
+            item = ingestor.add_file(real)
+            document = item.id or ingestor.get(file_uri(os.path.realpath(real))).id
+            summary = summarise(self.memory, document, client)
+        kept = self.projects.files.summarised(project_id, path, summary.text)
+        return f"{shown}/summaries/{kept}", summary.text
+
+    # --- models -------------------------------------------------------------------------------------------------
+
+    def download(self, name: str) -> Job:
+        """Begin to fetch a model; return the job that does, or did already.
+
+        Raises:
+            UnknownModel: There is no model of that name.
+        """
+        self.models.manager.spec(name)
+        if (known := self.jobs.current(DOWNLOAD, {"model": name})) is not None:
+            return known
+        self.models.download(name)  # its state changes before anybody is answered
+        return self.jobs.begin(DOWNLOAD, {"model": name})
+
+    def _download(self, job: Job) -> dict[str, Any] | None:
+        manager, name = self.models.manager, job.about["model"]
+        load = manager.download(name, wait=False)
+        while not load.done:
+            if job.cancelled():
+                load.pause()
+                return None
+            status = manager.status(name)
+            job.progress(status.file_state, status.bytes_done, status.bytes_total or 0)
+            self._tell_job(job)
+            threading.Event().wait(0.5)
+        try:
+            load.wait()
+        except DownloadCancelled:  # by whoever deletes it, or pauses it elsewhere
+            job.end()
+            return None
+        self._tell_model(name)
+        return manager.status(name).to_dict()
+
+    # --- who is told --------------------------------------------------------------------------------------------
+
+    def _tell_job(self, job: Job) -> None:
+        self.events.tell("job", **job.to_dict())
+
+    def _tell_model(self, name: str) -> None:
+        self.events.tell("model", name=name, state=self.models.shown(name).state)
