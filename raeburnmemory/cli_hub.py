@@ -89,7 +89,7 @@ def hub(
       raeburnmemory hub --no-browser --port 4500
       raeburnmemory hub --new-code
     """
-    from .hub.errors import UnknownProject
+    from .hub.errors import NotThere
     from .hub.server.credentials import Credentials
     from .hub.server.running import PORT, access_file, address_of, default_home, entrance
 
@@ -98,7 +98,7 @@ def hub(
     if new_code:
         address = address_of(place)
         if address is None:
-            raise UnknownProject(f"No hub runs on {place!r}.", remedy="Start one: raeburnmemory hub")
+            raise NotThere(f"No hub runs on {place!r}.", remedy="Start one: raeburnmemory hub")
         print_text(f"Open, once:   {entrance(credentials, address, 10.0)}")
         print_text(f"Or pair with: {credentials.new_code(('read', 'write'))}")
         return

@@ -3,8 +3,8 @@
     HubError (MemoryGraphError)
     ├── LlamafileError (RuntimeError)    something about a local model
     ├── DocumentError (RuntimeError)     something about a document
-    ├── UnknownProject (LookupError)     no project, directory or file has that name or number
-    ├── PathRefused (InvalidInput)       a path of a file that leads elsewhere
+    ├── NotThere (LookupError)           no project, file, job or source has that name or number
+    ├── PathRefused                      a path of a file that leads elsewhere; an InvalidInput, too
     ├── FolderMissing (FileNotFoundError)  the directory of a project is not there
     ├── AlreadyUnderWay                  the same is being done at this moment
     ├── NoModel                          no model runs that could answer
@@ -28,9 +28,9 @@ __all__ = [
     "HubRuns",
     "LlamafileError",
     "NoModel",
+    "NotThere",
     "PathRefused",
     "PortTaken",
-    "UnknownProject",
 ]
 
 
@@ -67,10 +67,10 @@ class DocumentError(HubError, RuntimeError):
         self.uri = uri
 
 
-class UnknownProject(HubError, LookupError):
-    """No project, or no directory or file of one, has that number or name."""
+class NotThere(HubError, LookupError):
+    """No project, directory, file, job or source has that number or name."""
 
-    code = "unknown_project"
+    code = "not_there"
 
 
 class PathRefused(HubError, InvalidInput):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from ..records import shown
-from .errors import FolderMissing, UnknownProject
+from .errors import FolderMissing, NotThere
 from .models.store import write_json
 from .project_paths import checked_path, directory_part, escaped_name, is_growing, write_within
 from .scanning import scan, shown_name
@@ -153,7 +153,7 @@ class ProjectFiles:
         """Return what the file at a real *path* is called, without looking whether it is there.
 
         Raises:
-            UnknownProject: It lies in no folder of the project.
+            NotThere: It lies in no folder of the project.
         """
         own = os.path.join(self.uploads(project_id), "")
         if path.startswith(own):
@@ -163,7 +163,7 @@ class ProjectFiles:
             if path.startswith(root):
                 name = shown_name(path[len(root) :]).replace(os.sep, "/")
                 return f"{project}/{UPLOADS}/{directory_part(directory.path)}/{name}"
-        raise UnknownProject(f"The file {shown_name(path)!r} is in no directory of the project.")
+        raise NotThere(f"The file {shown_name(path)!r} is in no directory of the project.")
 
 
 def _below(folder: str) -> Iterator[tuple[str, str]]:

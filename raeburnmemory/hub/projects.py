@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..items import Get, Put, Search
 from ..records import checked_text, shown, utc
-from .errors import PathRefused, UnknownProject
+from .errors import NotThere, PathRefused
 from .project_files import ProjectFiles
 
 if TYPE_CHECKING:
@@ -98,23 +98,23 @@ class Projects:
         """Return a project.
 
         Raises:
-            UnknownProject: There is none of that number, or it was removed.
+            NotThere: There is none of that number, or it was removed.
         """
         value = self._value(_PROJECTS, project_id)
         if value is None or value["is_removed"]:
-            raise UnknownProject(f"There is no project {project_id}.", remedy="List them to see which there are.")
+            raise NotThere(f"There is no project {project_id}.", remedy="List them to see which there are.")
         return Project(**value)
 
     def named(self, name: str) -> Project:
         """Return the project of that name.
 
         Raises:
-            UnknownProject: There is none, or there are several.
+            NotThere: There is none, or there are several.
         """
         found = [one for one in self.list() if one.name == name]
         if len(found) != 1:
             many = "Several projects are" if found else "No project is"
-            raise UnknownProject(f"{many} called {shown(name)}.", remedy="Name one that is there once.")
+            raise NotThere(f"{many} called {shown(name)}.", remedy="Name one that is there once.")
         return found[0]
 
     def create(self, name: str = "") -> Project:
@@ -134,7 +134,7 @@ class Projects:
 
         Raises:
             InvalidInput: The name cannot be stored.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         name = _checked_name(name)
         with self.memory.exclusive():
@@ -148,7 +148,7 @@ class Projects:
         The directories of others are never touched.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         with self.memory.exclusive():
             project = replace(self.get(project_id), is_removed=True)
@@ -165,7 +165,7 @@ class Projects:
         """Return the directories of a project, the oldest first.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         self.get(project_id)
         found = [Directory(**value) for value in self._values(_DIRECTORIES) if value["project_id"] == project_id]
@@ -175,11 +175,11 @@ class Projects:
         """Return a directory of a project.
 
         Raises:
-            UnknownProject: There is none of that number, or it was removed.
+            NotThere: There is none of that number, or it was removed.
         """
         value = self._value(_DIRECTORIES, directory_id)
         if value is None or value["is_removed"]:
-            raise UnknownProject(f"There is no directory {directory_id}.", remedy="List those of the project.")
+            raise NotThere(f"There is no directory {directory_id}.", remedy="List those of the project.")
         return Directory(**value)
 
     def add_directory(self, project_id: int, path: str) -> Directory:
@@ -187,7 +187,7 @@ class Projects:
 
         Raises:
             PathRefused: The path is empty or not absolute, or the hub keeps its own files there.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         path = self._checked_directory(path)
         with self.memory.exclusive():
@@ -202,7 +202,7 @@ class Projects:
         """Let a directory belong to its project no more: the documents from it leave the memory, the files stay.
 
         Raises:
-            UnknownProject: There is no such directory.
+            NotThere: There is no such directory.
         """
         with self.memory.exclusive():
             directory = replace(self.directory(directory_id), is_removed=True)
@@ -229,7 +229,7 @@ class Projects:
 
         Raises:
             PathRefused: The path leads elsewhere.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         self.get(project_id)
         return self.files.upload(project_id, path, data)
@@ -239,7 +239,7 @@ class Projects:
 
         Raises:
             FolderMissing: A directory is not there; the others were looked through.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         return self.files.look_through(project_id, self.directories(project_id))
 
@@ -247,7 +247,7 @@ class Projects:
         """Return the files of a project as they were at the last `sync_files`: what each is called, and where it lies.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         project = self.get(project_id)
         return self.files.named(self.shown_name(project), project_id, self.directories(project_id))
@@ -261,7 +261,7 @@ class Projects:
         """Return what takes documents into a project.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         from .project_ingestor import ProjectIngestor
 
@@ -281,7 +281,7 @@ class Projects:
         """Bring the documents of a project up to date with its directories and uploads; see `Ingestor.sync`.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         sources = [one.path for one in self.directories(project_id)]
         if os.path.isdir(uploads := self.files.uploads(project_id)):

@@ -9,7 +9,7 @@ from ingesting import opened, write
 
 from raeburnmemory import MemoryGraph
 from raeburnmemory.errors import InvalidInput
-from raeburnmemory.hub.errors import FolderMissing, PathRefused, UnknownProject
+from raeburnmemory.hub.errors import FolderMissing, NotThere, PathRefused
 from raeburnmemory.hub.project_paths import checked_path, escaped_name
 from raeburnmemory.hub.projects import Projects
 
@@ -55,14 +55,14 @@ def test_what_is_removed_is_unknown(projects):
         lambda: projects.directories(1), lambda: projects.directory(1), lambda: projects.remove_directory(1),
         lambda: projects.upload(1, "a", b""), lambda: projects.add_directory(1, "/x"), lambda: projects.named("A"),
     ):  # fmt: skip
-        with pytest.raises(UnknownProject):
+        with pytest.raises(NotThere):
             call()
 
 
 def test_a_name_that_several_have_names_none(projects):
     projects.create("A")
     projects.create("A")
-    with pytest.raises(UnknownProject, match="Several"):
+    with pytest.raises(NotThere, match="Several"):
         projects.named("A")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...nodes import FRAGMENT
 from ..asking import ask
 from ..asking.summarising import summarise
-from ..errors import UnknownProject
+from ..errors import NotThere
 from ..models.errors import DownloadCancelled
 from ..projects import Projects
 from ..scanning import file_uri
@@ -81,7 +81,7 @@ class Hub:
 
         Raises:
             AlreadyUnderWay: That is being done.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         self.projects.get(project_id)
         about: dict[str, Any] = {"project_id": project_id}
@@ -91,7 +91,7 @@ class Hub:
         """Remove a project; see `Projects.remove`. What is being taken in ends first.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         self.projects.get(project_id)
         if (job := self.ingesting(project_id)) is not None:
@@ -124,7 +124,7 @@ class Hub:
         if path is not None:
             try:
                 return self.projects.files.called(shown, project_id, self.projects.directories(project_id), path)
-            except UnknownProject:  # a moment ago it was
+            except NotThere:  # a moment ago it was
                 pass
         return f"{shown}/uploads/__{name}"
 
@@ -134,7 +134,7 @@ class Hub:
         """Return the fragments of a project nearest to a text: file, content, and squared distance, nearest first.
 
         Raises:
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         project = self.projects.get(project_id)
         if not text.strip():
@@ -153,7 +153,7 @@ class Hub:
         Raises:
             LlamafileError: The model cannot be reached, or refuses.
             NoModel: No model runs.
-            UnknownProject: There is no such project.
+            NotThere: There is no such project.
         """
         project = self.projects.get(project_id)
         with self._asked(project_id):
@@ -192,13 +192,13 @@ class Hub:
             LlamafileError: The model cannot be reached, or refuses.
             NoModel: No model runs.
             PathRefused: The path leads elsewhere.
-            UnknownProject: There is no such project, or no such file in it.
+            NotThere: There is no such project, or no such file in it.
         """
         project = self.projects.get(project_id)
         shown = self.projects.shown_name(project)
         real = self.projects.list_files(project_id).get(f"{shown}/uploads/{path}")
         if real is None:
-            raise UnknownProject(f"The project has no file {path!r}.", remedy="Sync it, or look which files it has.")
+            raise NotThere(f"The project has no file {path!r}.", remedy="Sync it, or look which files it has.")
         with self._asked(project_id):
             client = self.models.client()
             ingestor = self.projects.ingestor(project_id)

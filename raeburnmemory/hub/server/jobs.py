@@ -19,7 +19,7 @@ from typing import Any
 
 from ...errors import MemoryGraphError
 from ...records import new_id, utc
-from ..errors import AlreadyUnderWay, UnknownProject
+from ..errors import AlreadyUnderWay, NotThere
 from ..models.store import write_json
 
 __all__ = ["Job", "Jobs"]
@@ -139,18 +139,18 @@ class Jobs:
         """Return a job.
 
         Raises:
-            UnknownProject: There is none with that id.
+            NotThere: There is none with that id.
         """
         try:
             return self._jobs[job_id]
         except KeyError:
-            raise UnknownProject(f"There is no job {job_id!r}.") from None
+            raise NotThere(f"There is no job {job_id!r}.") from None
 
     def cancel(self, job_id: str) -> Job:
         """Let a job end as soon as it can.
 
         Raises:
-            UnknownProject: There is none with that id.
+            NotThere: There is none with that id.
         """
         job = self.get(job_id)
         job.end()

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Query, Reques
 from pydantic import BaseModel
 
 from ...errors import InvalidInput, MemoryGraphError
-from ..errors import LlamafileError, UnknownProject
+from ..errors import LlamafileError, NotThere
 from ..models.errors import UnknownModel
 from .hub import Hub
 from .model_control import listed
@@ -134,7 +134,7 @@ def _entity(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except UnknownProject as exc:
+        except NotThere as exc:
             raise HTTPException(404, str(exc)) from exc
         except InvalidInput as exc:
             found = {"loc": ["query"], "msg": str(exc), "type": "value_error"}

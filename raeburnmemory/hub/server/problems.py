@@ -12,7 +12,7 @@ __all__ = ["problem_of"]
 
 # The first that fits counts: what is special stands before what is general.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
-    (errors.UnknownProject, 404),
+    (errors.NotThere, 404),
     (models.UnknownModel, 404),
     (models.NotDownloaded, 409),
     (models.ModelInUse, 409),
