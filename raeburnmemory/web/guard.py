@@ -38,7 +38,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Observe = Callable[[str, str, int, float], None]
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_METHODS = "GET, POST, DELETE"
+_METHODS = "GET, POST, PATCH, DELETE"
 _BODY_SECONDS = 30.0
 _PLACES = 8  # of those where an error came through, the last first
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")

@@ -20,7 +20,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ PRINCIPAL = "raeburnmemory.principal"  # where a request's scope says who asks
 CLOSED = ("/api", "/v1", "/files", "/memory", "/metrics")
 OPEN = frozenset({"/api/v1/health", "/api/v1/pair"})
 UPLOADS = frozenset({"/api/v1/upload_file"})
-MAX_UPLOAD = 100 << 20  # bytes
+LARGE = frozenset({"/api/v1/capture"})
+MAX_UPLOAD, MAX_CAPTURE = 100 << 20, 20 << 20  # bytes
 _TOO_LARGE = f"An upload has at most {MAX_UPLOAD:,} bytes."
 _STALL = 30.0  # seconds
 _EXTENSIONS = ("moz-extension://", "chrome-extension://", "safari-web-extension://")
@@ -188,6 +189,8 @@ class HubGuard(Guard):
             call.scope[PRINCIPAL] = self._access.principal(call)
 
     async def _taken(self, call: Call, receive: Receive, settings: Settings) -> Receive:
+        if call.path in LARGE:
+            settings = replace(settings, max_body=MAX_CAPTURE)
         if call.path not in UPLOADS or call.method != "POST":
             return await super()._taken(call, receive, settings)
         if any(not one.isdigit() or len(one) > 18 or int(one) > MAX_UPLOAD for one in call.all(b"content-length")):

@@ -12,6 +12,7 @@ from ...nodes import FRAGMENT
 from ..asking import ask
 from ..asking.summarising import summarise
 from ..errors import NotThere
+from ..ingestor import Ingestor
 from ..models.errors import DownloadCancelled
 from ..projects import Projects
 from ..scanning import file_uri
@@ -19,12 +20,13 @@ from ..syncing import path_of
 from .events import Events
 from .jobs import Jobs
 from .model_control import ModelControl
+from .threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...memory_graph import MemoryGraph
-    from ..asking import Answer
+    from ..asking import Answer, AnswerStream
     from ..fetching import UrlPolicy
     from ..models.manager import LlamafileManager
     from .jobs import Job
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Hub"]
 
 NEAREST = 5  # fragments that an answer to the original's question may rest on
-INGEST, DOWNLOAD = "ingest", "download"
+INGEST, DOWNLOAD, VERIFY = "ingest", "download", "verify"
 _STOPPING = 30.0  # seconds for a job to notice that it is to end
 
 
@@ -62,9 +64,10 @@ class Hub:
         self.events = Events()
         self.models = ModelControl(manager, completions_url, completions_model)
         self.models.on_change = self._tell_model
-        self.jobs = Jobs(
-            os.path.join(self.home, "jobs.json"), {INGEST: self._ingest, DOWNLOAD: self._download}, self._tell_job
-        )
+        self.threads = Threads(memory)
+        work = {INGEST: self._ingest, DOWNLOAD: self._download, VERIFY: self._verify}
+        self.jobs = Jobs(os.path.join(self.home, "jobs.json"), work, self._tell_job)
+        self._url_policy = url_policy
         self._asking: Counter[int] = Counter()
         self._guard = threading.Lock()
 
@@ -116,6 +119,16 @@ class Hub:
         job.progress("", job.total, job.total)
         return report.to_dict()
 
+    def ingestor(self, project_id: int | None) -> Ingestor:
+        """Return what takes documents into a project, or into the memory beside all projects.
+
+        Raises:
+            NotThere: There is no such project.
+        """
+        if project_id is None:
+            return Ingestor(self.memory, url_policy=self._url_policy)
+        return self.projects.ingestor(project_id)
+
     def file_of(self, project_id: int, document_uri: str, name: str) -> str:
         """Return what the file of a document is called in its project; what is no file goes by its name."""
         project = self.projects.get(project_id)
@@ -166,6 +179,25 @@ class Hub:
                 collection=project.collection,
                 metadata={"project": project_id},
             )
+
+    def answering(
+        self, question: str, *, project: int | None = None, session_id: str | None = None, k: int = 8
+    ) -> AnswerStream:
+        """Begin to answer a question from a project's documents, or from the whole memory, and record it.
+
+        Raises:
+            InvalidInput: The question is none.
+            LlamafileError: The model cannot be reached, or refuses.
+            NoModel: No model runs.
+            NotThere: There is no such project.
+        """
+        about: dict[str, Any] = {}
+        if project is not None:
+            about = {"collection": self.projects.get(project).collection, "kinds": FRAGMENT}
+        return ask(
+            self.memory, question, self.models.client(), session_id=session_id, k=k, stream=True,
+            metadata=None if project is None else {"project": project}, **about,
+        )  # fmt: skip
 
     def asked(self, project_id: int) -> bool:
         """Tell whether somebody waits for an answer about a project."""
@@ -240,6 +272,11 @@ class Hub:
             return None
         self._tell_model(name)
         return manager.status(name).to_dict()
+
+    def _verify(self, job: Job) -> dict[str, Any]:
+        name = job.about["model"]
+        status = self.models.manager.verify(name, progress=lambda done, total: job.progress("", done, total))
+        return status.to_dict()
 
     # --- who is told --------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class Job:
     @property
     def under_way(self) -> bool:
         """Whether it has not ended."""
-        return not self._ended.is_set()
+        return self.finished_at is None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended; False if it has not within *timeout* seconds."""
@@ -183,13 +183,13 @@ class Jobs:
             job.state, job.message = "failed", f"{type(exc).__name__}. The log of the hub says more."
             log.exception("Job %s (%s) ended with an error that nobody foresaw", job.id, job.kind)
         finally:
-            job.finished_at = utc(None)
-            job._ended.set()  # noqa: SLF001 - ours
             with self._lock:
+                job.finished_at = utc(None)
                 ended = [one.id for one in self._jobs.values() if not one.under_way]
                 for old in ended[:-_KEPT]:
                     del self._jobs[old]
                 self._keep()
+            job._ended.set()  # noqa: SLF001 - ours; whoever waited may count on what is written down
             self._tell(job)
 
     def _keep(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from .capture import router as capture
+from .chat import router as chat
+from .models import router as models
+from .projects import router as projects
 from .system import router as system
 
 __all__ = ["routers"]
 
-routers = (system,)
+routers = (system, projects, capture, chat, models)

@@ -1,0 +1,87 @@
+"""What browsers and programs hand over: pages, selections, notes, texts and addresses."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from pydantic import Field, model_validator
+
+from ....records import utc
+from ...reports import IngestItem
+from ..rules import needs
+from ._shared import MOST, Asked, Here, OwnRoute, errors
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v1", route_class=OwnRoute, tags=["capture"])
+
+_LONGEST = 20_000_000  # letters
+Key = Annotated[str | None, Header(min_length=1, max_length=255)]
+
+
+class Captured(Asked):
+    """A page with its address, a selection of one, or a note; one of html, text, markdown and selection."""
+
+    url: str | None = Field(None, max_length=8000)
+    title: str | None = Field(None, max_length=1000)
+    html: str | None = Field(None, min_length=1, max_length=_LONGEST)
+    text: str | None = Field(None, min_length=1, max_length=_LONGEST)
+    markdown: str | None = Field(None, min_length=1, max_length=_LONGEST)
+    selection: str | None = Field(None, min_length=1, max_length=_LONGEST)
+    project: int | None = Field(None, ge=0, le=MOST)
+    captured_at: str | None = Field(None, max_length=40, description="ISO 8601; now if left out.")
+
+    @model_validator(mode="after")
+    def one_of_them(self) -> Captured:
+        """Refuse what is none or several of them."""
+        given = [self.html, self.text, self.markdown, self.selection]
+        if sum(each is not None for each in given) != 1:
+            raise ValueError("one of html, text, markdown and selection is given")
+        if self.html is not None and self.url is None:
+            raise ValueError("a page comes with its url")
+        return self
+
+
+class AddressWanted(Asked):
+    """An address to fetch."""
+
+    url: str = Field(min_length=1, max_length=8000)
+    project: int | None = Field(None, ge=0, le=MOST)
+
+
+@router.post("/capture", status_code=201, dependencies=[needs("write")], responses=errors(404))
+def capture(asked: Captured, hub: Here, response: Response, idempotency_key: Key = None) -> dict[str, Any]:
+    """Keep a page, a selection or a note; nothing is fetched.
+
+    A page replaces what was kept of its address. Anything else sent again, or again under the same Idempotency-Key, is
+    kept once.
+    """
+    ingestor = hub.ingestor(asked.project)
+    about: dict[str, Any] = {"captured_at": utc(asked.captured_at)}
+    if asked.url is not None:
+        about["url"] = asked.url
+    if asked.html is not None:
+        item = ingestor.add_html(str(asked.url), asked.html, title=asked.title, metadata=about)
+    else:
+        what = "note" if asked.markdown is not None else "selection" if asked.selection is not None else "text"
+        text = asked.markdown or asked.selection or asked.text or ""
+        sent = idempotency_key or f"{asked.url}\0{asked.title}\0{text}"
+        uri = f"{what}:{hashlib.sha256(sent.encode()).hexdigest()[:32]}"
+        add = ingestor.add_note if asked.markdown is not None else ingestor.add_text
+        title = asked.title or asked.url
+        item = add(text, uri=uri, metadata=about, **({} if title is None else {"title": title}))
+    return _told(item, response)
+
+
+@router.post("/ingest/url", status_code=201, dependencies=[needs("write")], responses=errors(404))
+def ingest_url(asked: AddressWanted, hub: Here, response: Response) -> dict[str, Any]:
+    """Fetch a public address and keep it; private ones are refused, unless `--allow-host` named them."""
+    return _told(hub.ingestor(asked.project).add_url(asked.url), response)
+
+
+def _told(item: IngestItem, response: Response) -> dict[str, Any]:
+    if item.outcome != "added":
+        response.status_code = 200
+    return item.to_dict()
