@@ -21,7 +21,16 @@ from raeburnmemory import MemoryGraph
 from raeburnmemory.hub.models.manager import LlamafileManager
 from raeburnmemory.hub.models.spec import ModelSpec
 
-for _name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx", "platformdirs", "psutil"):
+for _name in (
+    "fastapi",
+    "uvicorn",
+    "python_multipart",
+    "prometheus_client",
+    "httpx",
+    "platformdirs",
+    "psutil",
+    "pathspec",
+):
     pytest.importorskip(_name, reason=f"the hub's server needs {_name}")
 
 from raeburnmemory.hub.server import Access, Credentials, Hub, Pages, create_app  # noqa: E402

@@ -175,6 +175,23 @@ def test_one_code_lets_one_browser_in(hub):
     assert send(hub.port, "GET", f"//evil.test/?code={evil}", headers).headers["location"] == "/evil.test/"
 
 
+def test_pages_of_others_can_neither_spend_nor_try_codes(hub):
+    code = hub.access.credentials.new_code(long=True)
+    image = {
+        "Accept": "image/*",
+        "Sec-Fetch-Mode": "no-cors",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Dest": "image",
+    }
+    assert "set-cookie" not in send(hub.port, "GET", f"/?code={code}", image).headers
+    for number in range(30):
+        assert send(hub.port, "GET", f"/?code={'x' * 31}{number % 10}", {"Accept": "text/html"}).status == 200
+    short = hub.access.credentials.new_code()
+    assert "set-cookie" not in send(hub.port, "GET", f"/?code={short}", {"Accept": "text/html"}).headers
+    asked = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none"}
+    assert "set-cookie" in send(hub.port, "GET", f"/?code={code}", asked).headers
+
+
 def test_a_cookie_is_no_token_and_a_token_no_cookie(hub):
     secret = hub.cookie().partition("=")[2]
     assert names(hub, {"Authorization": f"Bearer {secret}"}) == 401

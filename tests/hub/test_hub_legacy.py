@@ -266,6 +266,54 @@ def test_models_start_stop_and_go(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="models run on POSIX systems")
+def test_a_question_waits_until_the_model_is_ready(tmp_path, notes, tiny_chat_model):
+    with running(tmp_path, models=[model(tmp_path, "tiny", real=str(tiny_chat_model))]) as hub:
+        client = LegacyClient(hub.port, hub.cookie())
+        client.create_project("A")
+        client.create_project_directory(1, str(notes))
+        client.ingest_project_files(1)
+        assert client.start_llamafile("tiny.llamafile")["status"] == "success"
+        said = client.rag_ask(1, "When are the roses watered?")  # at once, while the model is being loaded
+        assert said["status"] == "ok", said
+        assert said["response"]  # noise: its weights are random
+        assert client.check_llamafile_status("tiny.llamafile") == "running"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="models run on POSIX systems")
+def test_a_model_that_is_stopped_while_its_file_is_read_does_not_start(tmp_path):
+    with running(tmp_path, models=[model(tmp_path, "tiny")]) as hub:
+        client = LegacyClient(hub.port, hub.cookie())
+        files = hub.hub.models.manager.files
+        held, runnable = threading.Event(), files.runnable
+
+        def slow(name):
+            held.wait(30)
+            return runnable(name)
+
+        files.runnable = slow
+        assert client.start_llamafile("tiny.llamafile")["status"] == "success"
+        assert client.check_llamafile_status("tiny.llamafile") == "running"
+        assert client.running_llamafile_info()["filename"] == "tiny.llamafile"
+        assert client.stop_llamafile("tiny.llamafile")["status"] == "success"
+        assert client.check_llamafile_status("tiny.llamafile") == "idle"
+        threads = [each for each in threading.enumerate() if each.name == "start tiny"]
+        held.set()
+        for each in threads:
+            each.join(30)
+        assert client.check_llamafile_status("tiny.llamafile") == "idle"
+        assert client.running_llamafile_info() is None
+
+
+def test_a_file_that_was_put_there_by_hand_can_be_deleted(tmp_path):
+    with running(tmp_path) as hub:
+        model(tmp_path, "mine")
+        client = LegacyClient(hub.port, hub.cookie())
+        assert [one["filename"] for one in client.list_llamafiles()] == ["mine.llamafile"]
+        assert client.delete_llamafile("mine.llamafile")["status"] == "success"
+        assert client.list_llamafiles() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="models run on POSIX systems")
 def test_a_model_that_fails_is_an_error_until_it_is_started_again(tmp_path):
     with running(tmp_path, models=[model(tmp_path, "bad", says=["no memory"], exits=1)]) as hub:
         client = LegacyClient(hub.port, hub.cookie())

@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 
 from ...web import Guard, Problem, Settings
 from ...web.guard import Receive
-from .credentials import ALL, Credentials
+from .credentials import ALL, Credential, Credentials
 
 if TYPE_CHECKING:
     from ...web.guard import Call
@@ -145,8 +145,8 @@ class Access:
 
     # --- codes --------------------------------------------------------------------------------------------------
 
-    def redeem(self, code: str, name: str, *, origin: str | None = None, cookie: bool = False) -> Any:
-        """Turn a code into a token or cookie; see `Credentials.redeem`.
+    def redeem(self, code: str, name: str, *, origin: str | None = None) -> tuple[str, Credential] | None:
+        """Turn a code into a token; see `Credentials.redeem`.
 
         Raises:
             Problem: Too many codes were wrong of late.
@@ -155,7 +155,7 @@ class Access:
         self._wrong[:] = [then for then in self._wrong if now - then < _PER]
         if len(self._wrong) >= _WRONG_CODES:
             raise Problem(429, "Too many codes were wrong. Wait a minute.", headers={"Retry-After": "60"})
-        found = self.credentials.redeem(code, name, origin=origin, cookie=cookie)
+        found = self.credentials.redeem(code, name, origin=origin)
         if found is None:
             self._wrong.append(now)
         return found

@@ -23,6 +23,7 @@ from ...errors import MemoryGraphError
 from ...web import Problem, Settings
 from ...web.problems import MEDIA_TYPE
 from .access import CLOSED, Access, HubGuard, cookie_name
+from .credentials import LONG_CODE
 from .files import router as files
 from .hub import Hub
 from .legacy import router as legacy
@@ -168,7 +169,12 @@ def _quoted(request: Request) -> str:
 def _let_in(request: Request) -> Response | None:
     """Give the page its cookie for a code in its address, and show it again without; None if the code is no good."""
     access: Access = request.app.state.access
-    found = access.redeem(request.query_params["code"], "the page in this browser", cookie=True)
+    code = request.query_params["code"]
+    # Pages of others may let a browser fetch this address as an image; they know no code, and none is spent or counted.
+    # Codes for typing are short, so that trying them is counted, and that is done where programs pair.
+    if len(code) < LONG_CODE or request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        return None
+    found = access.credentials.redeem(code, "the page in this browser", cookie=True)
     if found is None:
         return None
     secret, _ = found

@@ -22,11 +22,12 @@ from ...lock import StoreLock
 from ...records import new_id, utc
 from ..models.store import write_json
 
-__all__ = ["ADMIN", "ALL", "MODELS", "READ", "WRITE", "Credential", "Credentials"]
+__all__ = ["ADMIN", "ALL", "LONG_CODE", "MODELS", "READ", "WRITE", "Credential", "Credentials"]
 
 READ, WRITE, MODELS, ADMIN = "read", "write", "models", "admin"
 ALL = frozenset({READ, WRITE, MODELS, ADMIN})
 
+LONG_CODE = 32  # letters of a code for an address: nobody finds one by trying
 _LETTERS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"  # none that is taken for another
 _GROUPS, _GROUP = 2, 5  # about 49 bits, good for minutes and with few tries
 _TIMEOUT = 10.0  # seconds to wait for another process that writes
@@ -65,7 +66,7 @@ class Credentials:
     def new_code(self, scopes: Iterable[str] = ALL, minutes: float = 10.0, *, long: bool = False) -> str:
         """Return a code that is good once, for so many minutes; a *long* one is for addresses, and not for typing."""
         if long:
-            code = secrets.token_urlsafe(24)
+            code = secrets.token_urlsafe(LONG_CODE * 3 // 4)
         else:
             groups = ("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
             code = "-".join(groups)

@@ -13,7 +13,7 @@ from ..asking import ask
 from ..asking.summarising import summarise
 from ..errors import NotThere
 from ..ingestor import Ingestor
-from ..models.errors import DownloadCancelled
+from ..models.errors import DownloadCancelled, UnknownModel
 from ..projects import Projects
 from ..scanning import file_uri
 from ..syncing import path_of
@@ -284,4 +284,8 @@ class Hub:
         self.events.tell("job", **job.to_dict())
 
     def _tell_model(self, name: str) -> None:
-        self.events.tell("model", name=name, state=self.models.shown(name).state)
+        try:
+            state = self.models.shown(name).state
+        except UnknownModel:  # it was known by its file alone, and that is gone
+            state = "absent"
+        self.events.tell("model", name=name, state=state)

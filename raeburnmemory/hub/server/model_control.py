@@ -128,13 +128,19 @@ class ModelControl:
         failed: list[Exception] = []
 
         def run() -> None:
+            me = threading.current_thread()
             try:
                 self.manager.start(name, **options)
             except (HubError, OSError) as exc:
                 failed.append(exc)
                 with self._guard:
-                    if self._starting.get(name) is threading.current_thread():
+                    if self._starting.get(name) is me:
                         self._failed[name] = str(exc)
+            else:
+                with self._guard:
+                    unwanted = self._starting.get(name) is None
+                if unwanted:  # it was stopped while its file was read, when there was no process to end
+                    self.manager.stop(name)
             self.on_change(name)
 
         with self._guard:
@@ -159,9 +165,8 @@ class ModelControl:
             thread = self._starting.pop(name, None)
         stopped = self.manager.stop(name)
         if thread is not None and thread.is_alive():
-            # It may have been reading the file, with no process to end yet.
             thread.join(_AT_ONCE)
-            stopped = self.manager.stop(name) or stopped
+            stopped = self.manager.stop(name) or stopped or thread.is_alive()
         self.on_change(name)
         return stopped
 

@@ -118,9 +118,9 @@ def stop(name: Name, hub: Here) -> dict[str, Any]:
 
 @router.delete("/{name}", dependencies=[needs("models")], responses=errors(404, 409))
 def remove(name: Name, hub: Here) -> dict[str, Any]:
-    """Delete the file of a model; it is stopped before."""
-    hub.models.remove(name)
-    return _shown(hub, name)
+    """Delete the file of a model; it is stopped before. A model that only its file told of is unknown from then on."""
+    removed = hub.models.remove(name)
+    return {"name": name, "state": "absent", "removed": removed}
 
 
 @router.get("/{name}/logs", dependencies=[needs("read")], responses=errors(404))
