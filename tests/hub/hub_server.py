@@ -145,7 +145,7 @@ class Command:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # or a line that came with the one before would wait where select does not see it
             env=environment(RAEBURN_EMBED_MODEL="builtin", **env),
         )
         self.printed, self.port, self.code = "", None, None
@@ -156,7 +156,7 @@ class Command:
         while self.code is None:
             left = deadline - time.monotonic()
             found = select.select([self.process.stdout], [], [], max(0.0, left))[0]
-            line = self.process.stdout.readline() if found else ""
+            line = self.process.stdout.readline().decode() if found else ""
             if not line:
                 self.process.kill()
                 raise AssertionError(f"it did not start: {self.printed}{self.process.communicate()}")
@@ -168,9 +168,13 @@ class Command:
     def end(self, number=signal.SIGTERM, seconds=60.0):
         """Send a signal, and return the exit code and what was printed on stderr."""
         self.process.send_signal(number)
+        return self.wait(seconds)
+
+    def wait(self, seconds=60.0):
+        """Wait for its end, and return the exit code and what was printed on stderr."""
         out, errors = self.process.communicate(timeout=seconds)
-        self.printed += out
-        return self.process.returncode, errors
+        self.printed += out.decode()
+        return self.process.returncode, errors.decode()
 
     def __enter__(self):
         return self

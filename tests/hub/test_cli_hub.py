@@ -34,14 +34,14 @@ def test_it_starts_lets_a_browser_in_and_ends(tmp_path):
         assert stat.S_IMODE(os.stat(home).st_mode) == 0o700
 
         with Command(home, "--port", "0") as second:
-            _, errors = second.process.communicate(timeout=60)
-            assert second.process.returncode == 1
+            code, errors = second.wait()
+            assert code == 1
             assert f"http://localhost:{hub.port}" in errors
             assert errors.startswith("Error: A hub runs already")
             assert len(errors.splitlines()) == 1
         with Command(tmp_path / "other", "--port", str(hub.port)) as second:
-            _, errors = second.process.communicate(timeout=60)
-            assert second.process.returncode == 1
+            code, errors = second.wait()
+            assert code == 1
             assert f"port {hub.port}" in errors
             assert len(errors.splitlines()) == 1
 
