@@ -1,12 +1,13 @@
 """What the HTTP service adds to a call.
 
-    python -m benchmarks.service [--messages 10000] [--rounds 5] [--calls 50] [--clients 4]
+    python -m benchmarks.service [--messages 10000] [--rounds 5] [--calls 50] [--clients 4] [--workers 1]
 
 The same calls are made in three ways, by as many *clients* at once, in turns within one run: in this process; through
 the service; and through a bare FastAPI route that does nothing but return the bytes the service returned. Both servers
-are uvicorn with one worker each, asked over connections that stay open. `adds` is what the service takes beyond the
-call in process and the bare route: its own part of the way. *cpu* is processor time of the server for one call, which
-other programs on the machine do not change as much.
+are uvicorn with as many *workers* each, asked over connections that stay open. `adds` is what the service takes beyond
+the call in process and the bare route: its own part of the way. It is less than nothing where several workers compute
+at once what the threads of one process do in turns. *cpu* is processor time of the server for one call, which other
+programs on the machine do not change as much.
 
 Texts and memory are those of `benchmarks.latency`: words as often as in languages, ten exchanges to a session. Of each
 way the median of all calls of a round is taken; printed is the median of the rounds.
@@ -51,14 +52,14 @@ def bare(name: str) -> Response:
 
 
 class Server:
-    """A uvicorn of one worker."""
+    """A uvicorn."""
 
-    def __init__(self, app: str, folder: str, **told: str) -> None:
+    def __init__(self, app: str, folder: str, workers: int, **told: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         paths = os.pathsep.join([folder, os.getcwd()])
-        arguments = [app, "--port", str(port), "--no-access-log", "--log-level", "error"]
+        arguments = [app, "--port", str(port), "--workers", str(workers), "--no-access-log", "--log-level", "error"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", *arguments],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **told, "PYTHONPATH": paths},
@@ -75,9 +76,14 @@ class Server:
         raise TimeoutError(f"{app} did not start.")
 
     def seconds(self) -> float:
-        """Return the processor time it has taken."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the processor time that it and its workers have taken."""
+        ticks, looked = 0, [self.process.pid]
+        for pid in looked:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                looked += map(int, children.read_text().split())
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """End it."""
@@ -151,6 +157,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=50)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     writer = Writer()
     questions = writer.texts(200, 7)
@@ -161,7 +168,7 @@ def main() -> None:
         own.backup(path)
         Path(folder, "bare_route.py").write_text(_BARE)
         told = {"RAEBURN_DB": path, "RAEBURN_EMBED_MODEL": "builtin"}
-        service = Server("raeburnmemory.api:app", folder, **told)
+        service = Server("raeburnmemory.api:app", folder, options.workers, **told)
         started.callback(service.stop)
         plain = {"Accept-Encoding": "identity"}
         with httpx.Client(base_url=service.url, timeout=120, headers=plain) as client:
@@ -173,7 +180,8 @@ def main() -> None:
                 "session": client.get("/v1/sessions/s0").text,
             }
             Path(folder, "bodies.json").write_text(json.dumps(bodies))
-            bare_server = Server("bare_route:app", folder, BARE_BODIES=str(Path(folder, "bodies.json")))
+            told = {"BARE_BODIES": str(Path(folder, "bodies.json"))}
+            bare_server = Server("bare_route:app", folder, options.workers, **told)
             started.callback(bare_server.stop)
             own.recall(questions[0])
             with httpx.Client(base_url=bare_server.url, timeout=120, headers=plain) as bare:
@@ -210,7 +218,7 @@ def measured(calls: list[tuple[str, Any]], servers: tuple[Server | None, ...], o
 def show(results: Figures, options: argparse.Namespace) -> None:
     """Print a table."""
     print(
-        f"{options.messages:,} messages, {options.clients} clients, median of {options.rounds} rounds of "
+        f"{options.messages:,} messages, {options.clients} clients, workers: {options.workers}, median of {options.rounds} rounds of "
         f"{options.clients * options.calls} calls, ms"
     )
     print(

@@ -503,7 +503,7 @@ def test_what_the_service_adds_is_what_is_left_of_its_time(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["service", *(part for option in sizes.items() for part in option)])
     service.main()
     first, _, *lines = capsys.readouterr().out.splitlines()
-    assert first == "40 messages, 2 clients, median of 1 rounds of 6 calls, ms"
+    assert first == "40 messages, 2 clients, workers: 1, median of 1 rounds of 6 calls, ms"
     assert [line.split()[0] for line in lines] == ["recall", "add", "session"]
     for line in lines:
         own, own95, whole, whole95, bare, bare95, adds, *cpu = map(float, line.split()[1:])
