@@ -218,8 +218,8 @@ def measured(calls: list[tuple[str, Any]], servers: tuple[Server | None, ...], o
 def show(results: Figures, options: argparse.Namespace) -> None:
     """Print a table."""
     print(
-        f"{options.messages:,} messages, {options.clients} clients, workers: {options.workers}, median of {options.rounds} rounds of "
-        f"{options.clients * options.calls} calls, ms"
+        f"{options.messages:,} messages, {options.clients} clients, workers: {options.workers}, median of "
+        f"{options.rounds} rounds of {options.clients * options.calls} calls, ms"
     )
     print(
         "call      in process p50 p95      service p50 p95         bare p50 p95   adds   cpu: own service   bare   adds"
