@@ -174,6 +174,7 @@ THIRD_PARTY = {
     "hub/server/routes/_shared": {"fastapi", "pydantic"},
     "hub/server/routes/capture": {"fastapi", "pydantic"},
     "hub/server/routes/chat": {"fastapi", "pydantic"},
+    "hub/server/routes/memories": {"fastapi", "pydantic"},
     "hub/server/routes/models": {"fastapi", "pydantic"},
     "hub/server/routes/projects": {"fastapi", "pydantic"},
     "hub/server/routes/system": {"fastapi", "pydantic"},

@@ -39,8 +39,8 @@ PRINCIPAL = "raeburnmemory.principal"  # where a request's scope says who asks
 
 CLOSED = ("/api", "/v1", "/files", "/memory", "/metrics")
 OPEN = frozenset({"/api/v1/health", "/api/v1/pair"})
-UPLOADS = frozenset({"/api/v1/upload_file"})
-LARGE = frozenset({"/api/v1/capture"})
+UPLOADS = frozenset({"/api/v1/upload_file", "/api/v1/ingest/file"})
+LARGE = frozenset({"/api/v1/capture", "/api/v1/ingest/text"})
 MAX_UPLOAD, MAX_CAPTURE = 100 << 20, 20 << 20  # bytes
 _TOO_LARGE = f"An upload has at most {MAX_UPLOAD:,} bytes."
 _STALL = 30.0  # seconds

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...nodes import FRAGMENT
 from ..asking import ask
@@ -14,6 +14,7 @@ from ..asking.summarising import summarise
 from ..errors import NotThere
 from ..ingestor import Ingestor
 from ..models.errors import DownloadCancelled, UnknownModel
+from ..project_paths import checked_path
 from ..projects import Projects
 from ..scanning import file_uri
 from ..syncing import path_of
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     from ...memory_graph import MemoryGraph
     from ..asking import Answer, AnswerStream
+    from ..asking.summarising import Summary
     from ..fetching import UrlPolicy
     from ..models.manager import LlamafileManager
+    from ..reports import IngestItem
     from .jobs import Job
 
 __all__ = ["Hub"]
@@ -128,6 +131,22 @@ class Hub:
         if project_id is None:
             return Ingestor(self.memory, url_policy=self._url_policy)
         return self.projects.ingestor(project_id)
+
+    def take_in(self, data: BinaryIO, path: str, project_id: int | None) -> IngestItem:
+        """Keep an open file among the uploads of a project, and take it in; without one, its bytes become a document.
+
+        Raises:
+            DocumentError: It cannot be read; as an upload it stays.
+            InvalidInput: It has no name.
+            NotThere: There is no such project.
+            PathRefused: The path leads elsewhere.
+        """
+        ingestor = self.ingestor(project_id)
+        if project_id is None:
+            name = checked_path(path).rpartition("/")[2]
+            return ingestor.add_bytes(data.read(ingestor.settings.limits.size + 1), name)
+        kept = self.projects.upload(project_id, path, data)
+        return ingestor.add_file(os.path.join(self.projects.files.uploads(project_id), *kept.split("/")))
 
     def file_of(self, project_id: int, document_uri: str, name: str) -> str:
         """Return what the file of a document is called in its project; what is no file goes by its name."""
@@ -239,6 +258,18 @@ class Hub:
             summary = summarise(self.memory, document, client)
         kept = self.projects.files.summarised(project_id, path, summary.text)
         return f"{shown}/summaries/{kept}", summary.text
+
+    def summary(self, document: str, *, max_tokens: int = 256, keep: bool = False) -> Summary:
+        """Summarise a document by its id, and with *keep* remember the summary.
+
+        Raises:
+            InvalidInput: It is no document, or has no text.
+            LlamafileError: The model cannot be reached, or refuses.
+            NodeNotFound: There is no such document.
+            NoModel: No model runs.
+        """
+        self.memory.get(document)  # before a model is asked for
+        return summarise(self.memory, document, self.models.client(), max_tokens=max_tokens, record=keep)
 
     # --- models -------------------------------------------------------------------------------------------------
 

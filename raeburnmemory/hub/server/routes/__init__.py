@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .capture import router as capture
 from .chat import router as chat
+from .memories import router as memories
 from .models import router as models
 from .projects import router as projects
 from .system import router as system
 
 __all__ = ["routers"]
 
-routers = (system, projects, capture, chat, models)
+routers = (system, projects, capture, chat, memories, models)

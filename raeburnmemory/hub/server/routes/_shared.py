@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.params import Form
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 
@@ -28,7 +29,7 @@ class OwnRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            if self.body_field is not None:
+            if self.body_field is not None and not isinstance(self.body_field.field_info, Form):
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != "application/json":
                     raise Problem(415, "A body is JSON here: Content-Type: application/json.")

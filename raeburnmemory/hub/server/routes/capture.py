@@ -1,12 +1,12 @@
-"""What browsers and programs hand over: pages, selections, notes, texts and addresses."""
+"""What browsers and programs hand over: pages, selections, notes, texts, files and addresses."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
-from pydantic import Field, model_validator
+from fastapi import APIRouter, File, Form, Header, Response, UploadFile
+from pydantic import Field, field_validator, model_validator
 
 from ....records import utc
 from ...reports import IngestItem
@@ -44,6 +44,25 @@ class Captured(Asked):
         return self
 
 
+class TextGiven(Asked):
+    """A text, and what it goes by; the same `uri` again replaces it, and so do the same words without one."""
+
+    text: str = Field(min_length=1, max_length=_LONGEST)
+    title: str | None = Field(None, min_length=1, max_length=1000)
+    uri: str | None = Field(None, min_length=1, max_length=8000)
+    mime: Literal["text/plain", "text/markdown"] = "text/plain"
+    metadata: dict[str, Any] | None = None
+    project: int | None = Field(None, ge=0, le=MOST)
+
+    @field_validator("uri")
+    @classmethod
+    def no_file(cls, uri: str | None) -> str | None:
+        """Refuse what would pass for a file of this machine."""
+        if uri is not None and uri.strip().lower().startswith("file:"):
+            raise ValueError("a text is no file of this machine; leave the uri out, or name it otherwise")
+        return uri
+
+
 class AddressWanted(Asked):
     """An address to fetch."""
 
@@ -73,6 +92,26 @@ def capture(asked: Captured, hub: Here, response: Response, idempotency_key: Key
         title = asked.title or asked.url
         item = add(text, uri=uri, metadata=about, **({} if title is None else {"title": title}))
     return _told(item, response)
+
+
+@router.post("/ingest/text", status_code=201, dependencies=[needs("write")], responses=errors(404))
+def ingest_text(asked: TextGiven, hub: Here, response: Response) -> dict[str, Any]:
+    """Keep a text as a document."""
+    given = asked.model_dump(exclude_none=True)
+    ingestor = hub.ingestor(given.pop("project", None))
+    return _told(ingestor.add_text(given.pop("text"), **given), response)
+
+
+@router.post("/ingest/file", status_code=201, dependencies=[needs("write")], responses=errors(404))
+def ingest_file(
+    file: Annotated[UploadFile, File()],
+    hub: Here,
+    response: Response,
+    project: Annotated[int | None, Form(ge=0, le=MOST)] = None,
+    path: Annotated[str | None, Form(min_length=1, max_length=4000, description="Among the uploads.")] = None,
+) -> dict[str, Any]:
+    """Keep a file and take it in: among the uploads of a project, or without one in the memory alone."""
+    return _told(hub.take_in(file.file, path or file.filename or "", project), response)
 
 
 @router.post("/ingest/url", status_code=201, dependencies=[needs("write")], responses=errors(404))

@@ -55,6 +55,14 @@ class Question(Asked):
     k: int = Field(8, ge=1, le=50)
 
 
+class SummaryWanted(Asked):
+    """A document by its id, and how long its summary may be; with `keep` it becomes a memory of its own."""
+
+    source: str = Field(min_length=1, max_length=512)
+    max_tokens: int = Field(256, ge=16, le=4096)
+    keep: bool = False
+
+
 class ThreadWanted(Asked):
     """What a thread is called, and whose documents it draws on: a project's, or the whole memory."""
 
@@ -102,6 +110,12 @@ def marks(text: str, words: tuple[str, ...]) -> list[list[int]]:
 async def ask_once(asked: Question, hub: Here) -> Response:
     """Answer a question with citations, and record it."""
     return await _answered(hub, asked.question, stream=asked.stream, project=asked.project, k=asked.k)
+
+
+@router.post("/summarize", dependencies=[needs("write")], responses=errors(404, 409))
+def summarize(asked: SummaryWanted, hub: Here) -> dict[str, Any]:
+    """Make a document short; it is answered when that is done, which takes as long as the model does."""
+    return hub.summary(asked.source, max_tokens=asked.max_tokens, keep=asked.keep).to_dict()
 
 
 @router.get("/threads", dependencies=[needs("read")], responses=errors())
