@@ -36,7 +36,9 @@ _MEANINGS = {
     422: "A value cannot be taken.",
     429: "Too many requests; Retry-After says when.",
     500: "Something is wrong here.",
+    502: "What was asked elsewhere was refused or failed.",
     503: "Not now; Retry-After says when.",
+    504: "What was asked elsewhere did not answer in time.",
     507: "The disk is full or refuses.",
 }
 

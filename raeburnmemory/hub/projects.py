@@ -71,7 +71,7 @@ class Projects:
     """The projects of one namespace of *memory*; files of theirs lie in *folder*.
 
     Several processes may work on them at once. Nothing below *private* is ever read as a file of a project but what
-    was uploaded.
+    was uploaded. *url_policy* and *chunker* are those of `Ingestor`.
     """
 
     def __init__(
@@ -81,11 +81,12 @@ class Projects:
         *,
         private: str | os.PathLike[str] | None = None,
         url_policy: UrlPolicy | None = None,
+        chunker: Any = "auto",
     ) -> None:
         self.memory = memory
         self.files = ProjectFiles(folder, private=folder if private is None else private)
         self._items = memory._items(COLLECTION)  # noqa: SLF001 - its door for such
-        self._url_policy = url_policy
+        self._url_policy, self._chunker = url_policy, chunker
 
     # --- projects -----------------------------------------------------------------------------------------------
 
@@ -267,7 +268,11 @@ class Projects:
 
         project = self.get(project_id)
         return ProjectIngestor(
-            self.memory, self.files.is_private, collection=project.collection, url_policy=self._url_policy
+            self.memory,
+            self.files.is_private,
+            collection=project.collection,
+            url_policy=self._url_policy,
+            chunker=self._chunker,
         )
 
     def ingest(

@@ -39,6 +39,9 @@ Observe = Callable[[str, str, int, float], None]
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = "GET, POST, PATCH, DELETE"
+_HEADERS = (  # that a page may send
+    b"authorization, content-type, idempotency-key, if-none-match, x-request-id, x-raeburn-memory, x-raeburn-session"
+)
 _BODY_SECONDS = 30.0
 _PLACES = 8  # of those where an error came through, the last first
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -107,10 +110,10 @@ class Guard:
                 return
             await self.app(scope, await self._taken(call, receive, settings), call.send)
         except Problem as problem:
-            await call.fail(problem)
+            await self._fail(call, problem)
         except InvalidInput as exc:  # of the settings, changed while we run
             log.error("%s", exc)  # noqa: TRY400 - the sentence is all there is to it
-            await call.fail(Problem(500, "This service is set up wrongly. Its log says how."))
+            await self._fail(call, Problem(500, "This service is set up wrongly. Its log says how."))
         except _Gone:
             return
         except Exception as exc:  # noqa: BLE001 - whatever it is, the client gets an answer and the log the place
@@ -119,7 +122,7 @@ class Guard:
             where = " < ".join(f"{each.name} ({each.filename}:{each.lineno})" for each in places)
             log.error("Request %s ended with %s in %s", call.id, type(exc).__name__, where)  # noqa: TRY400
             if not call.done:
-                await call.fail(Problem(500, "Something went wrong here. The log knows it by the request_id."))
+                await self._fail(call, Problem(500, "Something went wrong here. The log knows it by the request_id."))
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path_format", None) or "-"  # never the path itself, which may hold ids
@@ -135,6 +138,10 @@ class Guard:
                     "bytes": call.sent,
                 }
                 access.info("%s", json.dumps(said))
+
+    async def _fail(self, call: Call, problem: Problem) -> None:
+        """Answer with a problem, in the form that whoever asks expects."""
+        await call.fail(problem)
 
     async def _taken(self, call: Call, receive: Receive, settings: Settings) -> Receive:
         """Return where the application reads the body of a request from: all of it is here by then."""
@@ -240,10 +247,7 @@ class Call:
     def allowed(self, methods: str) -> Iterable[tuple[bytes, bytes]]:
         """Return what a page may ask for."""
         yield b"access-control-allow-methods", methods.encode()
-        yield (
-            b"access-control-allow-headers",
-            b"authorization, content-type, idempotency-key, if-none-match, x-request-id",
-        )
+        yield b"access-control-allow-headers", _HEADERS
 
     async def send(self, message: Message) -> None:
         """Send on, with what every answer says."""
@@ -262,13 +266,17 @@ class Call:
         await self.send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
-    async def fail(self, problem: Problem) -> None:
-        """Answer with a problem, unless an answer has begun: an error makes the server cut that off."""
+    async def fail(self, problem: Problem, body: bytes | None = None, media: str = MEDIA_TYPE) -> None:
+        """Answer with a problem, or *body* that says it otherwise.
+
+        If an answer has begun, an error makes the server cut that off.
+        """
         if self.status:
             # The server logs this with what it came from, which may hold what somebody wrote.
             raise RuntimeError("An error came up in the middle of an answer.") from None
         headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
-        await self.reply(problem.status, problem.body(self.id), [(b"content-type", MEDIA_TYPE.encode()), *headers])
+        said = problem.body(self.id) if body is None else body
+        await self.reply(problem.status, said, [(b"content-type", media.encode()), *headers])
 
 
 async def _body(call: Call, receive: Receive, limit: int) -> bytes:

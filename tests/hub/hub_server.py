@@ -88,7 +88,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None):
+def running(
+    folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None, plugins=None
+):
     """Run a hub whose memory is in *folder*; *models* are descriptions, the files lie in `folder/models`."""
     import uvicorn
 
@@ -96,7 +98,14 @@ def running(folder, *, models=(), url=None, client=None, memory=None, trusted=()
         memory = memory or stack.enter_context(MemoryGraph(folder / "memory.db", Fake()))
         (folder / "models").mkdir(exist_ok=True)
         manager = LlamafileManager(folder / "models", catalogue=list(models), idle_timeout=None, stop_grace=1.0)
-        hub = Hub(memory, manager, folder / "hub", completions_url=url, completions_model="scripted" if url else None)
+        hub = Hub(
+            memory,
+            manager,
+            folder / "hub",
+            completions_url=url,
+            completions_model="scripted" if url else None,
+            plugins=plugins,
+        )
         stack.callback(hub.close)
         sockets = listening("127.0.0.1", 0)
         for each in sockets:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...memory_graph import MemoryGraph
     from ..models.interface import ChatClient, Reply
 
-__all__ = ["KINDS", "ask"]
+__all__ = ["KINDS", "RECORDED_BY", "ask", "limits_of"]
 
 KINDS = (FRAGMENT, PROMPT, RESPONSE, FACT, MEMORY, OBSERVATION)
 """What answers may rest on: documents, what was said, facts, and what was put by other doors."""
@@ -230,8 +230,7 @@ class _Asking:
             return bool(self.found)
         similarity, coverage = self.limits
         if similarity is None and coverage is None:
-            coverage = _COVERAGE
-            similarity = _SIMILARITY.get((self.memory.stats().embedder or "").rpartition("/")[2])
+            similarity, coverage = limits_of(self.memory)
         return any(
             (similarity is not None and source.similarity is not None and source.similarity >= similarity)
             or (coverage is not None and source.coverage is not None and source.coverage >= coverage)
@@ -393,6 +392,11 @@ class _Asking:
                 _log.warning("A source of an answer is gone since it was read; the answer is recorded without it.")
             else:
                 return made.ids
+
+
+def limits_of(memory: MemoryGraph) -> tuple[float | None, float]:
+    """Return the similarity and the coverage from which on a text of *memory* has to do with a question."""
+    return _SIMILARITY.get((memory.stats().embedder or "").rpartition("/")[2]), _COVERAGE
 
 
 def _kept(citation: Citation) -> dict[str, Any]:

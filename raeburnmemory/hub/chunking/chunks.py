@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Chunker = Callable[[Document], Iterable[Part]]
 
-__all__ = ["chunk", "register_chunker"]
+__all__ = ["chosen", "chunk", "register_chunker"]
 
 _CHUNKERS: dict[str, Chunker] = {
     "code": code.definitions,
@@ -86,6 +86,11 @@ def register_chunker(name: str, function: Chunker) -> None:
             f"A chunker is registered as register_chunker('name', function), not {name!r}, {function!r}."
         )
     _CHUNKERS[name] = function
+
+
+def chosen(document: Document) -> list[Part]:
+    """Return the parts of *document* that `"auto"` makes of it."""
+    return _parts(document, strategies.fitting(document))
 
 
 def _parts(document: Document, chunker: Any) -> list[Part]:

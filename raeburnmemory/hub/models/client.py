@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AsyncModelClient", "Endpoint", "ModelClient"]
+__all__ = ["AsyncModelClient", "Endpoint", "ModelClient", "held"]
 
 
 class ModelClient(Settings):
@@ -301,7 +301,7 @@ class AsyncModelClient(Settings):
         for attempt in range(self._retries + 1):
             try:
                 async with (
-                    _held(self._lease) as endpoint,
+                    held(self._lease) as endpoint,
                     self._client.stream(**self._request(call, endpoint)) as response,
                 ):
                     body = await self._read(response)
@@ -325,7 +325,7 @@ class AsyncModelClient(Settings):
         for attempt in range(self._retries + 2):  # one more, for what a strict server refuses
             try:
                 async with (
-                    _held(self._lease) as endpoint,
+                    held(self._lease) as endpoint,
                     self._client.stream(**self._request(call, endpoint)) as response,
                 ):
                     if response.status_code != 200:
@@ -350,7 +350,7 @@ class AsyncModelClient(Settings):
 
 
 @asynccontextmanager
-async def _held(lease: Lease) -> AsyncIterator[Endpoint]:
+async def held(lease: Lease) -> AsyncIterator[Endpoint]:
     """Enter a lease, which may wait for a model to start, without holding up the loop."""
     if isinstance(lease, Fixed):
         yield lease.endpoint

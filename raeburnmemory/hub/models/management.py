@@ -342,10 +342,15 @@ class Management:
         spec = self.files.spec(name)
         running = self.processes.running(name)
         kind = spec.kind if running is None else running.kind
-        return {"model": name, "kind": kind, "lease": partial(self._leased, name, autostart)}
+        return {"model": name, "kind": kind, "lease": partial(self.leased, name, autostart=autostart)}
 
     @contextmanager
-    def _leased(self, name: str, autostart: bool) -> Iterator[Endpoint]:
+    def leased(self, name: str, *, autostart: bool = True) -> Iterator[Endpoint]:
+        """Give the endpoint of a model for the length of a block, in which it is not stopped for being idle.
+
+        Raises:
+            NotRunning: It does not run, and may not be started.
+        """
         if autostart and self.processes.running(name) is None:
             self.start(name)
         with self.processes.in_use(name) as running:

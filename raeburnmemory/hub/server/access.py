@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 
 from ...web import Guard, Problem, Settings
-from ...web.guard import Receive
+from ...web.guard import Receive, Send
 from .credentials import ALL, Credential, Credentials
+from .openai_shape import PATHS, error_body, status_of
 
 if TYPE_CHECKING:
     from ...web.guard import Call
@@ -40,7 +41,7 @@ PRINCIPAL = "raeburnmemory.principal"  # where a request's scope says who asks
 CLOSED = ("/api", "/v1", "/files", "/memory", "/metrics")
 OPEN = frozenset({"/api/v1/health", "/api/v1/pair"})
 UPLOADS = frozenset({"/api/v1/upload_file", "/api/v1/ingest/file"})
-LARGE = frozenset({"/api/v1/capture", "/api/v1/ingest/text"})
+LARGE = frozenset({"/api/v1/capture", "/api/v1/ingest/text", "/v1/chat/completions", "/v1/embeddings"})
 MAX_UPLOAD, MAX_CAPTURE = 100 << 20, 20 << 20  # bytes
 _TOO_LARGE = f"An upload has at most {MAX_UPLOAD:,} bytes."
 _STALL = 30.0  # seconds
@@ -55,10 +56,11 @@ def cookie_name(port: int) -> str:
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, and what for: `scopes` are of read, write, models and admin."""
+    """Who asks, and what for: `scopes` are of read, write, models and admin; `id` stays the same for one token."""
 
     name: str
     scopes: frozenset[str]
+    id: str = ""
 
 
 @dataclass
@@ -88,13 +90,13 @@ class Access:
         if (secret := self._cookie(call)) is not None and self._is_ours(call):
             found = self.credentials.find(secret)
             if found is not None and found.cookie:
-                return Principal(found.name, frozenset(found.scopes))
+                return Principal(found.name, frozenset(found.scopes), found.id)
         if self.legacy(call.method, call.path):
             origins = _texts(call, b"origin")
             if len(origins) == 1 and origins[0] in self.trusted:
-                return Principal(origins[0], ALL)
+                return Principal(origins[0], ALL, origins[0])
             if self.legacy_open and not origins and _is_loopback(call.peer) and _no_page(call):
-                return Principal("a program of this machine", ALL)
+                return Principal("a program of this machine", ALL, "this-machine")
         raise _unknown()
 
     def is_open(self, call: Call) -> bool:
@@ -113,12 +115,12 @@ class Access:
             digests = [hashlib.sha256(one.encode()).digest() for one in (secret, self.fixed)]
             if hmac.compare_digest(*digests):
                 self._check_origin(call, None)
-                return Principal("the token of the environment", ALL)
+                return Principal("the token of the environment", ALL, "environment")
         found = self.credentials.find(secret)
         if found is None or found.cookie:
             raise _unknown()
         self._check_origin(call, found.origin)
-        return Principal(found.name, frozenset(found.scopes))
+        return Principal(found.name, frozenset(found.scopes), found.id)
 
     def _check_origin(self, call: Call, own: str | None) -> None:
         """Raise if a page uses a token that was not given to it."""
@@ -178,9 +180,28 @@ class Access:
 class HubGuard(Guard):
     """The guard of the services, with the rules of the hub in place of a key."""
 
-    def __init__(self, app: Any, settings: Callable[[], Settings], access: Access, **more: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        settings: Callable[[], Settings],
+        access: Access,
+        *,
+        ended: Callable[[], Awaitable[object]],
+        **more: Any,
+    ) -> None:
         super().__init__(app, settings, **more)
-        self._access = access
+        self._access, self._ended = access, ended
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await super()._live(receive, send)
+        await self._ended()  # in the loop: connections are closed where they were opened
+
+    async def _fail(self, call: Call, problem: Problem) -> None:
+        if call.path in PATHS:
+            status = problem.status = status_of(problem)
+            await call.fail(problem, error_body(status, problem.detail, problem.code), "application/json")
+        else:
+            await super()._fail(call, problem)
 
     async def _let_in(self, call: Call, settings: Settings) -> None:
         call.check_host(settings)

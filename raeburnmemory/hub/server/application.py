@@ -27,6 +27,7 @@ from .credentials import LONG_CODE
 from .files import router as files
 from .hub import Hub
 from .legacy import router as legacy
+from .openai_shape import PATHS, error_body, status_of
 from .pages import Pages, described
 from .problems import problem_of
 from .routes import routers
@@ -40,7 +41,8 @@ _COOKIE_SECONDS = 400 * 86_400  # the longest that browsers take; it is set anew
 _ABOUT = """Local models, documents, and answers with citations, over one memory on this machine.
 
 Routes below `/api/v1` with the tags projects, files, ingest, rag, summaries and llamafile are those of the Memory Cache
-hub. `/v1` and `/memory` are the service of the memory. Errors of all others are `application/problem+json`."""
+hub, `/v1/chat/completions`, `/v1/embeddings` and `/v1/models` those of OpenAI. The rest of `/v1` and `/memory` are the
+service of the memory. Errors of all others are `application/problem+json`."""
 
 
 class HubService(FastAPI):
@@ -92,7 +94,7 @@ def create_app(
         state.scopes.close()
         stop()
 
-    application.guard = HubGuard(application.behind, settings, access, start=start, stop=ended)
+    application.guard = HubGuard(application.behind, settings, access, ended=hub.models.aclose, start=start, stop=ended)
     application.add_exception_handler(Problem, _problem)
     application.add_exception_handler(MemoryGraphError, _of_ours)
     application.add_exception_handler(HTTPException, _of_the_framework)
@@ -193,6 +195,10 @@ def _is_legacy(request: Request) -> bool:
 
 
 def _answer(request: Request, problem: Problem) -> Response:
+    if request.url.path in PATHS:
+        status = status_of(problem)
+        body = error_body(status, problem.detail, problem.code)
+        return Response(body, status, problem.headers, media_type="application/json")
     body = problem.body(request.scope.get("request_id", ""))
     return Response(body, problem.status, {**problem.headers, "Content-Type": MEDIA_TYPE})
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
+from ...api.answers import problems
 from ...web import Problem
 from .hub import Hub
 from .rules import needs
@@ -28,7 +29,16 @@ async def _hub(request: Request) -> Hub:
     return hub
 
 
-@router.get("/files/{path:path}", tags=["documents"], dependencies=[needs("read")], response_class=Response)
+@router.get(
+    "/files/{path:path}",
+    tags=["documents"],
+    dependencies=[needs("read")],
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file, of whatever type it is."},
+        **problems(404),
+    },
+)
 def file(path: str, hub: Annotated[Hub, Depends(_hub)]) -> Any:
     """Return a file of a project, by the path under which the project lists it."""
     name = path.partition("/")[0]

@@ -21,6 +21,8 @@ from ..syncing import path_of
 from .events import Events
 from .jobs import Jobs
 from .model_control import ModelControl
+from .plugins import Plugins
+from .remembering import BUDGET, Remembering
 from .threads import Threads
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class Hub:
     """Projects, jobs and models over *memory*, which stays the caller's to close, like *manager*'s folder.
 
     What the hub keeps beside the memory lies in the folder *home*: uploads and summaries (or in *files*), jobs, and
-    who may ask. With *completions_url* a server is asked instead of a local model.
+    who may ask. With *completions_url* a server is asked instead of a local model. *memory_budget* is how many tokens
+    of the memory go along with a chat completion, 0 for none.
     """
 
     def __init__(
@@ -58,11 +61,19 @@ class Hub:
         completions_url: str | None = None,
         completions_model: str | None = None,
         url_policy: UrlPolicy | None = None,
+        memory_budget: int = BUDGET,
+        plugins: Plugins | None = None,
     ) -> None:
         self.memory = memory
         self.home = os.path.realpath(os.path.expanduser(home))
+        self.plugins = Plugins() if plugins is None else plugins
+        self.remembering = Remembering(memory_budget)
         self.projects = Projects(
-            memory, files or os.path.join(self.home, "files"), private=self.home, url_policy=url_policy
+            memory,
+            files or os.path.join(self.home, "files"),
+            private=self.home,
+            url_policy=url_policy,
+            chunker=self.plugins.chunker,
         )
         self.events = Events()
         self.models = ModelControl(manager, completions_url, completions_model)
@@ -116,9 +127,11 @@ class Hub:
         def progress(_phase: str, done: int, total: int, current: str) -> None:
             job.progress(current, done, total)
 
-        report = self.projects.ingest(
-            job.about["project_id"], progress=progress, cancel=job.cancelled, force=bool(job.about.get("force"))
-        )
+        with self.plugins.watched() as failed:
+            report = self.projects.ingest(
+                job.about["project_id"], progress=progress, cancel=job.cancelled, force=bool(job.about.get("force"))
+            )
+        report.notes += map(str, failed)
         job.progress("", job.total, job.total)
         return report.to_dict()
 
@@ -129,7 +142,7 @@ class Hub:
             NotThere: There is no such project.
         """
         if project_id is None:
-            return Ingestor(self.memory, url_policy=self._url_policy)
+            return Ingestor(self.memory, url_policy=self._url_policy, chunker=self.plugins.chunker)
         return self.projects.ingestor(project_id)
 
     def take_in(self, data: BinaryIO, path: str, project_id: int | None) -> IngestItem:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HubError, NoModel
 from ..models.errors import UnknownModel
 from ..models.open_client import open_client
+from ..models.passing import Passing
 
 if TYPE_CHECKING:
     from ..models.interface import ChatClient
     from ..models.manager import LlamafileManager
-    from ..models.spec import ModelSpec, ModelStatus
+    from ..models.spec import Kind, ModelSpec, ModelStatus
 
 __all__ = ["ModelControl", "Shown"]
 
@@ -43,7 +46,9 @@ class ModelControl:
     def __init__(self, manager: LlamafileManager, url: str | None = None, model: str | None = None) -> None:
         self.manager = manager
         self.url = url
+        self.model = model
         self._upstream = None if url is None else open_client(f"openai:{url}", model=model)
+        self._passing: dict[str | None, Passing] = {}
         self._starting: dict[str, threading.Thread] = {}
         self._failed: dict[str, str] = {}
         self._guard = threading.Lock()
@@ -68,14 +73,18 @@ class ModelControl:
 
     def running(self) -> ModelSpec | None:
         """Return the chat model that runs or is about to, None if none does."""
+        return next(iter(self.all_running("chat")), None)
+
+    def all_running(self, kind: Kind | None = None) -> list[ModelSpec]:
+        """Return the models, of one kind or any, that run or are about to."""
         with self._guard:
             starting = [name for name, thread in self._starting.items() if thread.is_alive()]
-        for spec in self.specs():
-            if spec.kind == "chat" and (
-                spec.name in starting or self.manager.processes.status(spec.name).process_state in _RUNS
-            ):
-                return spec
-        return None
+        return [
+            spec
+            for spec in self.specs()
+            if spec.kind == (kind or spec.kind)
+            and (spec.name in starting or self.manager.processes.status(spec.name).process_state in _RUNS)
+        ]
 
     def shown(self, name: str) -> Shown:
         """Say how it stands with a model.
@@ -196,14 +205,57 @@ class ModelControl:
         """
         if self._upstream is not None:
             return self._upstream
-        spec = self.running()
-        if spec is None:
-            raise NoModel("No model runs that could answer.", remedy="Start one, or name a server: --completions-url.")
+        return self.manager.client(self._ready("chat", None))
+
+    def passing(self, kind: Kind, wanted: str | None = None) -> Passing:
+        """Return who takes requests of that kind as they are: the server that was named, or a model that runs.
+
+        *wanted* is the model that whoever asks has named. One that is known here and does not run is not answered for
+        by another; any other name is: programs have names of their own.
+
+        Raises:
+            NoModel: There is none.
+        """
+        if self.url is not None:
+            return self._kept(None, lambda: Passing(self.url, self.model))
+        name = self._ready(kind, wanted)
+        return self._kept(name, lambda: Passing(model=name, lease=partial(self.manager.leased, name)))
+
+    def _kept(self, name: str | None, make: Callable[[], Passing]) -> Passing:
         with self._guard:
-            thread = self._starting.get(spec.name)
+            if name not in self._passing:
+                self._passing[name] = make()
+            return self._passing[name]
+
+    def _ready(self, kind: Kind, wanted: str | None) -> str:
+        """Return the name of the model that answers, when it is ready."""
+        running = [spec.name for spec in self.all_running(kind)]
+        wanted = next((spec.name for spec in self.specs() if wanted in {spec.name, spec.filename}), None)
+        if wanted is not None and wanted not in running:
+            raise NoModel(f"The model {wanted!r} does not run.", remedy="Start it, or ask for the one that runs.")
+        if not running:
+            what = "answer" if kind == "chat" else "make vectors"
+            raise NoModel(f"No model runs that could {what}.", remedy="Start one, or name a server: --completions-url.")
+        name = wanted or running[0]
+        with self._guard:
+            thread = self._starting.get(name)
         if thread is not None:
             thread.join(_LONGEST)
-        return self.manager.client(spec.name)
+        return name
+
+    def offered(self) -> list[dict[str, Any]]:
+        """Return the models that run, as OpenAI lists models."""
+        found = []
+        for spec in self.all_running():
+            running = self.manager.processes.running(spec.name)
+            began = 0 if running is None else int(datetime.fromisoformat(running.started_at).timestamp())
+            found.append({"id": spec.name, "object": "model", "created": began, "owned_by": "local"})
+        return found
+
+    async def aclose(self) -> None:
+        """Close the connections on which requests were passed on."""
+        for one in self._passing.values():
+            await one.aclose()
 
     def close(self) -> None:
         """Stop the models that were started here."""

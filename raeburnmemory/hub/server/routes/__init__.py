@@ -6,9 +6,10 @@ from .capture import router as capture
 from .chat import router as chat
 from .memories import router as memories
 from .models import router as models
+from .openai import router as openai
 from .projects import router as projects
 from .system import router as system
 
 __all__ = ["routers"]
 
-routers = (system, projects, capture, chat, memories, models)
+routers = (system, projects, capture, chat, memories, models, openai)

@@ -16,9 +16,10 @@ from ....web import Problem
 from ..access import Access
 from ..hub import Hub
 
-__all__ = ["MOST", "Asked", "Entrance", "Here", "OwnRoute", "errors"]
+__all__ = ["AGAIN", "MOST", "Asked", "Entrance", "Here", "OwnRoute", "errors"]
 
 MOST = 2**53
+AGAIN: dict[int | str, dict[str, Any]] = {200: {"description": "It was there already, and is as it was sent last."}}
 
 
 class OwnRoute(APIRoute):
@@ -30,10 +31,12 @@ class OwnRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             if self.body_field is not None and not isinstance(self.body_field.field_info, Form):
+                body = await request.body()
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if kind != "application/json":
+                if kind != "application/json" and (body or kind):
                     raise Problem(415, "A body is JSON here: Content-Type: application/json.")
-                request._json = read_json(await request.body())  # noqa: SLF001 - what its `json()` gives from now on
+                if body:
+                    request._json = read_json(body)  # noqa: SLF001 - what its `json()` gives from now on
             return await handler(request)
 
         return answer

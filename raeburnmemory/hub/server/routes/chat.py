@@ -106,13 +106,13 @@ def marks(text: str, words: tuple[str, ...]) -> list[list[int]]:
 # --- asking -----------------------------------------------------------------------------------------------------
 
 
-@router.post("/ask", dependencies=[needs("write")], responses={**_STREAM, **errors(404, 409)})
+@router.post("/ask", dependencies=[needs("write")], responses={**_STREAM, **errors(404, 409, 502, 504)})
 async def ask_once(asked: Question, hub: Here) -> Response:
     """Answer a question with citations, and record it."""
     return await _answered(hub, asked.question, stream=asked.stream, project=asked.project, k=asked.k)
 
 
-@router.post("/summarize", dependencies=[needs("write")], responses=errors(404, 409))
+@router.post("/summarize", dependencies=[needs("write")], responses=errors(404, 409, 502, 504))
 def summarize(asked: SummaryWanted, hub: Here) -> dict[str, Any]:
     """Make a document short; it is answered when that is done, which takes as long as the model does."""
     return hub.summary(asked.source, max_tokens=asked.max_tokens, keep=asked.keep).to_dict()
@@ -166,7 +166,9 @@ def end(thread_id: Number, hub: Here) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.post("/threads/{thread_id}/messages", dependencies=[needs("write")], responses={**_STREAM, **errors(404, 409)})
+@router.post(
+    "/threads/{thread_id}/messages", dependencies=[needs("write")], responses={**_STREAM, **errors(404, 409, 502, 504)}
+)
 async def say(thread_id: Number, asked: Message, hub: Here) -> Response:
     """Answer what is said in a thread, with citations, and record both."""
     found = await run_in_threadpool(hub.threads.get, thread_id)

@@ -13,7 +13,7 @@ from ....nodes import FACT, MEMORY, OBSERVATION, PROMPT, RESPONSE, Link, Node
 from ....records import new_id, utc
 from ....web import Problem
 from ..rules import needs
-from ._shared import Asked, Here, OwnRoute, errors
+from ._shared import AGAIN, Asked, Here, OwnRoute, errors
 
 if TYPE_CHECKING:
     from ....memory_graph import MemoryGraph
@@ -45,7 +45,7 @@ class Changed(Asked):
     metadata: dict[str, Any] | None = None
 
 
-@router.post("/remember", status_code=201, dependencies=[needs("write")], responses=errors())
+@router.post("/remember", status_code=201, dependencies=[needs("write")], responses={**AGAIN, **errors()})
 def remember(asked: Remembered, hub: Here, response: Response, idempotency_key: Key = None) -> dict[str, Any]:
     """Keep a text; sent again under the same Idempotency-Key, it is kept once, as it was sent last."""
     made = new_id() if idempotency_key is None else _id_of(idempotency_key)

@@ -59,7 +59,7 @@ def models(hub: Here) -> dict[str, Any]:
     }
 
 
-@router.post("", status_code=201, dependencies=[needs("admin")], responses=errors())
+@router.post("", status_code=201, dependencies=[needs("admin")], responses=errors(409))
 def add(asked: ModelWanted, hub: Here) -> dict[str, Any]:
     """Add a model to the catalogue of this machine; it is a program, so whoever may is to be trusted."""
     hub.models.manager.add(ModelSpec(**asked.model_dump()))
@@ -72,19 +72,19 @@ def model(name: Name, hub: Here) -> dict[str, Any]:
     return _shown(hub, name)
 
 
-@router.get("/{name}/plan", dependencies=[needs("models")], responses=errors(404))
+@router.get("/{name}/plan", dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def plan(name: Name, hub: Here) -> dict[str, Any]:
     """Say what a download would take, and what speaks against running the model here."""
     return hub.models.manager.plan(name).to_dict()
 
 
-@router.post("/{name}/download", status_code=202, dependencies=[needs("models")], responses=errors(404))
+@router.post("/{name}/download", status_code=202, dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def download(name: Name, hub: Here) -> dict[str, Any]:
     """Begin to fetch a model; the answer is the job."""
     return hub.download(name).to_dict()
 
 
-@router.delete("/{name}/download", dependencies=[needs("models")], responses=errors(404, 409))
+@router.delete("/{name}/download", dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def pause(name: Name, hub: Here) -> dict[str, Any]:
     """Let a download rest; the next one goes on with what is here."""
     job = hub.jobs.current(DOWNLOAD, {"model": name})
@@ -95,28 +95,28 @@ def pause(name: Name, hub: Here) -> dict[str, Any]:
     return job.to_dict()
 
 
-@router.post("/{name}/verify", status_code=202, dependencies=[needs("models")], responses=errors(404, 409))
+@router.post("/{name}/verify", status_code=202, dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def verify(name: Name, hub: Here) -> dict[str, Any]:
     """Begin to read the whole file of a model and compare it with its digest; the answer is the job."""
     hub.models.manager.spec(name)
     return hub.jobs.begin(VERIFY, {"model": name}).to_dict()
 
 
-@router.post("/{name}/start", dependencies=[needs("models")], responses=errors(404, 409))
+@router.post("/{name}/start", dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def start(name: Name, hub: Here, asked: StartWanted | None = None) -> dict[str, Any]:
     """Begin to start a model; chat models that run are stopped."""
     hub.models.start(name, **({} if asked is None else asked.model_dump()))
     return _shown(hub, name)
 
 
-@router.post("/{name}/stop", dependencies=[needs("models")], responses=errors(404))
+@router.post("/{name}/stop", dependencies=[needs("models")], responses=errors(404, 409))
 def stop(name: Name, hub: Here) -> dict[str, Any]:
     """Stop a model."""
     hub.models.stop(name)
     return _shown(hub, name)
 
 
-@router.delete("/{name}", dependencies=[needs("models")], responses=errors(404, 409))
+@router.delete("/{name}", dependencies=[needs("models")], responses=errors(404, 409, 502, 504))
 def remove(name: Name, hub: Here) -> dict[str, Any]:
     """Delete the file of a model; it is stopped before. A model that only its file told of is unknown from then on."""
     removed = hub.models.remove(name)

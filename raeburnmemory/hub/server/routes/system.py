@@ -40,6 +40,12 @@ def info(hub: Here, request: Request) -> dict[str, Any]:
         "model": None if running is None else running.name,
         "upstream": hub.models.url is not None,
         "scopes": sorted(principal_of(request).scopes),
+        "chats": {
+            "recorded": hub.remembering.recorded,
+            "failed": hub.remembering.failed,
+            "memory_budget": hub.remembering.budget,
+        },
+        "plugins": hub.plugins.to_list(),
     }
 
 
