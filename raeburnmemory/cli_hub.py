@@ -50,9 +50,26 @@ def hub(
     ] = None,
     chroma_db_path: Annotated[str | None, option("Of the original; there is no such database.", hidden=True)] = None,
     completions_url: Annotated[
-        str | None, option("A server to ask instead of a local model, such as http://127.0.0.1:8888/v1.", metavar="URL")
+        str | None,
+        option(
+            "A server to ask instead of a local model, such as http://127.0.0.1:8888/v1; its key is OPENAI_API_KEY.",
+            envvar="RAEBURN_HUB_COMPLETIONS_URL",
+            metavar="URL",
+        ),
     ] = None,
-    completions_model: Annotated[str | None, option("Its model.", metavar="NAME")] = None,
+    completions_model: Annotated[
+        str | None, option("Its model.", envvar="RAEBURN_HUB_COMPLETIONS_MODEL", metavar="NAME")
+    ] = None,
+    memory_budget: Annotated[
+        int,
+        option(
+            "Tokens of the memory that go along with a chat completion; 0 for none.",
+            envvar="RAEBURN_HUB_MEMORY_BUDGET",
+            metavar="TOKENS",
+            min=0,
+            max=100_000,
+        ),
+    ] = 500,
     embedding_model: Annotated[str | None, option("The embedding model, for a new memory.", metavar="NAME")] = None,
     embedding_device: Annotated[str, option("Where it computes: cpu or cuda.")] = "cpu",
     _normalize: Annotated[
@@ -75,6 +92,10 @@ def hub(
     idle_timeout: Annotated[
         float | None, option("Seconds after which a model that nobody asks is stopped.", min=1, show_default="never")
     ] = None,
+    plugins: Annotated[bool, option("Use the plugins that are installed, or none.")] = True,
+    selftest: Annotated[
+        bool, option("Do one of everything on a temporary folder, say what was done, and end.", "--selftest")
+    ] = False,
     new_code: Annotated[
         bool, option("Print an address that lets one more browser in, and a code for pairing, and end.", "--new-code")
     ] = False,
@@ -88,6 +109,7 @@ def hub(
       raeburnmemory hub
       raeburnmemory hub --no-browser --port 4500
       raeburnmemory hub --new-code
+      raeburnmemory hub --no-browser --selftest
     """
     from .hub.errors import NotThere
     from .hub.server.credentials import Credentials
@@ -106,6 +128,15 @@ def hub(
         raise InvalidInput("--chroma-db-path has no meaning here: the memory holds the fragments. Leave it out; sync.")
     if embedding_device not in {"cpu", "cuda"}:
         raise InvalidInput(f"--embedding-device is cpu or cuda, not {embedding_device!r}.")
+    if selftest:
+        _selftest(
+            pages=client_path,
+            completions_url=completions_url,
+            completions_model=completions_model,
+            embedder=_embedder(embedding_model or "builtin", embedding_device),
+            plugins=plugins,
+        )
+        return
     number = PORT if port is None else port
     if client_path is not None and number != PORT:
         raise InvalidInput(f"A client that was built elsewhere asks port {PORT}, so --client-path needs that port.")
@@ -125,6 +156,8 @@ def hub(
             "files": file_store_path,
             "completions_url": completions_url,
             "completions_model": completions_model,
+            "memory_budget": memory_budget,
+            "plugins": plugins,
             "allow_host": allow_host or (),
         },
         trust_origin=trust_origin or (),
@@ -149,6 +182,7 @@ def _run(
 ) -> None:
     from .hub.models.manager import LlamafileManager
     from .hub.server import Access, Hub, create_app
+    from .hub.server.plugins import Plugins
     from .hub.server.running import alone, checked_origin, entrance, is_local, listening, serve
     from .hub.web_pages import UrlPolicy
 
@@ -157,6 +191,7 @@ def _run(
     trusted = frozenset(checked_origin(one) for one in [*trust_origin, *_listed("RAEBURN_HUB_ORIGINS")])
     client = _pages(pages)
     policy = UrlPolicy(allow_hosts=tuple(hub.pop("allow_host")))
+    hub["plugins"] = Plugins.installed() if hub["plugins"] else Plugins()
     with contextlib.ExitStack() as stack:
         told = stack.enter_context(alone(home))
         sockets = listening(host, port)
@@ -180,6 +215,21 @@ def _run(
         if browser and is_local(host):
             webbrowser.open(opened)
         serve(app, sockets, made.events)
+
+
+def _selftest(*, pages: str | None, plugins: bool, **given: Any) -> None:
+    from .hub.server.plugins import Plugins
+    from .hub.server.selftest import Failed, selftest
+
+    def say(name: str, done: str) -> None:
+        print_text(f"ok      {name}: {done}")
+
+    try:
+        selftest(say, pages=_pages(pages), plugins=Plugins.installed() if plugins else None, **given)
+    except Failed as exc:
+        print_text(f"failed  {exc}")
+        raise typer.Exit(1) from exc
+    print_text("All of it works.")
 
 
 def _pages(folder: str | None) -> Pages:
