@@ -101,7 +101,7 @@ class Passed(Response):
         if self._exchange is not None:
             self._exchange.heard(body)
             await asyncio.to_thread(self._exchange.end)  # who has the answer may look for it
-        await self._start(200, response.headers, send, len(body))
+        await self._start(200, {"content-type": "application/json", **response.headers}, send, len(body))
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, response: httpx.Response, send: Send) -> None:

@@ -120,8 +120,8 @@ class Plugins:
                 failures.append((plugin, exc))
             plugins.append(plugin)
         made = cls(plugins)
-        for plugin, exc in failures:
-            made._failed(plugin, "loading", exc)
+        for plugin, failure in failures:
+            made._failed(plugin, "loading", failure)
         return made
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -183,13 +183,15 @@ class Plugins:
         return result
 
     def _parts(self, document: Document) -> list[Part]:
+        found: list[Part] | None
         for plugin in self._with("chunker"):
 
             def parts(one: Plugin = plugin) -> list[Part] | None:
                 found = one.value.chunker(document)
                 return None if found is None else [_checked(part, document) for part in found]
 
-            if (found := self._done(plugin, "chunker", parts, None)) is not None:
+            found = self._done(plugin, "chunker", parts, None)
+            if found is not None:
                 return found
         return chosen(document)
 
