@@ -13,7 +13,7 @@ from raeburnmemory.hub.server import stand_in
 from raeburnmemory.hub.server.selftest import selftest
 
 STEPS = [
-    "start", "page", "pairing", "project", "upload", "capture", "search", "memories", "model", "answer", "thread",
+    "start", "page", "pairing", "model", "project", "upload", "capture", "search", "memories", "answer", "thread",
     "summary", "openai", "embedding", "original", "events", "restart", "token",
 ]  # fmt: skip
 IDLE = 150_000_000  # bytes

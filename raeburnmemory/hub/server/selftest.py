@@ -116,15 +116,15 @@ class _Test:
         yield "start", self.start
         yield "page", self.page
         yield "pairing", self.pairing
+        if local:
+            yield "model", self.model_started
+        else:
+            yield "model", self.model_asked
         yield "project", self.project
         yield "upload", self.upload
         yield "capture", self.capture
         yield "search", self.search
         yield "memories", self.memories
-        if local:
-            yield "model", self.model_started
-        else:
-            yield "model", self.model_asked
         yield "answer", self.answer
         yield "thread", self.thread
         yield "summary", self.summary
