@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +19,7 @@ from ..project_paths import checked_path
 from ..projects import Projects
 from ..scanning import file_uri
 from ..syncing import path_of
+from .answering import Answering
 from .events import Events
 from .jobs import Jobs
 from .model_control import ModelControl
@@ -40,6 +42,7 @@ __all__ = ["Hub"]
 
 NEAREST = 5  # fragments that an answer to the original's question may rest on
 INGEST, DOWNLOAD, VERIFY = "ingest", "download", "verify"
+_TELLING = 0.25  # seconds between two events that tell how far something is
 _STOPPING = 30.0  # seconds for a job to notice that it is to end
 
 
@@ -79,6 +82,7 @@ class Hub:
         self.models = ModelControl(manager, completions_url, completions_model)
         self.models.on_change = self._tell_model
         self.threads = Threads(memory)
+        self.answers = Answering()
         work = {INGEST: self._ingest, DOWNLOAD: self._download, VERIFY: self._verify}
         self.jobs = Jobs(os.path.join(self.home, "jobs.json"), work, self._tell_job)
         self._url_policy = url_policy
@@ -88,8 +92,10 @@ class Hub:
     def close(self) -> None:
         """End jobs and streams, and stop the models."""
         self.events.close()
+        self.answers.stop()
         self.jobs.close()
-        self.models.close()
+        self.models.close()  # a model that is gone ends the answer that waits for it
+        self.answers.close()
 
     # --- documents ----------------------------------------------------------------------------------------------
 
@@ -124,8 +130,14 @@ class Hub:
         return None
 
     def _ingest(self, job: Job) -> dict[str, Any]:
+        last = 0.0
+
         def progress(_phase: str, done: int, total: int, current: str) -> None:
+            nonlocal last
             job.progress(current, done, total)
+            if (now := time.monotonic()) - last >= _TELLING:
+                last = now
+                self._tell_job(job)
 
         with self.plugins.watched() as failed:
             report = self.projects.ingest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .answers import router as answers
 from .capture import router as capture
 from .chat import router as chat
 from .memories import router as memories
@@ -12,4 +13,4 @@ from .system import router as system
 
 __all__ = ["routers"]
 
-routers = (system, projects, capture, chat, memories, models, openai)
+routers = (system, projects, capture, chat, answers, memories, models, openai)

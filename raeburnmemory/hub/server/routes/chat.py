@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -13,21 +14,20 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from ....errors import MemoryGraphError
 from ....hits import Hit
-from ....nodes import PROMPT
-from ....web import Problem
+from ....nodes import PROMPT, Node
 from ...asking import AnswerStream
+from ..answering import line, told
 from ..hub import Hub
-from ..problems import problem_of
 from ..rules import needs
+from ..threads import Thread
 from ._shared import MOST, Asked, Here, OwnRoute, errors
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/api/v1", route_class=OwnRoute, tags=["chat"])
 
-_TEXT = 100_000  # letters of a question
+_TEXT, _NAME = 100_000, 200  # letters of a question, and of what something goes by
 Number = Annotated[int, Path(ge=0, le=MOST)]
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer, or its events."}
@@ -71,10 +71,11 @@ class ThreadWanted(Asked):
 
 
 class Message(Asked):
-    """What is said in a thread."""
+    """What is said in a thread; with `keep` the answer goes on when nobody reads it, see `/threads/ID/answer`."""
 
     content: str = Field(min_length=1, max_length=_TEXT)
     stream: bool = False
+    keep: bool = False
 
 
 @router.post("/search", dependencies=[needs("read")], responses=errors(404))
@@ -85,14 +86,28 @@ def search(asked: Search, hub: Here) -> dict[str, Any]:
     if project is not None:
         given["collection"] = hub.projects.get(project).collection
     hits = hub.memory.recall(given.pop("query"), given.pop("k"), **given)
-    return {"hits": [_hit(hub, project, hit) for hit in hits], "legs": list(hits.legs), "skipped": dict(hits.skipped)}
+    beside = hub.memory.get_many([step.id for hit in hits for step in hit.why.path])
+    names = {node.id: _name(node) for node in beside}
+    return {
+        "hits": [_hit(hub, project, hit, names) for hit in hits],
+        "legs": list(hits.legs),
+        "skipped": dict(hits.skipped),
+    }
 
 
-def _hit(hub: Hub, project: int | None, hit: Hit) -> dict[str, Any]:
+def _name(node: Node) -> str:
+    """Return what a node goes by among people; of a text, its beginning."""
+    return str(node.attributes.get("title") or node.attributes.get("name") or node.text or node.id)[:_NAME]
+
+
+def _hit(hub: Hub, project: int | None, hit: Hit, names: Mapping[str, str]) -> dict[str, Any]:
     file = None
     if project is not None and hit.place is not None:
         file = hub.file_of(project, hit.place.uri, hit.place.name)
-    return {**hit.to_dict(), "citation": hit.citation, "file": file, "marks": marks(hit.text, hit.why.words)}
+    found = hit.to_dict()
+    for step in found.get("why", {}).get("path", ()):
+        step["name"] = names.get(step["id"], "")
+    return {**found, "citation": hit.citation, "file": file, "marks": marks(hit.text, hit.why.words)}
 
 
 def marks(text: str, words: tuple[str, ...]) -> list[list[int]]:
@@ -134,9 +149,17 @@ def begin(asked: ThreadWanted, hub: Here) -> dict[str, Any]:
 
 @router.get("/threads/{thread_id}", dependencies=[needs("read")], responses=errors(404))
 def thread(thread_id: Number, hub: Here) -> dict[str, Any]:
-    """Return a thread with what was said in it."""
-    found = hub.threads.get(thread_id)
-    said = [
+    """Return a thread with what was said in it, and the question that is being answered."""
+    found, answer = hub.threads.get(thread_id), hub.answers.current(thread_id)
+    asked = None if answer is None else answer.question
+    messages = _said(hub, found)
+    if answer is not None and answer.over:  # a moment ago, so that it may have been recorded since
+        asked, messages = None, _said(hub, found)
+    return {**found.to_dict(), "messages": messages, "answering": asked}
+
+
+def _said(hub: Hub, thread: Thread) -> list[dict[str, Any]]:
+    return [
         {
             "id": node.id,
             "role": "user" if node.kind == PROMPT else "assistant",
@@ -144,18 +167,33 @@ def thread(thread_id: Number, hub: Here) -> dict[str, Any]:
             "timestamp": node.timestamp,
             "citations": _citations(hub, node.id) if node.kind != PROMPT else [],
         }
-        for node in hub.threads.said(found)
+        for node in hub.threads.said(thread)
     ]
-    return {**found.to_dict(), "messages": said}
 
 
 def _citations(hub: Hub, node_id: str) -> list[dict[str, Any]]:
-    """Return what an answer cites, by the number in its text."""
-    found = [
-        {**one, "id": link.target}
-        for link in hub.memory.links([node_id], "cites", "out")
-        for one in link.data.get("citations", ())
-    ]
+    """Return what an answer cites, by the number in its text, and which document each is of."""
+    links = hub.memory.links([node_id], "cites", "out")
+    cited = {node.id: node for node in hub.memory.get_many([link.target for link in links])}
+    documents = {
+        node.id: node
+        for node in hub.memory.get_many(
+            [one.attributes["document"] for one in cited.values() if isinstance(one.attributes.get("document"), str)]
+        )
+    }
+    found = []
+    for link in links:
+        node = cited.get(link.target)
+        document = documents.get(str(node.attributes.get("document"))) if node is not None else None
+        known: Mapping[str, Any] = {} if document is None else document.attributes
+        about = {
+            "id": link.target,
+            "kind": None if node is None else node.kind,
+            "document": None if document is None else document.id,
+            "title": known.get("title") or known.get("name"),
+            "uri": known.get("uri"),
+        }
+        found += [{**one, **about} for one in link.data.get("citations", ())]
     return sorted(found, key=lambda one: int(one.get("number", 0)))
 
 
@@ -172,36 +210,32 @@ def end(thread_id: Number, hub: Here) -> dict[str, str]:
 async def say(thread_id: Number, asked: Message, hub: Here) -> Response:
     """Answer what is said in a thread, with citations, and record both."""
     found = await run_in_threadpool(hub.threads.get, thread_id)
-    return await _answered(
-        hub, asked.content, stream=asked.stream, project=found.project_id, session_id=found.session_id
-    )
+    about: dict[str, Any] = {"project": found.project_id, "session_id": found.session_id}
+    if not (asked.stream and asked.keep):
+        return await _answered(hub, asked.content, stream=asked.stream, **about)
+    make = functools.partial(hub.answering, asked.content, **about)
+    answer = await run_in_threadpool(hub.answers.begin, thread_id, asked.content, make)
+    return _streamed(answer.read())
 
 
 async def _answered(hub: Hub, question: str, *, stream: bool, **options: Any) -> Response:
     """Answer a question: whole, or as events `retrieval`, `delta`, `citation`, `done` and `error`."""
     begun = await run_in_threadpool(hub.answering, question, **options)  # its errors are still answers of their own
     if stream:
-        return StreamingResponse(_events(begun), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return _streamed(_events(begun))
     answer = await run_in_threadpool(lambda: begun.answer)
     return Response(json.dumps(answer.to_dict()).encode(), media_type="application/json")
 
 
+def _streamed(events: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
 async def _events(stream: AnswerStream) -> AsyncIterator[bytes]:
     try:
-        yield _event("retrieval", {"query": stream.query, "sources": [one.to_dict() for one in stream.sources]})
-        while (piece := await run_in_threadpool(next, stream, None)) is not None:
-            yield _event("delta", {"text": piece})
-        answer = stream.answer
-        for citation in answer.citations:
-            yield _event("citation", citation.to_dict())
-        yield _event("done", answer.to_dict())
-    except MemoryGraphError as exc:
-        problem = problem_of(exc) or Problem(500, "Something is wrong here.")
-        yield _event("error", {"status": problem.status, "code": problem.code, "detail": problem.detail})
+        events = told(stream)
+        while (one := await run_in_threadpool(next, events, None)) is not None:
+            yield line(*one)
     finally:
         # Whoever listened may be gone: the model is to stop, which takes a moment and writes what was said.
         threading.Thread(target=stream.close, daemon=True).start()
-
-
-def _event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

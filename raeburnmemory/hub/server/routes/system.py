@@ -121,6 +121,17 @@ def new_code(asked: CodeWanted, access: Entrance) -> dict[str, Any]:
     return {"code": code, "scopes": sorted(set(asked.scopes)), "minutes": asked.minutes}
 
 
+@router.get("/access", tags=["pairing"], responses=errors(), dependencies=[needs("admin")])
+def access_rules(access: Entrance, request: Request) -> dict[str, Any]:
+    """Say who gets in without a token, and which token or cookie asks: `credential` is its id."""
+    return {
+        "trusted": sorted(access.trusted),
+        "legacy_open": access.legacy_open,
+        "fixed": access.fixed is not None,
+        "credential": principal_of(request).id,
+    }
+
+
 @router.get("/tokens", tags=["pairing"], responses=errors(), dependencies=[needs("admin")])
 def tokens(access: Entrance) -> dict[str, Any]:
     """Return who was let in, without their tokens."""
