@@ -88,7 +88,7 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        for answer in self._messages(30):
+        for answer in self._messages(90):
             if answer.get("id") == number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
@@ -125,9 +125,10 @@ class Browser:
                 self.said.append(f"dialog: {params['message']}")
 
     def open(self, path):
-        """Load a file and wait until it has settled."""
+        """Load a file, or an address, and wait until it has settled."""
         self.contexts.clear()
-        self.call("Page.navigate", url=f"file://{path}")
+        answer = self.call("Page.navigate", url=path if str(path).startswith(("http:", "about:")) else f"file://{path}")
+        assert "errorText" not in answer, answer
         self.until("document.readyState === 'complete'")
         self.until("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
@@ -138,7 +139,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, expression, seconds=20, context=None):
+    def until(self, expression, seconds=60, context=None):
         end = time.monotonic() + seconds
         while not self.run(expression, context):
             assert time.monotonic() < end, f"never true: {expression}"
@@ -159,12 +160,19 @@ class Browser:
         pressed = {"button": "left", "clickCount": 1} if what in {"mousePressed", "mouseReleased"} else {}
         self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, **pressed, **more)
 
-    def key(self, key, code=0, text=""):
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+    def key(self, key, code=0, text="", modifiers=0):
+        held = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **held)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **held)
 
     def type(self, text):
         self.call("Input.insertText", text=text)
+
+    def choose_files(self, selector, *paths):
+        """Choose files in a field for them, as somebody does in the window that it opens."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        field = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=field, files=[str(path) for path in paths])
 
     def picture(self):
         """Return what the page looks like, as PNG."""

@@ -26,6 +26,15 @@ def tiny_embedding_model(tmp_path_factory):
     return tiny_model.write_model(tmp_path_factory.mktemp("models") / "tiny-embedding.gguf", kind="embedding")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """Return a browser for the hub's page; to start one takes longer than most of what is done with it."""
+    from hub_page import Page
+
+    with Page(1280, 860) as page:
+        yield page
+
+
 @pytest.fixture
 def bench(tmp_path):
     """Return a folder for stand-ins of models, with managers over it."""

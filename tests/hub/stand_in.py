@@ -296,6 +296,14 @@ class Server:
                     else:
                         self.answer(200, {"status": "ok"})
 
+            def stream(self, text, model):
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+                deltas = [{"content": word + " "} for word in text.split()]
+                parts = [{"choices": [{"index": 0, "delta": one}], "model": model} for one in deltas]
+                parts.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "model": model})
+                events = "".join(f"data: {json.dumps(one)}\n\n" for one in parts)
+                self.wfile.write(head + events.encode() + b"data: [DONE]\n\n")
+
             def post(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 if not self.allowed():
@@ -311,6 +319,9 @@ class Server:
                     self.answer(200, {"data": [{"embedding": outer.order.get("vector", [0.6, 0.8])}]})
                 else:
                     text = f"{outer.dialect} heard {body['messages'][-1]['content']}"
+                    if body.get("stream"):
+                        self.stream(text, model)
+                        return
                     self.answer(200, {"choices": [{"message": {"content": text}}], "model": model})
 
         return Handler

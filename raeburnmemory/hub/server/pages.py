@@ -23,8 +23,15 @@ _TYPES = {
     ".woff2": "font/woff2", ".map": "application/json", ".webmanifest": "application/manifest+json",
 }  # fmt: skip
 _SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script\s*>", re.IGNORECASE | re.DOTALL)
-_RULES = (
-    "default-src 'self'; script-src 'self'{scripts}; style-src 'self'{styles}; img-src 'self' data: blob:; "
+# Of our own client nothing is a script but its files, and no text can be made into HTML: its calls that would parse one
+# are turned off by the browser, where that knows how to.
+_OWN_RULES = (
+    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'none'; connect-src 'self'; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-src 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_FOREIGN_RULES = (
+    "default-src 'self'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
@@ -54,11 +61,10 @@ class Pages:
                 raise InvalidInput(
                     f"There is no index.html in {os.fspath(folder)!r}. Name the folder of a built client."
                 )
-        scripts = styles = ""
+        self.rules = _OWN_RULES
         if foreign:
             scripts = "".join(f" '{digest}'" for digest in _inline(self._files[INDEX].read_text("utf-8", "replace")))
-            styles = " 'unsafe-inline'"
-        self.rules = _RULES.format(scripts=scripts, styles=styles)
+            self.rules = _FOREIGN_RULES.format(scripts=scripts)
 
     def find(self, path: str, accept: str) -> tuple[bytes, str] | None:
         """Return the bytes and the type of what is asked for: a file, or the client itself where a page is wanted."""
