@@ -75,11 +75,17 @@ class Page(Browser):
     def press(self, text, selector="button, a, summary, label"):
         """Click with the mouse on what can be seen and is called so."""
         element = self._js(selector, text)
-        self.until(f"{element} !== undefined")
-        self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        x, y = self.run(
-            f"(() => {{ const r = {element}.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
-        )
+        where = f"""(() => {{
+          const found = {element};
+          found?.scrollIntoView({{block: "center", behavior: "instant"}});
+          const box = found?.getClientRects()[0];
+          return box ? [box.x + box.width / 2, box.y + box.height / 2] : null;
+        }})()"""  # at once: what is shown may be made anew at any moment
+        end = time.monotonic() + 60
+        while (point := self.run(where)) is None:
+            assert time.monotonic() < end, f"nothing that fits {selector!r} is called {text!r}"
+            time.sleep(0.02)
+        x, y = point
         self.click(x, y)
 
     def fill(self, selector, text):

@@ -15,8 +15,13 @@ export async function show(page) {
   const [info, first] = await Promise.all([get("/api/v1/info", {}, page.signal), get("/api/v1/models", {}, page.signal)]);
   const may = info.scopes.includes("models");
 
+  let asked = 0, newest = 0; // events and answers come thick: what was asked for earlier must not replace what is newer
   const read = async (found) => {
-    known = (found ?? await get("/api/v1/models", {}, page.signal)).models;
+    const mine = asked += 1;
+    const told = found ?? await get("/api/v1/models", {}, page.signal);
+    if (mine < newest) return;
+    newest = mine;
+    known = told.models;
     for (const name of [...cards.keys()]) if (!known.some((model) => model.name === name)) cards.delete(name);
     for (const model of known) {
       if (!cards.has(model.name)) cards.set(model.name, card(model.name));
