@@ -33,14 +33,20 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page in a Chromium of its own; `requests` are the addresses it asked for, `said` what it complained about."""
+    """One page in a Chromium of its own; `requests` are the addresses it asked for, `said` what it complained about.
 
-    def __init__(self, width=1280, height=800, dark=False):
+    With the folder of an *extension* it has that one; `extension` is its id.
+    """
+
+    def __init__(self, width=1280, height=800, dark=False, extension=None):
         self.requests, self.said, self.contexts, self._number = [], [], [], 0
         self._folder = tempfile.mkdtemp(prefix="chromium-")
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        command = [CHROMIUM, *_FLAGS.split(), f"--user-data-dir={self._folder}", f"--window-size={width},{height}"]
+        flags = _FLAGS.split()
+        if extension is not None:
+            flags[flags.index("--disable-extensions")] = "--enable-unsafe-extension-debugging"
+        command = [CHROMIUM, *flags, f"--user-data-dir={self._folder}", f"--window-size={width},{height}"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START, str(to_read), str(to_write), *command, "about:blank"],
             pass_fds=(to_read, to_write),
@@ -54,6 +60,8 @@ class Browser:
         self._exit.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._exit.callback(self._end)
         try:
+            if extension is not None:
+                self.extension = self.call("Extensions.loadUnpacked", path=str(extension))["id"]
             self._attach(width, height, dark=dark)
         except BaseException:
             self._exit.close()
@@ -80,6 +88,35 @@ class Browser:
         os.close(self._write)
         os.close(self._read)
 
+    @contextlib.contextmanager
+    def within(self, session):
+        """Speak to another page or worker in place of the page, or with None to the browser itself."""
+        before, self._session = self._session, session
+        try:
+            yield
+        finally:
+            self._session = before
+
+    def session(self, url, seconds=20):
+        """Wait until a page or a worker has the address *url*, and return a session with it."""
+        end = time.monotonic() + seconds
+        while not (found := self.targets(url)):
+            assert time.monotonic() < end, f"nothing opened {url}"
+            time.sleep(0.02)
+        with self.within(None):
+            return self.call("Target.attachToTarget", targetId=found[0]["targetId"], flatten=True)["sessionId"]
+
+    def targets(self, url):
+        """Return the pages and workers with the address *url*."""
+        with self.within(None):
+            return [one for one in self.call("Target.getTargets")["targetInfos"] if one["url"] == url]
+
+    def trigger(self):
+        """Click the extension's button."""
+        with self.within(None):
+            tab = self.call("Target.getTargets", filter=[{"type": "tab"}])["targetInfos"][0]["targetId"]
+            self.call("Extensions.triggerAction", id=self.extension, targetId=tab)
+
     def call(self, method, **params):
         """Ask for something and return the answer; what happens meanwhile is kept."""
         self._number += 1
@@ -88,7 +125,7 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        for answer in self._messages(90):
+        for answer in self._messages(60):
             if answer.get("id") == number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
@@ -127,8 +164,7 @@ class Browser:
     def open(self, path):
         """Load a file, or an address, and wait until it has settled."""
         self.contexts.clear()
-        answer = self.call("Page.navigate", url=path if str(path).startswith(("http:", "about:")) else f"file://{path}")
-        assert "errorText" not in answer, answer
+        self.call("Page.navigate", url=str(path) if "://" in str(path) else f"file://{path}")
         self.until("document.readyState === 'complete'")
         self.until("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
