@@ -1,7 +1,7 @@
 // Requests to the hub. It is on this machine or nowhere: no other address is ever asked.
 
 export const LARGEST = 20 * 1024 * 1024; // bytes that the hub takes at once
-const PATIENCE = 60_000; // milliseconds for an answer: a long page is cut and embedded before it comes
+const PATIENCE = 25_000; // milliseconds for an answer; a browser ends a background that waits for 30 seconds
 const QUICK = 5_000;
 
 /** The hub did not answer. */
@@ -75,7 +75,7 @@ export async function send({ address, token }, key, body) {
     answer = await ask(address, "/api/v1/capture", { token, key, body, patience: PATIENCE });
   } catch (error) {
     const up = await here(address); // or else one that the hub never finishes would hold up all behind it
-    return { state: up ? "later" : "away", said: up ? "The hub did not finish it in time." : error.message };
+    return { state: up ? "later" : "away", said: up ? "The hub has not finished it yet; it is asked again in a minute." : error.message };
   }
   return judged(answer);
 }

@@ -111,6 +111,11 @@ class Browser:
         with self.within(None):
             return [one for one in self.call("Target.getTargets")["targetInfos"] if one["url"] == url]
 
+    def visit(self, url):
+        """Load an address of any kind, also one of the extension, and wait until it is there."""
+        self.call("Page.navigate", url=url)
+        self.until(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+
     def trigger(self):
         """Click the extension's button."""
         with self.within(None):
@@ -125,7 +130,7 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        for answer in self._messages(60):
+        for answer in self._messages(30):
             if answer.get("id") == number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
@@ -162,9 +167,9 @@ class Browser:
                 self.said.append(f"dialog: {params['message']}")
 
     def open(self, path):
-        """Load a file, or an address, and wait until it has settled."""
+        """Load a file and wait until it has settled."""
         self.contexts.clear()
-        self.call("Page.navigate", url=str(path) if "://" in str(path) else f"file://{path}")
+        self.call("Page.navigate", url=f"file://{path}")
         self.until("document.readyState === 'complete'")
         self.until("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 

@@ -147,7 +147,7 @@ class Extension:
 
     def pair(self, address, code):
         """Pair on the page of the settings, and return what is said."""
-        self.browser.open(f"{self.origin}/options.html")
+        self.browser.visit(f"{self.origin}/options.html")
         self.browser.until("document.documentElement?.dataset.ready === 'yes'")
         self.browser.run(
             f"""document.getElementById("said").textContent = "";
@@ -183,7 +183,7 @@ def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_pat
         token = hub.access.credentials.list()[-1]
         assert (token.origin, token.scopes) == (extension.origin, ("read", "write"))
 
-        chromium.open(f"{pages}/bees")
+        chromium.visit(f"{pages}/bees")
         assert extension.click("page") == "Saved."
         (kept,) = hub.hub.ingestor(None).list()
         assert (kept.uri, kept.title) == (f"{pages}/bees", "Keeping bees")
@@ -211,3 +211,101 @@ def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_pat
         assert extension.popup(draft) == ""
         assert "queen excluders" in texts(hub, "queen excluders", project=project.id)
         assert extension.waiting() == []
+
+
+@needs_chromium
+def test_what_is_saved_while_the_hub_is_away_arrives_once(extension, chromium, pages, tmp_path):
+    with hub_server.running(tmp_path) as hub:
+        port = hub.port
+        assert extension.pair(f"http://localhost:{port}", code_of(hub)) == "Paired."
+    chromium.visit(f"{pages}/pears")
+    assert "waits here" in extension.click("page")
+    write = """(() => { const note = document.getElementById("note"); note.value = "Ask Ida for rootstocks";
+        note.dispatchEvent(new Event("input")); })()"""
+    assert "waits here" in extension.click("keep", write)
+    assert [one["kind"] for one in extension.waiting()] == ["page", "note"]
+    assert extension.worker("chrome.action.getBadgeText({})") == "2"
+    before = extension.worker("chrome.storage.local.get(null)")
+    assert extension.worker("chrome.alarms.get('retry').then((alarm) => alarm.periodInMinutes)") == 1
+
+    with hub_server.running(tmp_path, port=port) as hub:
+        extension.worker("chrome.alarms.create('retry', {delayInMinutes: 0.001})")  # what comes each minute, sooner
+        hub_server.until(lambda: extension.waiting() == [], 120)
+        hub_server.until(lambda: extension.worker("chrome.action.getBadgeText({})") == "")
+        assert extension.worker("chrome.alarms.get('retry').then((alarm) => alarm ?? null)") is None
+        assert "scion wood" in texts(hub, "When is scion wood taken?")
+        assert sorted(each.title for each in hub.hub.ingestor(None).list()) == ["Grafting pears", "Grafting pears"]
+
+        # The answer may be lost on its way: the same is sent again, and is kept once all the same.
+        extension.worker(f"chrome.storage.local.set({json.dumps(before)})")
+        extension.popup()
+        hub_server.until(lambda: extension.waiting() == [])
+        assert len(hub.hub.ingestor(None).list()) == 2
+
+
+@needs_chromium
+def test_what_the_hub_refuses_is_kept_and_said(extension, chromium, pages, tmp_path):
+    with hub_server.running(tmp_path) as hub:
+        assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
+        extension.worker("chrome.storage.local.set({project: 99})")
+        chromium.visit(f"{pages}/bees")
+        (token,) = hub.access.credentials.list()[-1:]
+        said = extension.worker(
+            """chrome.storage.local.set({queue: [{id: "one", kind: "note", title: "A note", url: null, tries: 0, said: "",
+            created: new Date().toISOString(), refused: false}], "body:one": JSON.stringify({markdown: "x", project: 99})})"""
+        )
+        assert said is None
+        extension.popup()  # which sends what waits
+        (kept,) = extension.waiting()
+        assert kept["refused"] is True
+        assert "99" in kept["said"] or "project" in kept["said"]
+        assert extension.worker("chrome.action.getBadgeText({})") == "!"
+
+        # Taken back: nothing is lost, and the settings say what to do.
+        hub.access.credentials.revoke(token.id)
+        assert "waits here" in extension.click("page")
+        chromium.visit(f"{extension.origin}/options.html")
+        chromium.until("document.documentElement?.dataset.ready === 'yes'")
+        assert "Pair it again" in chromium.run("document.getElementById('paired').textContent")
+        assert chromium.run("document.querySelectorAll('#list li').length") == 2
+        assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
+        hub_server.until(lambda: len(extension.waiting()) == 1)
+        chromium.run("document.querySelector('#list button[aria-label^=Discard]').click()")
+        hub_server.until(lambda: extension.waiting() == [])
+
+
+@needs_chromium
+@pytest.mark.parametrize("page", ["popup.html", "options.html"])
+def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(extension, chromium, page):
+    chromium.visit(f"{extension.origin}/{page}")
+    chromium.until("document.documentElement?.dataset.ready === 'yes'")
+    nodes = chromium.call("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "textbox", "checkbox", "combobox", "link"}
+    controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
+    assert len(controls) >= 3
+    assert [node for node in controls if not node.get("name", {}).get("value")] == []
+    for wish in ("light", "dark"):
+        chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": wish}])
+        pairs = chromium.run(
+            """[...document.querySelectorAll("h1, h2, p, label, button:not(:disabled), input, textarea, code")]
+            .filter((one) => one.checkVisibility()).map((one) => {
+                let back = one;
+                while (back && getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
+                return [one.tagName, getComputedStyle(one).color, getComputedStyle(back).backgroundColor];
+            })"""
+        )
+        assert len(pairs) >= 5
+        assert [each for each in pairs if contrast(*each[1:]) < 4.5] == [], wish
+    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+
+
+def contrast(one, other):
+    """Return the contrast of two colours as WCAG 2 defines it."""
+
+    def light(colour):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((light(one), light(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
