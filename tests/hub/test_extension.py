@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
 import time
 import zipfile
 
@@ -10,6 +13,8 @@ import browser as browsers
 import hub_server
 import pytest
 from extensions import ARTICLE, OTHER, builder, site, unpacked
+
+LINTER = os.environ.get("RAEBURN_TEST_WEB_EXT") or shutil.which("web-ext")
 
 needs_chromium = pytest.mark.skipif(browsers.CHROMIUM is None, reason="the extension runs in Chromium")
 
@@ -86,6 +91,15 @@ def test_the_id_in_chromium_is_that_of_the_key(archives):
     key = base64.b64decode(json.loads(files(archives["chromium"])["manifest.json"])["key"], validate=True)
     digits = hashlib.sha256(key).hexdigest()[:32]
     assert digits.translate(str.maketrans("0123456789abcdef", "abcdefghijklmnop")) == "bjamcdklmghepjmpkccjmkkjjmibhlkp"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(LINTER is None, reason="web-ext is not installed")
+def test_the_linter_of_mozilla_has_nothing_to_say(archives, tmp_path):
+    shutil.unpack_archive(archives["firefox"], tmp_path)
+    command = [LINTER, "lint", "--source-dir", str(tmp_path), "--warnings-as-errors", "--no-config-discovery"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 # --- in Chromium -----------------------------------------------------------------------------------------------------
