@@ -7,6 +7,11 @@ import threading
 import zipfile
 from pathlib import Path
 
+import hub_server
+import pytest
+
+from raeburnmemory.hub.server.running import listening
+
 ROOT = Path(__file__).resolve().parents[2]
 
 ARTICLE = """<!doctype html><html lang="en"><head><title>Keeping bees</title><style>p { color: red }</style>
@@ -59,3 +64,12 @@ def site(pages):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def running_again(folder, port):
+    """Run a hub on *folder* once more, at the port that it had."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_server, "listening", lambda host, _: listening(host, port))
+        with hub_server.running(folder) as hub:
+            yield hub

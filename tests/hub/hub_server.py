@@ -88,9 +88,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(
-    folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None, port=0
-):
+def running(folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None):
     """Run a hub whose memory is in *folder*; *models* are descriptions, the files lie in `folder/models`."""
     import uvicorn
 
@@ -107,7 +105,7 @@ def running(
             plugins=plugins,
         )
         stack.callback(hub.close)
-        sockets = listening("127.0.0.1", port)
+        sockets = listening("127.0.0.1", 0)
         for each in sockets:
             stack.callback(each.close)
         port = sockets[0].getsockname()[1]

@@ -12,7 +12,7 @@ import zipfile
 import browser as browsers
 import hub_server
 import pytest
-from extensions import ARTICLE, OTHER, builder, site, unpacked
+from extensions import ARTICLE, OTHER, builder, running_again, site, unpacked
 
 LINTER = os.environ.get("RAEBURN_TEST_WEB_EXT") or shutil.which("web-ext")
 
@@ -242,7 +242,7 @@ def test_what_is_saved_while_the_hub_is_away_arrives_once(extension, chromium, p
     before = extension.worker("chrome.storage.local.get(null)")
     assert extension.worker("chrome.alarms.get('retry').then((alarm) => alarm.periodInMinutes)") == 1
 
-    with hub_server.running(tmp_path, port=port) as hub:
+    with running_again(tmp_path, port) as hub:
         extension.worker("chrome.alarms.create('retry', {delayInMinutes: 0.001})")  # what comes each minute, sooner
         hub_server.until(lambda: extension.waiting() == [], 120)
         hub_server.until(lambda: extension.worker("chrome.action.getBadgeText({})") == "")
