@@ -137,10 +137,10 @@ class Extension:
         url = f"{self.origin}/popup.html"
         self.browser.trigger()
         with self.browser.within(self.browser.session(url)):
-            self.browser.until("document.documentElement?.dataset.ready === 'yes'")
+            self.browser.until("document.documentElement?.dataset.ready === 'yes'", 90)
             found = [self.browser.run(step) for step in steps]
             self.browser.run("setTimeout(() => window.close(), 0)")
-        hub_server.until(lambda: self.browser.targets(url) == [])
+        hub_server.until(lambda: self.browser.targets(url) == [], 90)
         return found[-1] if found else None
 
     def click(self, button, before="0"):
@@ -162,14 +162,14 @@ class Extension:
     def pair(self, address, code):
         """Pair on the page of the settings, and return what is said."""
         self.browser.visit(f"{self.origin}/options.html")
-        self.browser.until("document.documentElement?.dataset.ready === 'yes'")
+        self.browser.until("document.documentElement?.dataset.ready === 'yes'", 90)
         self.browser.run(
             f"""document.getElementById("said").textContent = "";
             document.getElementById("address").value = {json.dumps(address)};
             document.getElementById("code").value = {json.dumps(code)};
             document.querySelector("#pair button").click();"""
         )
-        self.browser.until("document.getElementById('said').textContent !== ''")
+        self.browser.until("document.getElementById('said').textContent !== ''", 90)
         return self.browser.run("document.getElementById('said').textContent")
 
     def waiting(self):
@@ -279,7 +279,7 @@ def test_what_the_hub_refuses_is_kept_and_said(extension, chromium, pages, tmp_p
         hub.access.credentials.revoke(token.id)
         assert "waits here" in extension.click("page")
         chromium.visit(f"{extension.origin}/options.html")
-        chromium.until("document.documentElement?.dataset.ready === 'yes'")
+        chromium.until("document.documentElement?.dataset.ready === 'yes'", 90)
         assert "Pair it again" in chromium.run("document.getElementById('paired').textContent")
         assert chromium.run("document.querySelectorAll('#list li').length") == 2
         assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
@@ -292,7 +292,7 @@ def test_what_the_hub_refuses_is_kept_and_said(extension, chromium, pages, tmp_p
 @pytest.mark.parametrize("page", ["popup.html", "options.html"])
 def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(extension, chromium, page):
     chromium.visit(f"{extension.origin}/{page}")
-    chromium.until("document.documentElement?.dataset.ready === 'yes'")
+    chromium.until("document.documentElement?.dataset.ready === 'yes'", 90)
     nodes = chromium.call("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "checkbox", "combobox", "link"}
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
