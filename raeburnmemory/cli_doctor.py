@@ -1,4 +1,4 @@
-"""The commands that look after the files of a memory: verify, repair, backup, restore, copy, compact, schema."""
+"""The commands that look after a memory: doctor, verify, repair, backup, restore, copy, compact, schema."""
 
 from __future__ import annotations
 
@@ -21,6 +21,41 @@ _FOUND = 1  # the exit code for a memory that is not sound
 def _path(ctx: typer.Context) -> str:
     target: Target = ctx.obj
     return os.path.expanduser(target.path)
+
+
+def doctor(
+    ctx: typer.Context,
+    env: Annotated[bool, option("Say what is installed, and look at no memory.", "--env")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what is installed and what takes the place of what is not; then verify the memory, if there is one.
+
+    Ends with 0 if nothing ought to be mended, else with 1. Nothing is written, and nothing is fetched.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory doctor --env
+      raeburnmemory --db graph.json doctor --json
+    """
+    from .environment import environment
+
+    target: Target = ctx.obj
+    here = environment()
+    report = None
+    if not env and target.exists():
+        from . import doctor as looking_after
+
+        report = looking_after.verify(_path(ctx))
+    if as_json and env:
+        print_json(here.to_dict())
+    elif as_json:
+        print_json({"environment": here.to_dict(), "memory": None if report is None else report.to_dict()})
+    else:
+        print_text(str(here))
+        if not env:
+            print_text(f"There is no memory at {target.shown}" if report is None else f"\n{report}")
+    if here.problems or (report is not None and not report.sound):
+        raise typer.Exit(_FOUND)
 
 
 def verify(
@@ -206,5 +241,5 @@ def _show_copied(verb: str, done: Copied, *, as_json: bool) -> None:
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to *app*, under the heading *panel* of its help."""
-    for command in (verify, repair, backup, restore, copy, compact, vacuum, schema):
+    for command in (doctor, verify, repair, backup, restore, copy, compact, vacuum, schema):
         app.command(rich_help_panel=panel)(command)

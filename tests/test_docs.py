@@ -355,7 +355,7 @@ def test_every_command_and_option_is_documented():
         assert name in by_title, f"docs/reference/cli.md has no section about {name!r}"
         assert documented_options(by_title[name]) == names_of(command), name
         assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
-    everything_else = {"Options before the command", "Exit codes", "Output"}
+    everything_else = {"Options before the command", "Completion", "Exit codes", "Output"}
     assert set(by_title) - everything_else == set(root.commands), "a section about a command that does not exist"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..environment import sqlite_fault
 from ..errors import MemoryGraphError, NotAStore, StoreCorrupt, StoreTooNew, StoreWriteFailed
 from ..nodes import Link, Node
 from ..store import VectorBlock
@@ -31,7 +32,6 @@ __all__ = ["check_database", "expected_schema", "opened", "stamps"]
 
 _WAL_HEADER = 32  # bytes
 _WAL_LARGE = 64 << 20
-_WAL_RESET = (3, 51, 3)  # https://sqlite.org/wal.html#walresetbug
 _BLOCK = 8192
 
 
@@ -150,14 +150,7 @@ def check_database(path: str, report: Report, use: Callable[[Content], None]) ->
 
 
 def _check_version(report: Report) -> None:
-    if sqlite3.sqlite_version_info < _WAL_RESET:
-        report.add(
-            "note", "sqlite-version", f"SQLite is {sqlite3.sqlite_version}; before 3.51.3, two connections that write "
-            f"or checkpoint at once can damage a database. This library holds its lock around both; other programs "
-            f"must open the database read-only."
-        )  # fmt: skip
-    else:
-        report.add("note", "sqlite-version", f"SQLite is {sqlite3.sqlite_version}.")
+    report.add("note", "sqlite-version", sqlite_fault() or f"SQLite is {sqlite3.sqlite_version}.")
 
 
 def _check_log(path: str, report: Report) -> None:
