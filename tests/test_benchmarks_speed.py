@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -414,3 +415,16 @@ def test_what_makes_no_sense_is_refused(arguments, says, capsys):
     with pytest.raises(SystemExit):
         speed("command").main(arguments)
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the workers are killed as POSIX kills")
+def test_what_a_killed_program_had_acknowledged_is_there(tmp_path):
+    from benchmarks.kills import killed
+
+    found = killed("ours-json", sys.executable, tmp_path / "store", kills=2, longest=0.3)
+    assert (found.kills, found.lost, found.failure) == (2, 0, "")
+    assert found.acknowledged > 0
+    (tmp_path / "store" / "memory.json").write_bytes(b"no JSON")
+    found = killed("ours-json", sys.executable, tmp_path / "store", kills=1, longest=0.1)
+    assert found.lost is None
+    assert found.failure.startswith("unreadable after 0 kills")

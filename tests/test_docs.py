@@ -35,12 +35,14 @@ from raeburnmemory.ranking import OBSERVED, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "raeburnmemory"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*FRONT, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 # Pages that are about another package, which is not everywhere.
 NEEDED = {"docs/how-to/use-with-langchain.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-mcp.md": "mcp"}
+NEEDED |= {"docs/how-to/coming-from-langchain-memory.md": "langchain_core"}
 NEEDED |= {"docs/how-to/ask-your-documents.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
 NEEDED |= {"docs/how-to/local-models.md": "platformdirs"}
@@ -574,6 +576,25 @@ def test_requirements_are_the_test_environment():
     assert "test" in extras()
 
 
+def test_the_tests_that_a_page_names_are_there():
+    for name in ("durability", "security"):
+        page = (ROOT / "docs" / "explanation" / f"{name}.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"`(?:tests/)?((?:doors/|hub/|service/)?test_\w+)`", page))
+        assert len(named) > 10
+        assert [test for test in named if not (ROOT / "tests" / f"{test}.py").is_file()] == []
+
+
+def test_the_schema_of_an_export_is_as_described():
+    from raeburnmemory.exporters import schema
+
+    page = (ROOT / "docs" / "reference" / "export-format.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`[^|]+) \|", page.partition("| `record` |")[2], re.MULTILINE))
+    told = {record: set(re.findall(r"`(\w+)`", keys)) for record, keys in list(rows.items())[:6]}
+    records = {name: found["properties"] for name, found in schema()["$defs"].items() if "properties" in found}
+    assert told == {name: set(properties) - {"record"} for name, properties in records.items()}
+    assert {properties["record"]["const"] for properties in records.values()} == set(told)
+
+
 # --- the site ---------------------------------------------------------------------------------------------------
 
 
@@ -581,7 +602,7 @@ def test_every_page_is_in_the_navigation():
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": (\S+\.md)$", config.partition("\nnav:\n")[2], re.MULTILINE))
     notebooks = [path.with_suffix(".md") for path in (ROOT / "docs").rglob("*.ipynb")]  # as the site shows them
-    pages = [page for page in PAGES if page.name != "README.md"]
+    pages = [page for page in PAGES if page not in FRONT]
     assert listed == {page.relative_to(ROOT / "docs").as_posix() for page in [*pages, *notebooks]}
 
 
@@ -594,7 +615,7 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     pages = list(tmp_path.rglob("*.html"))
-    assert len(pages) >= len(PAGES) - 1
+    assert len(pages) >= len(PAGES) - len(FRONT)
     for path in pages:
         text = path.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]+src=\"?(https?:[^\" >]+)", text)
