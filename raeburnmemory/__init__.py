@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .memory_graph import Agent, Edge, MemoryGraph, Prompt, Response, Session
     from .nodes import Link, Node
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 __all__ = [
     "Agent",
