@@ -27,7 +27,7 @@ def test_every_package_of_the_core_and_every_extra_has_a_sentence():
     core = declared("project").partition("\ndependencies = [")[2].partition("\n]")[0]
     assert set(re.findall(r'^ +"([\w-]+)', core, re.MULTILINE)) == set(CORE)
     extras = set(re.findall(r"^([\w-]+) = \[", declared("project.optional-dependencies"), re.MULTILINE))
-    assert extras - {"test", "docs", "all"} == set(EXTRAS)
+    assert extras - {"test", "docs", "all", "bundle"} == set(EXTRAS)
 
 
 def test_what_is_installed_is_told_with_its_version():

@@ -27,7 +27,7 @@ PACKAGE = ROOT / "raeburnmemory"
 SOURCE = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 VERSION = re.search(r'^version = "(.+)"$', SOURCE, re.MULTILINE)[1]
 NOT_GIVEN = re.compile(r"__pycache__|\.pyc$|\.(db|lock|gate|index|log)$|node_modules|\.venv|/\.git/|~$|\.tmp")
-DEVELOPMENT = {"test", "docs", "all"}
+DEVELOPMENT = {"test", "docs", "all", "bundle"}
 NOT_EVERYWHERE = {"llama": "llama_cpp", "sentence-transformers": "sentence_transformers"}  # compiled; with torch
 MODULES = {
     "faiss-cpu": "faiss", "pystemmer": "Stemmer", "langgraph-checkpoint": "langgraph.checkpoint.base",
@@ -201,7 +201,7 @@ def test_the_matrix_of_extras_names_their_packages():
     rows = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", page.partition("## Extras")[2], re.MULTILINE))
     told = {extra: set(re.findall(r"`([\w.-]+)`", cell)) for extra, cell in rows.items()}
     named = {extra: {re.match(r"[\w.-]+", line)[0] for line in lines} for extra, lines in extras().items()}
-    assert told == {extra: names for extra, names in named.items() if extra != "all"}
+    assert told == {extra: names for extra, names in named.items() if extra not in {"all", "bundle"}}
 
 
 def test_the_size_of_an_installation(tmp_path):
