@@ -130,7 +130,7 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        for answer in self._messages(30):
+        for answer in self._messages(90):
             if answer.get("id") == number:
                 assert "error" not in answer, (method, answer)
                 return answer["result"]
@@ -167,9 +167,10 @@ class Browser:
                 self.said.append(f"dialog: {params['message']}")
 
     def open(self, path):
-        """Load a file and wait until it has settled."""
+        """Load a file, or an address, and wait until it has settled."""
         self.contexts.clear()
-        self.call("Page.navigate", url=f"file://{path}")
+        answer = self.call("Page.navigate", url=path if str(path).startswith(("http:", "about:")) else f"file://{path}")
+        assert "errorText" not in answer, answer
         self.until("document.readyState === 'complete'")
         self.until("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 

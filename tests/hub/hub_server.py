@@ -88,7 +88,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None):
+def running(
+    folder, *, models=(), url=None, client=None, memory=None, trusted=(), legacy_open=False, fixed=None, plugins=None
+):
     """Run a hub whose memory is in *folder*; *models* are descriptions, the files lie in `folder/models`."""
     import uvicorn
 
