@@ -300,8 +300,9 @@ class _Test:
     def _fetched(self, name: str, kind: str) -> None:
         program = stand_in.script()
         with _file(program) as url:
-            about = {"name": name, "filename": f"{name}.llamafile", "url": url, "kind": kind}
-            about |= {"sha256": hashlib.sha256(program).hexdigest(), "size": len(program)}
+            about: dict[str, Any] = {"name": name, "filename": f"{name}.llamafile", "url": url, "kind": kind}
+            digest = hashlib.sha256(program).hexdigest()
+            about = {**about, "sha256": digest, "size": len(program)}
             self.ask("POST", "/api/v1/models", about, status=201)
             _same(self.done(self.ask("POST", f"/api/v1/models/{name}/download", status=202))["state"], "done")
         self.done(self.ask("POST", f"/api/v1/models/{name}/verify", status=202))
