@@ -317,6 +317,8 @@ class Server:
                 time.sleep(outer.order.get("thinks", 0.0))
                 if self.path == "/v1/embeddings":
                     self.answer(200, {"data": [{"embedding": outer.order.get("vector", [0.6, 0.8])}]})
+                elif "messages" not in body:  # it has no tokenizer to ask
+                    self.answer(404, {"error": {"message": "File Not Found", "code": 404}})
                 else:
                     text = f"{outer.dialect} heard {body['messages'][-1]['content']}"
                     if body.get("stream"):
