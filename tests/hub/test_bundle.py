@@ -171,6 +171,14 @@ def test_the_bundle_serves_reads_pages_and_finds_them(program, tmp_path):
 
 
 @pytest.mark.long
+def test_the_bundle_tests_itself(program, tmp_path):
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAEBURN_EMBED_MODEL": "builtin"}
+    command = [program, "--no-browser", "--selftest"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="measures processes by wait4")
 def test_the_bundle_starts_nearly_as_fast_as_python_does(program):
     def seconds(command):
