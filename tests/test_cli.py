@@ -56,6 +56,7 @@ COMMANDS = [
     "export",
     "reindex",
     "reembed",
+    "doctor",
     "verify",
     "repair",
     "backup",
@@ -66,10 +67,11 @@ COMMANDS = [
     "schema",
     "serve",
     "mcp",
+    "hub",
     "demo",
     "models",
 ]
-SERVING = {"ask", "mcp", "models", "serve"}
+SERVING = {"ask", "hub", "mcp", "models", "serve"}
 ADD = (
     'raeburnmemory --db graph.json add --prompt-id p1 --prompt-text "Hello" --response-id r1 --response-text "Hi" '
     '--agent-id a1 --agent-name "Greeter" --session-id s1'

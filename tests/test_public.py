@@ -163,7 +163,7 @@ def test_the_names_of_the_package():
         raeburnmemory.nothing_of_that_name  # noqa: B018
     assert raeburnmemory.MemoryGraph is memory_graph.MemoryGraph
     assert raeburnmemory.Prompt is memory_graph.Prompt is nodes.Prompt
-    assert re.fullmatch(r"\d+\.\d+\.\d+", raeburnmemory.__version__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", raeburnmemory.__version__)
     assert (Path(raeburnmemory.__file__).parent / "py.typed").exists()
 
 

@@ -174,7 +174,9 @@ def test_the_bundle_serves_reads_pages_and_finds_them(program, tmp_path):
 def test_the_bundle_tests_itself(program, tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAEBURN_EMBED_MODEL": "builtin"}
     command = [program, "--no-browser", "--selftest"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -143,7 +143,7 @@ def test_what_is_under_way_survives_a_reload(chromium, tmp_path, notes):
         page.sees("They are watered on Mondays 1.", ".theirs")
         page.sees("The roses are watered on Mondays.", ".sources")
         assert len(page.texts(".message")) == 2
-        page.until("document.querySelector('[aria-busy]') === null")
+        page.until("document.querySelector('[aria-busy], .compose [aria-disabled]') === null")
         assert hub.ask("GET", "/api/v1/threads/1/answer").status == 404
 
         go.clear()
