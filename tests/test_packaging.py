@@ -180,7 +180,7 @@ def module_of(requirement):
     return MODULES.get(name.lower(), name.replace("-", "_"))
 
 
-@pytest.mark.parametrize("extra", sorted(set(extras()) - {"all"} - set(NOT_EVERYWHERE)))
+@pytest.mark.parametrize("extra", sorted(set(extras()) - {"all", "bundle"} - set(NOT_EVERYWHERE)))
 def test_the_packages_of_an_extra_can_be_imported(extra):
     for requirement in extras()[extra]:
         with warnings.catch_warnings():
