@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ..records import shown
 from .errors import FolderMissing, NotThere
 from .models.store import write_json
 from .project_paths import checked_path, directory_part, escaped_name, is_growing, write_within
@@ -99,7 +98,7 @@ class ProjectFiles:
             self._note(project_id, directory.id, {"root": _packed(root), "files": [_packed(name) for name in names]})
         if missing:
             raise FolderMissing(
-                f"There is no directory {', '.join(map(shown, missing))}.", remedy="Make it, or remove it here."
+                f"There is no directory {', '.join(map(repr, missing))}.", remedy="Make it, or remove it here."
             )
         return count
 
