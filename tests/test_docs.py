@@ -46,6 +46,7 @@ NEEDED |= {"docs/how-to/coming-from-langchain-memory.md": "langchain_core"}
 NEEDED |= {"docs/how-to/ask-your-documents.md": "langchain_core"}
 NEEDED |= {"docs/how-to/use-with-langgraph.md": "langgraph"}
 NEEDED |= {"docs/how-to/local-models.md": "platformdirs"}
+NEEDED |= {"docs/how-to/serve-over-http.md": "fastapi"}
 HUB_PACKAGES = ("documents", "chunking", "fetching")  # whose public names the reference documents from the source
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
