@@ -155,7 +155,9 @@ def listening(host: str, port: int) -> list[socket.socket]:
 def _listening(address: str, port: int, *, needed: bool) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio lets answers go at once (TCP_NODELAY) only from sockets that say they are TCP; from others each body
+        # waits 40 ms for an acknowledgement of its head.
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError:
         if needed:
             raise
@@ -202,6 +204,8 @@ def serve(app: Any, sockets: list[socket.socket], events: Events) -> None:
     logs["loggers"]["raeburnmemory"]["level"] = "WARNING"  # pages ask every second; each answer is not worth a line
     settings = uvicorn.Config(
         app,
+        loop="asyncio",  # the same whatever else is installed
+        http="h11",
         lifespan="on",
         log_config=logs,
         log_level="warning",
