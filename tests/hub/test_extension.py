@@ -1,4 +1,4 @@
-"""The browser extension: what is in its archives, and what it does in a real Chromium with a real hub."""
+"""The browser extension: what is in its archives, and what it does in a real Chromium and a real Firefox with a real hub."""
 
 import hashlib
 import json
@@ -9,14 +9,13 @@ import subprocess
 import time
 import zipfile
 
-import browser as browsers
 import hub_server
 import pytest
-from extensions import ARTICLE, OTHER, builder, running_again, site, unpacked
+from browser import CHROMIUM
+from extensions import ARTICLE, OTHER, READY, InChromium, InFirefox, builder, running_again, site
+from firefox import FIREFOX
 
 LINTER = os.environ.get("RAEBURN_TEST_WEB_EXT") or shutil.which("web-ext")
-
-needs_chromium = pytest.mark.skipif(browsers.CHROMIUM is None, reason="the extension runs in Chromium")
 
 # --- the archives ----------------------------------------------------------------------------------------------------
 
@@ -102,78 +101,30 @@ def test_the_linter_of_mozilla_has_nothing_to_say(archives, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-# --- in Chromium -----------------------------------------------------------------------------------------------------
+# --- in the browsers -------------------------------------------------------------------------------------------------
+
+BROWSERS = [
+    pytest.param(InChromium, id="chromium", marks=pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")),
+    pytest.param(InFirefox, id="firefox", marks=pytest.mark.skipif(FIREFOX is None, reason="there is no Firefox")),
+]
+
+
+@pytest.fixture(scope="module", params=BROWSERS)
+def extension(request, tmp_path_factory):
+    made = request.param(tmp_path_factory.mktemp("extension"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    with browsers.Browser(extension=unpacked(tmp_path_factory.mktemp("extension"), "chromium")) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def extension(chromium):
-    return Extension(chromium)
+def browser(extension):
+    return extension.browser
 
 
 @pytest.fixture(scope="module")
 def pages():
     with site({"/bees": ARTICLE, "/pears": OTHER}) as address:
         yield address
-
-
-class Extension:
-    """The extension as somebody uses it: its popup, its settings, and a look into what it keeps."""
-
-    def __init__(self, browser):
-        self.browser = browser
-        self.origin = f"chrome-extension://{browser.extension}"
-        self._worker = browser.session(f"{self.origin}/background.js")
-        with browser.within(self._worker):
-            browser.until("globalThis.chrome?.storage !== undefined")
-
-    def popup(self, *steps):
-        """Open the popup, run *steps* in it, each a piece of JavaScript, close it, and return what the last gave."""
-        url = f"{self.origin}/popup.html"
-        self.browser.trigger()
-        with self.browser.within(self.browser.session(url)):
-            self.browser.until("document.documentElement?.dataset.ready === 'yes'", 90)
-            found = [self.browser.run(step) for step in steps]
-            self.browser.run("setTimeout(() => window.close(), 0)")
-        hub_server.until(lambda: self.browser.targets(url) == [], 90)
-        return found[-1] if found else None
-
-    def click(self, button, before="0"):
-        """Click a button of the popup and return what is said when it is done."""
-        return self.popup(
-            before,
-            f"""(async () => {{
-                document.getElementById("{button}").click();
-                do await new Promise((done) => setTimeout(done, 20));
-                while (document.body.ariaBusy === "true");
-                return document.getElementById("said").textContent;
-            }})()""",
-        )
-
-    def worker(self, expression):
-        with self.browser.within(self._worker):
-            return self.browser.run(expression)
-
-    def pair(self, address, code):
-        """Pair on the page of the settings, and return what is said."""
-        self.browser.visit(f"{self.origin}/options.html")
-        self.browser.until("document.documentElement?.dataset.ready === 'yes'", 90)
-        self.browser.run(
-            f"""document.getElementById("said").textContent = "";
-            document.getElementById("address").value = {json.dumps(address)};
-            document.getElementById("code").value = {json.dumps(code)};
-            document.querySelector("#pair button").click();"""
-        )
-        self.browser.until("document.getElementById('said').textContent !== ''", 90)
-        return self.browser.run("document.getElementById('said').textContent")
-
-    def waiting(self):
-        return self.worker("chrome.storage.local.get({queue: []}).then((found) => found.queue)")
 
 
 def code_of(hub):
@@ -186,8 +137,7 @@ def texts(hub, query, **more):
     return " ".join(hit["text"] for hit in found.json()["hits"])
 
 
-@needs_chromium
-def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_path):
+def test_from_pairing_to_what_a_search_finds(extension, browser, pages, tmp_path):
     with hub_server.running(tmp_path) as hub:
         address = f"http://localhost:{hub.port}"
         # Only this machine is ever asked, a wrong code is said to be one, and the right one is good for this extension.
@@ -197,7 +147,7 @@ def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_pat
         token = hub.access.credentials.list()[-1]
         assert (token.origin, token.scopes) == (extension.origin, ("read", "write"))
 
-        chromium.visit(f"{pages}/bees")
+        browser.visit(f"{pages}/bees")
         assert extension.click("page") == "Saved."
         (kept,) = hub.hub.ingestor(None).list()
         assert (kept.uri, kept.title) == (f"{pages}/bees", "Keeping bees")
@@ -208,7 +158,7 @@ def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_pat
         # A selection goes into the project that was chosen; without one there is nothing to click.
         assert extension.popup("document.getElementById('selection').disabled") is True
         project = hub.hub.projects.create("Garden")
-        chromium.run("getSelection().selectAllChildren(document.getElementById('first'))")
+        browser.run("getSelection().selectAllChildren(document.getElementById('first'))")
         choose = f"""(() => {{ const choice = document.getElementById("project"); choice.value = "{project.id}";
             choice.dispatchEvent(new Event("change")); }})()"""
         assert extension.click("selection", choose) == "Saved."
@@ -227,44 +177,42 @@ def test_from_pairing_to_what_a_search_finds(extension, chromium, pages, tmp_pat
         assert extension.waiting() == []
 
 
-@needs_chromium
-def test_what_is_saved_while_the_hub_is_away_arrives_once(extension, chromium, pages, tmp_path):
+def test_what_is_saved_while_the_hub_is_away_arrives_once(extension, browser, pages, tmp_path):
     with hub_server.running(tmp_path) as hub:
         port = hub.port
         assert extension.pair(f"http://localhost:{port}", code_of(hub)) == "Paired."
-    chromium.visit(f"{pages}/pears")
+    browser.visit(f"{pages}/pears")
     assert "waits here" in extension.click("page")
     write = """(() => { const note = document.getElementById("note"); note.value = "Ask Ida for rootstocks";
         note.dispatchEvent(new Event("input")); })()"""
     assert "waits here" in extension.click("keep", write)
     assert [one["kind"] for one in extension.waiting()] == ["page", "note"]
-    assert extension.worker("chrome.action.getBadgeText({})") == "2"
-    before = extension.worker("chrome.storage.local.get(null)")
-    assert extension.worker("chrome.alarms.get('retry').then((alarm) => alarm.periodInMinutes)") == 1
+    assert extension.look("chrome.action.getBadgeText({})") == "2"
+    before = extension.look("chrome.storage.local.get(null)")
+    assert extension.look("chrome.alarms.get('retry').then((alarm) => alarm.periodInMinutes)") == 1
 
     with running_again(tmp_path, port) as hub:
-        extension.worker("chrome.alarms.create('retry', {delayInMinutes: 0.001})")  # what comes each minute, sooner
+        extension.look("chrome.alarms.create('retry', {delayInMinutes: 0.001})")  # what comes each minute, sooner
         hub_server.until(lambda: extension.waiting() == [], 120)
-        hub_server.until(lambda: extension.worker("chrome.action.getBadgeText({})") == "")
-        assert extension.worker("chrome.alarms.get('retry').then((alarm) => alarm ?? null)") is None
+        hub_server.until(lambda: extension.look("chrome.action.getBadgeText({})") == "")
+        assert extension.look("chrome.alarms.get('retry').then((alarm) => alarm ?? null)") is None
         assert "scion wood" in texts(hub, "When is scion wood taken?")
         assert sorted(each.title for each in hub.hub.ingestor(None).list()) == ["Grafting pears", "Grafting pears"]
 
         # The answer may be lost on its way: the same is sent again, and is kept once all the same.
-        extension.worker(f"chrome.storage.local.set({json.dumps(before)})")
+        extension.look(f"chrome.storage.local.set({json.dumps(before)})")
         extension.popup()
         hub_server.until(lambda: extension.waiting() == [])
         assert len(hub.hub.ingestor(None).list()) == 2
 
 
-@needs_chromium
-def test_what_the_hub_refuses_is_kept_and_said(extension, chromium, pages, tmp_path):
+def test_what_the_hub_refuses_is_kept_and_said(extension, browser, pages, tmp_path):
     with hub_server.running(tmp_path) as hub:
         assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
-        extension.worker("chrome.storage.local.set({project: 99})")
-        chromium.visit(f"{pages}/bees")
+        extension.look("chrome.storage.local.set({project: 99})")
+        browser.visit(f"{pages}/bees")
         (token,) = hub.access.credentials.list()[-1:]
-        said = extension.worker(
+        said = extension.look(
             """chrome.storage.local.set({queue: [{id: "one", kind: "note", title: "A note", url: null, tries: 0, said: "",
             created: new Date().toISOString(), refused: false}], "body:one": JSON.stringify({markdown: "x", project: 99})})"""
         )
@@ -273,34 +221,57 @@ def test_what_the_hub_refuses_is_kept_and_said(extension, chromium, pages, tmp_p
         (kept,) = extension.waiting()
         assert kept["refused"] is True
         assert "99" in kept["said"] or "project" in kept["said"]
-        assert extension.worker("chrome.action.getBadgeText({})") == "!"
+        assert extension.look("chrome.action.getBadgeText({})") == "!"
 
         # Taken back: nothing is lost, and the settings say what to do.
         hub.access.credentials.revoke(token.id)
         assert "waits here" in extension.click("page")
-        chromium.visit(f"{extension.origin}/options.html")
-        chromium.until("document.documentElement?.dataset.ready === 'yes'", 90)
-        assert "Pair it again" in chromium.run("document.getElementById('paired').textContent")
-        assert chromium.run("document.querySelectorAll('#list li').length") == 2
+        browser.visit(f"{extension.origin}/options.html")
+        browser.until(READY, 90)
+        assert "Pair it again" in browser.run("document.getElementById('paired').textContent")
+        assert browser.run("document.querySelectorAll('#list li').length") == 2
         assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
         hub_server.until(lambda: len(extension.waiting()) == 1)
-        chromium.run("document.querySelector('#list button[aria-label^=Discard]').click()")
+        browser.run("document.querySelector('#list button[aria-label^=Discard]').click()")
         hub_server.until(lambda: extension.waiting() == [])
 
 
-@needs_chromium
+def test_the_menu_saves_the_page_and_what_is_selected(extension, browser, pages, tmp_path):
+    on_the_button = """chrome.tabs.query({active: true}).then(([{id}]) => Promise.all([
+        chrome.action.getBadgeText({tabId: id}), chrome.action.getTitle({tabId: id})]))"""
+    with hub_server.running(tmp_path) as hub:
+        assert extension.pair(f"http://localhost:{hub.port}", code_of(hub)) == "Paired."
+        extension.look("chrome.storage.local.set({project: null})")
+        browser.visit(f"{pages}/bees")
+        assert extension.look(on_the_button)[0] == ""
+        extension.choose("page", "h1")
+        hub_server.until(lambda: extension.look(on_the_button) == ["✓", "RaeburnMemory: Saved."])
+        (kept,) = hub.hub.ingestor(None).list()
+        assert (kept.uri, kept.title) == (f"{pages}/bees", "Keeping bees")
+
+        browser.visit(f"{pages}/pears")
+        browser.run("getSelection().selectAllChildren(document.querySelector('p'))")
+        extension.choose("selection", "p")
+        hub_server.until(lambda: extension.look(on_the_button) == ["✓", "RaeburnMemory: Saved."])
+        (kept,) = (each for each in hub.hub.ingestor(None).list() if each.id != kept.id)
+        assert kept.title == "Grafting pears"
+        text = hub.ask("GET", f"/api/v1/sources/{kept.id}/content").json()["text"]
+        assert text.startswith("Take scion wood in January")
+
+
+@pytest.mark.parametrize("extension", BROWSERS[:1], indirect=True)
 @pytest.mark.parametrize("page", ["popup.html", "options.html"])
-def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(extension, chromium, page):
-    chromium.visit(f"{extension.origin}/{page}")
-    chromium.until("document.documentElement?.dataset.ready === 'yes'", 90)
-    nodes = chromium.call("Accessibility.getFullAXTree")["nodes"]
+def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(extension, browser, page):
+    browser.visit(f"{extension.origin}/{page}")
+    browser.until(READY, 90)
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "textbox", "checkbox", "combobox", "link"}
     controls = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
     assert len(controls) >= 3
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
     for wish in ("light", "dark"):
-        chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": wish}])
-        pairs = chromium.run(
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": wish}])
+        pairs = browser.run(
             """[...document.querySelectorAll("h1, h2, p, label, button:not(:disabled), input, textarea, code")]
             .filter((one) => one.checkVisibility()).map((one) => {
                 let back = one;
@@ -310,7 +281,7 @@ def test_every_control_has_a_name_and_text_stands_out_in_light_and_dark(extensio
         )
         assert len(pairs) >= 5
         assert [each for each in pairs if contrast(*each[1:]) < 4.5] == [], wish
-    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
 
 
 def contrast(one, other):
