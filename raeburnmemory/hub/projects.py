@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ..memory_graph import MemoryGraph
     from .fetching import UrlPolicy
-    from .ingestor import Ingestor, IngestReport
+    from .ingestor import IngestReport
+    from .project_ingestor import ProjectIngestor
 
 __all__ = ["Directory", "Project", "Projects"]
 
@@ -258,7 +259,7 @@ class Projects:
         first = min((one.id for one in self.list() if one.name == project.name), default=project.id)
         return self.files.project_part(project.name, None if first == project.id else project.id)
 
-    def ingestor(self, project_id: int) -> Ingestor:
+    def ingestor(self, project_id: int) -> ProjectIngestor:
         """Return what takes documents into a project.
 
         Raises:

@@ -346,6 +346,12 @@ def test_what_goes_wrong_is_said(chromium, tmp_path, notes):
         page.sees("absolute", ".notice.bad")
         page.press("Put this notice away", ".notice button")
         page.until("!document.querySelector('.notice.bad')")
+        hub.ask("POST", "/api/v1/projects", {"name": "A"})  # uploads go by the number, which is no other's
+        broken, fine = write(tmp_path / "broken.pdf", b"%PDF-1.4 nothing"), write(tmp_path / "b.txt", "Fine.")
+        page.choose_files("#files", broken, fine)
+        page.sees("broken.pdf: The PDF is damaged", ".notice.bad")
+        page.sees("failed", "table .pill")
+        assert page.texts("tbody th") == ["uploads/broken.pdf", "uploads/b.txt\nb.txt"]
         page.go("/chat")
         page.sees("No model runs that could answer.")
         page.fill("textarea", "Who?")

@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from hub_server import running, send
+from hub_server import running, send, until
 from scripted import scripted
 
 
@@ -120,6 +120,7 @@ def test_files_are_handed_over(hub):
     number = hub.ask("POST", "/api/v1/projects", {"name": "Files"}).json()["id"]
     kept = form(hub, {"project": number, "path": "notes/oats.md"}, "x.md", b"# Oats\n\nOats are sown in March.")
     assert (kept.status, kept.json()["outcome"]) == (201, "added")
+    assert kept.json()["name"] == "uploads/notes/oats.md"  # as a sync names it
     assert hub.ask("GET", f"/api/v1/projects/{number}/files").json()["files"] == ["Files/uploads/notes/oats.md"]
     hits = hub.ask("POST", "/api/v1/search", {"query": "when are oats sown?", "project": number}).json()["hits"]
     assert hits[0]["file"] == "Files/uploads/notes/oats.md"
@@ -133,6 +134,21 @@ def test_files_are_handed_over(hub):
     ):
         answer = form(hub, fields, name, b"%PDF-1.4 no such thing")
         assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), fields
+    # What cannot be read stays among the uploads, and is noted as it is by a sync.
+    assert form(hub, {"project": number}, "bad.pdf", b"%PDF-1.4 no such thing").json()["code"] == "unreadable"
+
+    def noted():
+        sources = hub.ask("GET", f"/api/v1/projects/{number}/sources").json()["sources"]
+        return {one["name"]: (one["status"], one["root"], one["attempts"]) for one in sources}
+
+    before = noted()
+    assert [(name, status) for name, (status, _, _) in before.items()] == [
+        ("uploads/notes/oats.md", "ok"),
+        ("uploads/bad.pdf", "failed"),
+    ]
+    job = hub.ask("POST", f"/api/v1/projects/{number}/sync").json()["id"]
+    done = until(lambda: (now := hub.ask("GET", f"/api/v1/jobs/{job}").json())["finished_at"] and now)
+    assert (done["result"]["unchanged"], done["result"]["failed"], noted()) == (1, 1, before)
     assert form(hub, {}, "x.txt", b"x", token=hub.token_for("read")).status == 403
     assert hub.ask("POST", "/api/v1/ingest/file", {"file": "x"}).status == 422
 

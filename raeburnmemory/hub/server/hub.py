@@ -166,12 +166,12 @@ class Hub:
             NotThere: There is no such project.
             PathRefused: The path leads elsewhere.
         """
-        ingestor = self.ingestor(project_id)
         if project_id is None:
-            name = checked_path(path).rpartition("/")[2]
+            ingestor, name = self.ingestor(None), checked_path(path).rpartition("/")[2]
             return ingestor.add_bytes(data.read(ingestor.settings.limits.size + 1), name)
         kept = self.projects.upload(project_id, path, data)
-        return ingestor.add_file(os.path.join(self.projects.files.uploads(project_id), *kept.split("/")))
+        uploads = self.projects.files.uploads(project_id)
+        return self.projects.ingestor(project_id).add_upload(os.path.join(uploads, *kept.split("/")), uploads)
 
     def file_of(self, project_id: int, document_uri: str, name: str) -> str:
         """Return what the file of a document is called in its project; what is no file goes by its name."""

@@ -1,6 +1,6 @@
 // The memory as a graph that one walks: a picture, and the same as a list. What stands around a node is read on demand.
 
-import { get, named, post } from "../api.js";
+import { get, post } from "../api.js";
 import { add, draw, fill, h } from "../dom.js";
 import { Drawing, shape } from "../drawing.js";
 import { moment, number, short } from "../format.js";
@@ -77,11 +77,8 @@ export async function show(page) {
   else await go(first, { focus: false });
 }
 
-/** Read a node, and what stands beside it. */
-async function around(id, signal) {
-  const [node, beside] = await Promise.all([get(named("/v1/nodes", id), {}, signal), get("/v1/graph/neighbours", { id }, signal)]);
-  return { nodes: [node, ...beside.nodes.slice(0, AT_ONCE)], links: beside.edges, cut: beside.nodes.length > AT_ONCE };
-}
+/** Read a node, what stands beside it, and the links between all of them. */
+const around = (id, signal) => get("/api/v1/graph/neighbors", { id, limit: AT_ONCE + 1 }, signal);
 
 /** Return the node to begin with where none was named: one that others hang on. */
 async function beginning(signal) {

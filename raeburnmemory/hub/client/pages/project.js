@@ -4,7 +4,7 @@ import { ask, get, named, post, remove } from "../api.js";
 import { add, fill, h } from "../dom.js";
 import { ago, count, moment, number, size } from "../format.js";
 import * as live from "../live.js";
-import { announce, button, documentPath, failed, field, form, head, jobCard, nothing, pill, sure, waiting } from "../ui.js";
+import { announce, button, documentPath, failed, field, form, head, jobCard, nothing, notice, pill, sure, waiting } from "../ui.js";
 
 export const title = "Project";
 
@@ -54,22 +54,22 @@ export async function show(page) {
         await read();
       }, { kind: "small", key: `remove ${one.id}`, "aria-label": `Remove the folder ${one.path}` })))));
   const upload = async (files) => {
-    let kept = 0;
     for (const file of files) {
       announce(`Uploading ${file.name}`);
       const data = new FormData();
-      data.append("project_name", project.name);
-      data.append("file_path", file.webkitRelativePath || file.name);
+      data.append("project", id);
+      data.append("path", file.webkitRelativePath || file.name);
       data.append("file", file);
       try {
-        await ask("POST", "/api/v1/upload_file", { form: data });
-        kept += 1;
+        const { notes } = await ask("POST", "/api/v1/ingest/file", { form: data });
+        notes.forEach((one) => notice(one, "warn"));
       } catch (error) {
         if (!error.message.includes(file.name)) error.message = `${file.name}: ${error.message}`;
         failed(error);
       }
     }
-    if (kept) await sync();
+    await read();
+    announce("The uploads are done.");
   };
   const chosen = h("input", { type: "file", name: "files", multiple: true, id: "files" });
   chosen.addEventListener("change", async () => {
