@@ -4,7 +4,7 @@ import { Problem, events, get, post, remove } from "../api.js";
 import { add, fill, h } from "../dom.js";
 import { ago, moment, number, short } from "../format.js";
 import { rich } from "../rich.js";
-import { announce, button, chooseProject, documentPath, failed, field, form, head, nothing, openSource, sure, waiting, whereabouts } from "../ui.js";
+import { announce, button, chooseProject, documentPath, failed, field, head, nothing, openSource, sure, waiting, whereabouts } from "../ui.js";
 
 export const title = "Chat";
 export const name = "chat";
@@ -12,8 +12,9 @@ export const name = "chat";
 export async function show(page) {
   const [{ threads }, { projects }, info] = await Promise.all([
     get("/api/v1/threads", {}, page.signal), get("/api/v1/projects", {}, page.signal), get("/api/v1/info", {}, page.signal)]);
-  const wanted = page.params.id === undefined ? null : Number(page.params.id);
-  let thread = wanted === null ? null : await get(`/api/v1/threads/${wanted}`, {}, page.signal);
+  const { id } = page.params;
+  let thread = id === undefined ? null : await get(`/api/v1/threads/${id}`, {}, page.signal);
+  let wanted = false; // whether Enter was pressed while an answer was being made
   const list = h("nav", { "aria-label": "Chats" });
   const log = h("div", { class: "log", role: "log", "aria-label": "What was said" });
   const about = h("div", { class: "row spread" });
@@ -22,7 +23,7 @@ export async function show(page) {
   const keepDraft = () => { if (box.value) sessionStorage.setItem(draft(), box.value); else sessionStorage.removeItem(draft()); };
   const box = h("textarea", { name: "content", rows: "2", required: true, maxlength: "100000", placeholder: "Ask something", value: sessionStorage.getItem(draft()) ?? "",
     on: {
-      input: keepDraft,
+      input: () => { wanted = false; keepDraft(); },
       keydown: (event) => {
         if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
         event.preventDefault();
@@ -32,7 +33,7 @@ export async function show(page) {
   const send = h("button", { type: "submit", class: "primary" }, "Ask");
   const stop = button("Stop", () => remove(`/api/v1/threads/${thread.id}/answer`));
   stop.hidden = true;
-  const compose = form({ class: "compose" }, () => ask(box.value.trim()),
+  const compose = h("form", { class: "compose", on: { submit: (event) => { event.preventDefault(); turn(() => ask(box.value.trim())); } } },
     thread === null ? field("Answer from", project) : null,
     field("Your question", box, "Enter asks, Shift and Enter begins a line."), send, stop);
 
@@ -50,6 +51,19 @@ export async function show(page) {
 
   // --- asking --------------------------------------------------------------------------------------------------------
 
+  /** Do one thing at a time. Enter is not lost meanwhile: what is in the field then is asked next, if that goes well. */
+  async function turn(does) {
+    if (send.getAttribute("aria-disabled") === "true") {
+      wanted = true;
+      announce("It is asked when the answer is there.");
+      return;
+    }
+    const well = await waiting(send, async () => { await does(); return true; });
+    const next = wanted && well;
+    wanted = false;
+    if (next) turn(() => ask(box.value.trim()));
+  }
+
   async function ask(content) {
     if (!content) return;
     if (thread === null) {
@@ -63,7 +77,7 @@ export async function show(page) {
       showList();
       showAbout();
     }
-    if (thread.messages.length === 0) log.replaceChildren();
+    log.querySelector(".nothing")?.remove();
     const said = message({ role: "user", text: content });
     log.append(said);
     box.value = "";
@@ -158,7 +172,7 @@ export async function show(page) {
   page.ready();
   toEnd();
   if (matchMedia("(min-width: 60rem)").matches) box.focus();
-  if (thread?.answering) waiting(send, resume);
+  if (thread?.answering) turn(resume);
 }
 
 const toEnd = () => scrollTo(0, document.documentElement.scrollHeight);
