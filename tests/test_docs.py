@@ -7,11 +7,14 @@ with `title="NAME"` is a file. A block under `<!-- not run: reason -->` is left 
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
 import dataclasses
 import doctest
+import functools
 import importlib
+import importlib.util
 import inspect
 import io
 import json
@@ -271,6 +274,102 @@ def test_every_public_name_about_documents_is_documented():
         assert [name for name in module.__all__ if not holds_word(page, name)] == []
 
 
+# What may be imported from these packages is public, whatever it is; elsewhere it is what the reference names.
+OPEN_PACKAGES = (
+    "api", "compat.mem0", "doctor", "exporters", "hub", "hub.server", "importers", "langchain", "langgraph", "mcp", "picture",
+    "recording", "testing",
+)  # fmt: skip
+OPEN_MODULES = ("client",)
+
+
+def referenced() -> set[str]:
+    """Return the full names that the reference documents from the source, or writes out."""
+    code = "\n".join(code_of(page) for page in PAGES if page.parent.name == "reference")
+    return set(re.findall(r"raeburnmemory(?:\.\w+)+", code))
+
+
+@pytest.mark.parametrize("name", [*OPEN_PACKAGES, *OPEN_MODULES])
+def test_every_name_of_an_open_package_is_in_the_reference(name):
+    path = PACKAGE / name.replace(".", "/")
+    tree = ast.parse((path.with_suffix(".py") if name in OPEN_MODULES else path / "__init__.py").read_text("utf-8"))
+    ((listed),) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"
+    ]
+    there = {full.rpartition(".")[2] for full in referenced()} | set(errors_of_the_hub())
+    assert listed
+    assert [one for one in listed if one not in there] == []
+
+
+def test_what_a_documented_name_takes_and_gives_is_in_the_reference():
+    """A class of ours in a signature is a dead end, unless it can be looked up as well."""
+    named = {full: found for full in sorted(referenced()) if (found := looked_up(full)) is not None}
+    known = {id(found) for found in named.values()}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    missing = {}
+    for full in named.keys() & set(re.findall(r"^::: (\S+)", text, re.MULTILINE)):
+        for where, module, annotation in annotations_of(full, named[full]):
+            for cls in classes_in(module, annotation):
+                if id(cls) not in known and not issubclass(cls, Exception):
+                    missing.setdefault(f"{cls.__module__}.{cls.__qualname__}", where)
+    assert len(named) > 60
+    assert missing == {}
+
+
+def looked_up(full: str) -> object | None:
+    """Return what has this name, None where what it needs is not installed."""
+    value, path = raeburnmemory, "raeburnmemory"
+    for part in full.split(".")[1:]:
+        path = f"{path}.{part}"
+        if inspect.ismodule(value) and not hasattr(value, part):
+            try:
+                importlib.import_module(path)
+            except ModuleNotFoundError:
+                return None
+        value = getattr(value, part)
+    return value
+
+
+def annotations_of(full: str, found: object):
+    """Yield what the public functions, methods and fields of an object say about their types."""
+    if inspect.isfunction(found):
+        yield from ((full, found.__module__, annotation) for annotation in found.__annotations__.values())
+    for cls in found.__mro__ if inspect.isclass(found) else ():
+        if not cls.__module__.startswith("raeburnmemory"):
+            continue
+        for name, value in [*vars(cls).items(), *vars(cls).get("__annotations__", {}).items()]:
+            if name.startswith("_") and name not in {"__enter__", "__getitem__", "__iter__"}:
+                continue
+            function = getattr(value, "fget", getattr(value, "__func__", value))  # of a property; of a classmethod
+            told = function.__annotations__.values() if inspect.isfunction(function) else [value]
+            yield from ((f"{full}.{name}", cls.__module__, one) for one in told if isinstance(one, str))
+
+
+def classes_in(module: str, annotation: str):
+    """Yield the classes of ours that an annotation names, those that are imported for the type checker included."""
+    for name in re.findall(r"\b[A-Z]\w*", annotation):
+        if (home := homes_of(module).get(name)) is not None:
+            found = getattr(importlib.import_module(home[0]), home[1])
+            if inspect.isclass(found):
+                yield found
+
+
+@functools.cache
+def homes_of(module: str) -> dict[str, tuple[str, str]]:
+    """Return where the names come from that a module of ours takes from others of ours, or defines."""
+    homes = {}
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
+        if isinstance(node, ast.ClassDef):
+            homes[node.name] = (module, node.name)
+        elif isinstance(node, ast.ImportFrom):
+            package = sys.modules[module].__spec__.parent
+            home = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if home.partition(".")[0] == "raeburnmemory":
+                homes |= {one.asname or one.name: (home, one.name) for one in node.names}
+    return homes
+
+
 def test_every_name_of_memory_graph_is_documented():
     memory = MemoryGraph(":memory:", embedding_model="builtin")
     shown = "\n".join(row for row in table_after("docs/reference/api.md", "## MemoryGraph at a glance"))
@@ -291,6 +390,11 @@ def test_every_page_about_errors_agrees_with_the_source():
 
 
 HUB_ERRORS = ("raeburnmemory.hub.errors", "raeburnmemory.hub.models.errors", "raeburnmemory.hub.documents.errors")
+
+
+def errors_of_the_hub() -> list[str]:
+    """Return the names of the errors that the page about errors is compared with."""
+    return [name for module in HUB_ERRORS for name in importlib.import_module(module).__all__]
 
 
 def test_the_page_about_errors_agrees_with_the_hub():
