@@ -38,7 +38,7 @@ from raeburnmemory.ranking import OBSERVED, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "raeburnmemory"
-FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")]
 PAGES = [*FRONT, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
@@ -60,6 +60,10 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$",
     re.MULTILINE | re.DOTALL,
+)
+FENCE_LINE = re.compile(r"^ *(?:`{3,}|~{3,})", re.MULTILINE)
+COMMAND = re.compile(
+    r"^(?:\$ )?(?:curl|docker|export|git|mkdocs|pip|pytest|python3?|raeburnmemory|uvicorn) ", re.MULTILINE
 )
 COMMENT = re.compile(r"<!-- ((?:(?!-->).)+) -->\s*\Z")
 
@@ -247,6 +251,31 @@ def test_blocks_are_what_the_tests_understand(page):
             assert block.left_alone, f"{where}: use console for what can be run, or say why it is not run"
         if block.comment is not None:
             assert block.left_alone or (block.printed and block.language == "text"), f"{where}: {block.comment!r}"
+        if block.language == "text" and not block.printed and block.title is None:
+            assert not COMMAND.search(block.body), f"{where}: a command is console, or bash with the reason why not run"
+        if block.language == "json" and block.title is None:
+            json.loads(block.body)
+    text = page.read_text(encoding="utf-8")
+    assert len(FENCE_LINE.findall(text)) == 2 * len(blocks_of(page)), f"{page.name}: a block that is none for the tests"
+
+
+def test_every_tool_of_mcp_is_documented():
+    pytest.importorskip("mcp", reason="the MCP door needs mcp")
+    from raeburnmemory.mcp import _tools
+
+    source = ast.parse(inspect.getsource(_tools))
+    calls = [node for node in ast.walk(source) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Tool"]
+    there = {ast.literal_eval(node.args[0]) for node in calls}
+    rows = table_after("docs/how-to/use-with-mcp.md", "## The tools")
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])} == there
+
+
+def test_every_kind_of_import_and_format_of_export_is_documented():
+    from raeburnmemory.exporters import FORMATS
+    from raeburnmemory.importers import KINDS
+
+    code = code_of(ROOT / "docs" / "how-to" / "import-and-export.md")
+    assert [name for name in [*KINDS, *FORMATS] if not holds_word(code, name)] == []
 
 
 def test_doctests():
