@@ -685,8 +685,8 @@ def test_readme_commands_name_what_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for named in re.findall(r"(?:\.|raeburnmemory)\[([\w,-]+)\]'", text):
         assert set(named.split(",")) <= extras(), named
-    table = text.partition("| Extra | brings |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == extras()
+    listed = text.partition("## What is optional\n")[2].partition("\n## ")[0].partition("\n- ")[2]
+    assert set(re.findall(r"`([\w-]+)`", listed)) == extras()
     for module in re.findall(r"python -m ([\w.]+)", text):
         if module.partition(".")[0] in {"benchmarks", "raeburnmemory"}:
             path = ROOT / module.replace(".", "/")
