@@ -177,16 +177,19 @@ class FieldIndex:
         self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
         self._count = len(self._slots)
 
-    def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """Note whose vectors are at *slots*, which are greater than all before."""
+    def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64], *, kept: bool = False) -> None:
+        """Note whose vectors are at *slots*, which are greater than all before; the first as they are, if *kept*."""
         if not len(slots):
             return
         end = self._count + len(slots)
-        if end > len(self._slots):
-            longer = max(end, 2 * len(self._slots))
-            self._slots = np.concatenate([self.slots, np.empty(longer - self._count, np.int64)])
-            self._rows = np.concatenate([self.rows, np.empty(longer - self._count, np.int64)])
-        self._slots[self._count : end], self._rows[self._count : end] = slots, rows
+        if kept and not self._count:
+            self._slots, self._rows = slots, rows
+        else:
+            if end > len(self._slots):
+                longer = max(end, 2 * len(self._slots))
+                self._slots = np.concatenate([self.slots, np.empty(longer - self._count, np.int64)])
+                self._rows = np.concatenate([self.rows, np.empty(longer - self._count, np.int64)])
+            self._slots[self._count : end], self._rows[self._count : end] = slots, rows
         before = max(self._count - 1, 0)
         steps = np.diff(self._rows[before:end])
         self._rising = self._rising and bool(np.all(steps >= 0))
@@ -457,10 +460,11 @@ class FieldIndex:
             self.index, self._version = index, version
             rows = getattr(index, "labels", None)
             if rows is not None:
-                self._know(cast("_Labelled", index).slots, rows)
+                # The index holds them too, and does not write into them: a million are 16 MB.
+                self._know(cast("_Labelled", index).slots, rows, kept=True)
             else:
                 # Newer than the file, perhaps: what the index lacks comes with the changes, and is known by then.
-                self._know(*self._store.vector_slots(self._field))
+                self._know(*self._store.vector_slots(self._field), kept=True)
 
     def _resume(self, record: Any) -> None:
         """Go on with what an index elsewhere holds already."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InvalidInput, StoreCorrupt
-from ._arrays import above, by_rows, compact, floats, grown, integers, longest, near, scores, slack_for
+from ._arrays import above, by_rows, floats, grown, integers, longest, near, scores, slack_for
 from ._file import (
     Content,
     DamagedError,
@@ -89,8 +89,8 @@ class FlatIndex:
     def _drop(self, positions: NDArray[np.int64]) -> None:
         """Take out all that is known of *positions* (ascending, not none)."""
         self._table.drop(positions)
-        compact(self._slots, self._count, positions)
-        self._count -= len(positions)
+        self._slots = np.delete(self._slots[: self._count], positions)  # not in place: the owner may hold them too
+        self._count = len(self._slots)
 
     @property
     def _table(self) -> Rows:
