@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from raeburnmemory.errors import DimensionMismatch, InvalidInput, StoreCorrupt
 from raeburnmemory.index import _columns, _ladder, _rows, open_index
+from raeburnmemory.index._codes import signs
 from raeburnmemory.index._ladder import Ladder
+from raeburnmemory.index._signs import Signs
 from raeburnmemory.testing import INDEX_CHECKS
 from raeburnmemory.testing.index import compare_search, unit_rows
 
@@ -505,3 +507,28 @@ def test_rows_are_not_copied_into_memory(tmp_path, monkeypatch):
 def test_the_limits_are_in_order():
     assert 0 < _ladder.FEW < _ladder.BITS
     assert os.name != "posix" or Ladder._held > 0
+
+
+@pytest.mark.parametrize("dim", [1, 64, 100, 256, 384, 768, 1536])
+def test_signs_in_several_tables_differ_as_one(ladder, dim, tmp_path):
+    rng = np.random.default_rng(dim)
+    rows = rng.standard_normal((300, dim)).astype(np.float32)
+    packed, count = signs(rows), ladder(dim)._differences
+    held = Signs(dim, str(tmp_path))
+    held.append(packed[:200])
+    held.append(packed[200:])
+    bits = rows > 0
+    for within, numbers in (
+        (slice(0, 300), np.arange(300)),
+        (slice(7, 90), np.arange(7, 90)),
+        (np.array([3, 9, 299]), np.array([3, 9, 299])),
+    ):
+        wanted = (bits[numbers] != bits[5]).sum(axis=1)
+        assert held.differences(packed[5:6], within, count).tolist() == wanted.tolist()
+    held.drop(np.array([0, 8, 250]))
+    left = np.delete(packed, [0, 8, 250], axis=0)
+    assert len(held) == 297
+    assert np.array_equal(np.concatenate(list(held.blocks(0))), left)
+    assert np.array_equal(np.concatenate(list(held.blocks(290))), left[290:])
+    assert sum(table.rows.shape[1] for table in held._tables) == packed.shape[1]
+    assert {table.rows.shape[1] for table in held._tables} <= {8, 16, 32, 64}

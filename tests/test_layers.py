@@ -193,6 +193,7 @@ THIRD_PARTY = {
     "index/_flat": {"numpy"},
     "index/_ladder": {"numpy"},
     "index/_self_check": {"numpy"},
+    "index/_signs": {"numpy"},
     "index/_rows": {"numpy"},
     "index/pgvector": {"numpy"},
     "index/faiss": {"faiss", "numpy"},

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import fewest, floats, scores, scores_of
-from ._codes import Scale, rounded, signs, signs_width
+from ._codes import Scale, rounded, signs
 from ._columns import Column
 from ._file import DamagedError, not_used
 from ._flat import FlatIndex
 from ._given import checked_allowed
 from ._self_check import ENOUGH, checked
+from ._signs import Signs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -77,7 +78,7 @@ class Ladder(FlatIndex):
         super().__init__(dim)
         self._in_place, self._in_file, self._many, self._candidates = few, min(few, filed), bits, candidates
         self._patience, self._compared_whole = patience, 0
-        self._signs: Column | None = None
+        self._signs: Signs | None = None
         self._codes: Column | None = None
         self._unread: Saved | None = None  # the file that has the codes, until somebody needs them
         self._searched_early = 0  # without these
@@ -203,13 +204,19 @@ class Ladder(FlatIndex):
         codes = self._encoded()
         assert self._scale is not None
         asked = rounded(query, self._scale)
-        odd = self._odd
+        odd, copied = self._odd, None
         if within is not None:
             odd = _both(within, odd)
+            if _scattered(within) and len(within) <= _GATHERED:  # copied once, however often they are asked
+                copied = codes.take(within, axis=0)
         odd = self._living(odd)
         wanted, floor = max(2 * k, self._width) + len(self._dead), None
         while wanted * 2 < (self._count if within is None else len(within)):
-            products, at = self._highest(codes, asked, wanted, within)
+            if within is None or copied is None:
+                products, at = self._highest(codes, asked, wanted, within)
+            else:
+                products, at = self._best(copied, asked.whole, wanted, None)
+                at = within[at]
             last, living = float(products[-1]), self._alive(at)
             if floor is None:
                 first = np.setdiff1d(np.sort(at[living][:k]), odd, assume_unique=True)
@@ -249,7 +256,7 @@ class Ladder(FlatIndex):
         if last - first == len(within) - 1:
             products, at = self._best(codes[first : last + 1], asked.whole, wanted, None)
             return products, at + first
-        if len(within) * _SPREAD > last - first:
+        if not _scattered(within):
             products, at = self._best(codes[first : last + 1], asked.whole, wanted, within - first)
             return products, at + first
         parts = []
@@ -279,7 +286,7 @@ class Ladder(FlatIndex):
         saved, self._unread = self._unread, None
         if saved is not None:
             try:
-                self._codes = self._filled(saved, "codes")
+                self._codes = self._code_column(saved)
             except DamagedError as exc:
                 not_used("in use", exc)
                 self.mended = True
@@ -308,15 +315,17 @@ class Ladder(FlatIndex):
 
     def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
         """Return, ascending, the positions (of *within*) of *k* candidates or some more."""
-        table, first, wanted = self._signed(), 0, k + len(self._dead)
+        some: slice | NDArray[np.int64] = slice(0, self._count)
         if within is not None:
             first, last = int(within[0]), int(within[-1])
-            if last - first == len(within) - 1:
-                table, within = table[first : last + 1], None
-            else:
-                table = table.take(within, axis=0)
-        found = fewest(self._differences(table, self._asked(query)), wanted)
-        return self._living(first + found if within is None else within[found])
+            some = slice(first, last + 1) if last - first == len(within) - 1 else within
+        found = fewest(self._differing(query, some), k + len(self._dead))
+        return self._living(some.start + found if isinstance(some, slice) else some[found])
+
+    def _differing(self, query: NDArray[np.float32], within: slice | NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return in how many signs the rows at the positions *within* differ from *query*."""
+        table = self._signed()
+        return table.differences(self._asked(query), within, self._differences)
 
     def _asked(self, query: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the signs of *query*, for `_signed` rows."""
@@ -326,14 +335,14 @@ class Ladder(FlatIndex):
         lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
         return signs(lean[np.newaxis])
 
-    def _signed(self) -> NDArray[np.uint8]:
+    def _signed(self) -> Signs:
         """Return the signs of all rows, made now where they are missing."""
         if self._signs is None or self._centre is None:
-            self._signs = Column(signs_width(self.dim), np.uint8, self._folder)
+            self._signs = Signs(self.dim, self._folder)
             self._centre = self._sample().mean(axis=0, dtype=np.float64).astype(np.float32)
         for _, block in self._table.blocks(len(self._signs)):
             self._signs.append(signs(block, self._centre))
-        return self._signs.rows
+        return self._signs
 
     def _trusted(self) -> bool:
         """Tell whether signs find what is to be found, by a check that is repeated when the index has grown."""
@@ -347,10 +356,10 @@ class Ladder(FlatIndex):
 
     def _check(self) -> tuple[float, int]:
         """Return the share of the nearest that signs find, and with how many candidates."""
-        table, step = self._signed(), 1 if self._count >= self._many else -(-self._count // _CHECKED)
+        step = 1 if self._count >= self._many else -(-self._count // _CHECKED)
 
-        def differences(query: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
-            return self._differences(table, self._asked(query))
+        def differences(query: NDArray[np.float32]) -> NDArray[np.int32]:
+            return self._differing(query, slice(0, self._count))
 
         return checked(self._table, self._dead, differences, self._candidates, step)
 
@@ -394,7 +403,7 @@ class Ladder(FlatIndex):
     def _columns(self, start: int) -> dict[str, Iterable[NDArray[Any]]]:
         columns, mode = super()._columns(start), self.mode
         if self._signs_too(mode) and self.dim <= _WIDEST:
-            columns["signs"] = _pieces(self._signed()[start:])
+            columns["signs"] = self._signed().blocks(start)
         if mode != "float32" and self.dim <= _WIDEST:
             columns["codes"] = _pieces(self._encoded()[start:])
         return columns
@@ -407,7 +416,9 @@ class Ladder(FlatIndex):
                 self._checked = int(count), float(share), int(candidates)
             if saved.has("signs") and "centre" in found:
                 self._centre = _unpacked(found["centre"], np.float32, self.dim)
-                self._signs = self._filled(saved, "signs")
+                self._signs = Signs(self.dim, self._folder)
+                for piece in saved.column("signs"):
+                    self._signs.append(piece)
             if saved.has("codes") and "scale" in found:
                 centre, *numbers = found["scale"]
                 self._scale = Scale(_unpacked(centre, np.float32, self.dim), *map(float, numbers))
@@ -415,13 +426,13 @@ class Ladder(FlatIndex):
                 if kept:
                     self._unread = saved
                 else:
-                    self._codes = self._filled(saved, "codes")
+                    self._codes = self._code_column(saved)
         except (KeyError, TypeError, ValueError) as exc:  # what a checksum vouches for can only be wrong by intent
             raise DamagedError("its header is incomplete") from exc
 
-    def _filled(self, saved: Saved, name: str) -> Column:
-        column = Column(signs_width(self.dim) if name == "signs" else self.dim, np.uint8, self._folder)
-        for piece in saved.column(name):
+    def _code_column(self, saved: Saved) -> Column:
+        column = Column(self.dim, np.uint8, self._folder)
+        for piece in saved.column("codes"):
             column.append(piece)
         return column
 
@@ -430,6 +441,11 @@ def _both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int6
     """Return those of *others* that are among *some* (ascending, not none)."""
     found: NDArray[np.int64] = others[some[np.minimum(np.searchsorted(some, others), len(some) - 1)] == others]
     return found
+
+
+def _scattered(within: NDArray[np.int64]) -> bool:
+    """Tell whether rows are so few of those between the first and the last that it pays to copy them."""
+    return len(within) * _SPREAD <= int(within[-1]) - int(within[0])
 
 
 def _packed(values: NDArray[Any]) -> str:
