@@ -28,7 +28,7 @@ from ._columns import Column
 from ._file import DamagedError, not_used
 from ._flat import FlatIndex
 from ._given import checked_allowed
-from ._self_check import ENOUGH, checked
+from ._self_check import ENOUGH, WORTH, checked
 from ._signs import Signs
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class Ladder(FlatIndex):
             return super()._near(query, k, within, slack)
         if self._count >= self._many and self._trusted():
             assert self._checked is not None
-            within = self._by_signs(query, max(self._checked[2], _PER_HIT * k), within)
-            if self._early():
+            within = self._proposed(query, max(self._checked[2], _PER_HIT * k), within)
+            if within is not None and self._early():
                 return super()._near(query, k, within, slack)
         return self._by_codes(query, k, within, slack)
 
@@ -155,7 +155,7 @@ class Ladder(FlatIndex):
             return self.search(query, k, allowed)
         among = within
         if self._trusted():
-            among = self._by_signs(query, max(self._count // _ROUGH_OF, _PER_ROUGH * k), within)
+            among = self._proposed(query, max(self._count // _ROUGH_OF, _PER_ROUGH * k), within)
         if among is not within and among is not None and self._early():
             found, values = super()._near(query, k, among, 0.0)
         else:
@@ -313,8 +313,12 @@ class Ladder(FlatIndex):
 
     # --- signs --------------------------------------------------------------------------------------------------
 
-    def _by_signs(self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """Return, ascending, the positions (of *within*) of *k* candidates or some more."""
+    def _proposed(
+        self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Return, ascending, positions (of *within*) of *k* candidates or more; *within* if that has few more."""
+        if (self._count if within is None else len(within)) < WORTH * k:
+            return within
         some: slice | NDArray[np.int64] = slice(0, self._count)
         if within is not None:
             first, last = int(within[0]), int(within[-1])

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from ._rows import Rows
 
-__all__ = ["ENOUGH", "checked"]
+__all__ = ["ENOUGH", "WORTH", "checked"]
 
 ENOUGH = 0.993  # 0.99, and what a check of 1,000 neighbours may be wrong by
 _QUERIES = 100
 _DEPTH = 10
 _TIMES = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # the candidates, until they find enough
 _BLOCK = 4096
-_WORTH = 4  # proposing more than one row in so many does not pay
+WORTH = 4  # proposing more than one row in so many does not pay
 
 
 def checked(
@@ -46,7 +46,7 @@ def checked(
     pairs = stored[rng.permutation(len(stored))[:half]] + stored[rng.permutation(len(stored))[:half]]
     queries = np.concatenate([stored[rng.permutation(len(stored))[:half]], pairs])
     queries = queries[np.einsum("ij,ij->i", queries, queries) > 0]
-    levels = [int(times * candidates) for times in _TIMES if times == 1 or times * candidates * _WORTH <= len(rows)]
+    levels = [int(times * candidates) for times in _TIMES if times == 1 or times * candidates * WORTH <= len(rows)]
     found, total = np.zeros(len(levels)), 0
     depth = _DEPTH + 1  # a stored row finds itself, which is no art
     for query, nearest in zip(queries, _nearest(rows, looked_at, queries, depth), strict=True):
