@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from hub_server import Command, send
 from typer.testing import CliRunner
 
 from raeburnmemory.cli import app
+from raeburnmemory.hub.models.dialect import Traits, probe
 from raeburnmemory.hub.server import stand_in
 from raeburnmemory.hub.server.selftest import selftest
 
@@ -34,6 +36,17 @@ def test_it_does_one_of_everything(tmp_path, monkeypatch):
     assert [line.split(":")[0] for line in lines[:-1]] == [f"ok      {step}" for step in STEPS]
     assert "stand-in" in next(line for line in lines if line.startswith("ok      model"))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stand-ins of models run on POSIX systems")
+def test_the_stand_in_says_what_it_is_and_ends(tmp_path):
+    """Or the hub would wait until its patience is over, and somebody's port would be taken meanwhile."""
+    program = tmp_path / "stand-in.llamafile"
+    program.write_bytes(stand_in.script())
+    program.chmod(0o700)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "version: 0 (stand-in)\n"
+    assert probe(str(program), "script") == Traits("llama-server")
 
 
 def test_a_step_that_fails_is_named(tmp_path, monkeypatch):

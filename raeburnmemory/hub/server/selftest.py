@@ -203,12 +203,12 @@ class _Test:
     def _listen(self) -> None:
         """Hear what happens, in a thread of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
-        self._running.callback(connection.close)
         connection.request("GET", "/api/v1/events", headers={"Authorization": f"Bearer {self.token}"})
         response = connection.getresponse()
 
         def hear() -> None:
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
+            # Closed here alone, when the hub ends it: elsewhere that waits until there is something to hear.
+            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
                 while line := response.readline():
                     if line.startswith(b"event: "):
                         self.events.append(line[7:].decode().strip())

@@ -119,6 +119,8 @@ def main() -> None:
     flags.add_argument("--host", default="127.0.0.1")
     flags.add_argument("--port", type=int, default=8080)
     flags.add_argument("--api-key-file")
+    # What the hub asks each model first, and waits for.
+    flags.add_argument("--version", action="version", version=f"version: 0 ({_NAME})")
     given, _ = flags.parse_known_args()
     server = _Server((given.host, given.port), _Handler)
     if given.api_key_file:
