@@ -65,6 +65,8 @@ def _markdown(cells: list[dict[str, Any]], name: str, outputs: list[str]) -> str
         for output in cell["outputs"]:
             data = output.get("data", {})
             text = "".join(data.get("text/plain", output.get("text", "")))
-            outputs.append("".join(data["text/html"]) if "text/html" in data else f"<pre>{escape(text)}</pre>")
+            outputs.append(
+                "".join(data["text/html"]) if "text/html" in data else f"<pre><code>{escape(text)}</code></pre>"
+            )
             parts.append(_slot(len(outputs) - 1))
     return "\n\n".join(parts) + "\n"
