@@ -349,14 +349,14 @@ def test_what_a_documented_name_takes_and_gives_is_in_the_reference():
 def looked_up(full: str) -> object | None:
     """Return what has this name, None where what it needs is not installed."""
     value, path = raeburnmemory, "raeburnmemory"
-    for part in full.split(".")[1:]:
-        path = f"{path}.{part}"
-        if inspect.ismodule(value) and not hasattr(value, part):
-            try:
+    try:
+        for part in full.split(".")[1:]:
+            path = f"{path}.{part}"
+            if inspect.ismodule(value) and not hasattr(value, part):
                 importlib.import_module(path)
-            except ModuleNotFoundError:
-                return None
-        value = getattr(value, part)
+            value = getattr(value, part)
+    except ImportError:
+        return None
     return value
 
 
@@ -379,7 +379,7 @@ def classes_in(module: str, annotation: str):
     """Yield the classes of ours that an annotation names, those that are imported for the type checker included."""
     for name in re.findall(r"\b[A-Z]\w*", annotation):
         if (home := homes_of(module).get(name)) is not None:
-            found = getattr(importlib.import_module(home[0]), home[1])
+            found = looked_up(".".join(home))
             if inspect.isclass(found):
                 yield found
 
