@@ -1,6 +1,7 @@
 """The command line: what it prints, what it exits with, and that it never shows a traceback."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import re
@@ -1068,6 +1069,7 @@ def test_the_module_itself_runs_too(graph):
 def test_the_console_script():
     from raeburnmemory.__main__ import main
 
-    text = (ROOT / "pyproject.toml").read_text()
-    assert 'raeburnmemory = "raeburnmemory.__main__:main"' in text
-    assert callable(main)
+    found = list(importlib.metadata.entry_points(group="console_scripts", name="raeburnmemory"))
+    if not found:
+        pytest.skip("only what is installed has a script, and this is a folder")
+    assert found[0].load() is main
