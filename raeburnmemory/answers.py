@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from itertools import compress
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -53,20 +55,23 @@ class Answers(Sequence[Hit]):
         placed: Callable[[Sequence[Node]], Mapping[str, Place]],
     ) -> None:
         numbers = ranking.numbers[chosen]
+        found = numbers.tolist()
         agents, sessions = corpus.agents[numbers].tolist(), corpus.sessions[numbers].tolist()
         exchanges = around(corpus, numbers)
-        wanted = {*numbers.tolist(), *agents, *(one for prompt, answers in exchanges for one in (prompt, *answers))}
+        wanted = {*found, *agents, *(one for prompt, answers in exchanges for one in (prompt, *answers))}
         wanted.discard(-1)
         self._rows = dict(zip(wanted, corpus.rows[list(wanted)].tolist(), strict=True))
         self._nodes, self._ids = read(list(self._rows.values())), corpus.ids
-        fragments = numbers[corpus.kinds[numbers] == corpus.code(FRAGMENT)].tolist()
-        self._places = placed([node for one in fragments if (node := self._node(one)) is not None])
+        fragment = corpus.code(FRAGMENT)
+        fragments = [] if fragment < 0 else numbers[corpus.kinds[numbers] == fragment].tolist()
+        told = [node for one in fragments if (node := self._node(one)) is not None]
+        self._places = placed(told) if told else {}
         reasons = _Reasons(ranking, evidence, chosen, corpus)
-        scores = np.clip(ranking.scores[chosen].astype(np.float64), 0, 1).round(6).tolist()
+        scores = ranking.scores[chosen].astype(np.float64).clip(0, 1).round(6).tolist()
         similar = evidence.similar(numbers).astype(np.float64).round(6).tolist()
         shares = evidence.shares(numbers)
         copies = [[corpus.ids[ranking.numbers[one]] for one in folded.get(place, ())] for place in chosen]
-        parts = zip(numbers.tolist(), scores, similar, shares, agents, sessions, exchanges, copies, strict=True)
+        parts = zip(found, scores, similar, shares, agents, sessions, exchanges, copies, strict=True)
         self._parts = [(at, *some) for at, some in enumerate(parts) if self._rows[some[0]] in self._nodes]
         self._reasons = reasons
         self._made: dict[int, Hit] = {}
@@ -105,7 +110,6 @@ class Answers(Sequence[Hit]):
         copies: Sequence[str],
     ) -> Hit:
         node, (prompt, answers) = self._nodes[self._rows[number]], exchange
-        said = (self._node(answer) for answer in answers)
         return Hit(
             node,
             score,
@@ -114,7 +118,7 @@ class Answers(Sequence[Hit]):
             self._reasons.why(at),
             named(node, self._node(agent)),
             self._ids[session] if session >= 0 else None,
-            Exchange(self._node(prompt), tuple(one for one in said if one is not None))
+            Exchange(self._node(prompt), tuple([one for some in answers if (one := self._node(some)) is not None]))
             if node.kind in {PROMPT, RESPONSE}
             else None,
             tuple(copies),
@@ -148,40 +152,59 @@ class _Reasons:
     """Why the *chosen* places of a ranking were found."""
 
     def __init__(self, ranking: Ranking, evidence: Evidence, chosen: Sequence[int], corpus: Corpus) -> None:
-        numbers, parts_of = ranking.numbers[chosen], [about(name) for name in ranking.names]
-        parts = ranking.parts[:, chosen].astype(np.float64)
+        numbers, parts = ranking.numbers[chosen], ranking.parts[:, chosen].astype(np.float64)
+        self._names, by_leg, supporting, by_relation = _grouped(tuple(ranking.names))
         self._ids = corpus.ids
-        self._names = list(dict.fromkeys(one.leg for one in parts_of))
-        self._legs = np.array([parts[[one.leg == leg for one in parts_of]].sum(axis=0) for leg in self._names]).round(6)
+        # As lists, because looking up one number in an array takes longer than all of the rest.
+        self._legs: list[list[float]] = (by_leg @ parts).round(6).T.tolist()
         self._written = evidence.question.written if evidence.question is not None else []
-        self._held = evidence.words_in(numbers)
+        self._held = evidence.words_in(numbers).T.tolist()
         parts[np.abs(parts) < _MENTIONED] = 0
-        self._support = []  # for each relation how much came over it from which node
-        for relation in dict.fromkeys(one.relation for one in parts_of if one.relation is not None):
-            amounts = parts[[one.relation == relation for one in parts_of]].sum(axis=0)
+        # For each relation how much came over it from which node.
+        self._support: list[tuple[list[str], list[int], list[float]]] = []
+        for relation, together in zip(supporting, by_relation @ parts, strict=True):
+            amounts = together
             if not amounts.any():
                 continue
             if relation == "linked":
-                self._support.append((*_best_linked(evidence, corpus, numbers, amounts), amounts))
+                relations, others = _best_linked(evidence, corpus, numbers, amounts)
             else:
-                others = _neighbours(corpus, numbers, relation)
-                self._support.append(([relation] * len(numbers), others, np.where(others >= 0, amounts, 0)))
+                relations, others = [relation] * len(numbers), _neighbours(corpus, numbers, relation)
+                amounts = np.where(others >= 0, amounts, 0)
+            self._support.append((relations, others.tolist(), amounts.tolist()))
 
     def why(self, at: int) -> Why:
         """Return the reasons of one."""
         if not self._names:
             return Why()
         steps = [
-            (float(amounts[at]), relations[at], int(others[at]))
-            for relations, others, amounts in self._support
-            if amounts[at]
+            (amounts[at], relations[at], others[at]) for relations, others, amounts in self._support if amounts[at]
         ]
         steps.sort(key=lambda step: -abs(step[0]))
         return Why(
-            dict(zip(self._names, self._legs[:, at].tolist(), strict=True)),
-            tuple(self._written[place] for place in np.flatnonzero(self._held[:, at]).tolist()),
+            dict(zip(self._names, self._legs[at], strict=True)),
+            tuple(compress(self._written, self._held[at])),
             tuple(Step(relation, self._ids[other], round(amount, 6)) for amount, relation, other in steps),
         )
+
+
+@cache
+def _grouped(names: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64], list[str], NDArray[np.float64]]:
+    """Return which legs, and which relations, the parts of a score called *names* are of, each with a table of 0 and 1.
+
+    A table times the parts is the sum of those of each leg or relation. There are few sets of names: one for each
+    choice of legs and a few more.
+    """
+    parts = [about(name) for name in names]
+    legs = list(dict.fromkeys(one.leg for one in parts))
+    relations = list(dict.fromkeys(one.relation for one in parts if one.relation is not None))
+    by_leg = [[float(one.leg == leg) for one in parts] for leg in legs]
+    by_relation = [[float(one.relation == relation) for one in parts] for relation in relations]
+    return legs, _table(by_leg, len(parts)), relations, _table(by_relation, len(parts))
+
+
+def _table(rows: list[list[float]], width: int) -> NDArray[np.float64]:
+    return np.array(rows, np.float64).reshape(len(rows), width)
 
 
 def _best_linked(

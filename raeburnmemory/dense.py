@@ -437,9 +437,9 @@ class Dense:
             nodes = self._store.at_rows(rows[:wanted].tolist())
             places = places_of(self._store, namespace, list(nodes.values())) if FRAGMENT in fields else {}
             found = [
-                Hit(nodes[row], score, similarity=score, place=places.get(nodes[row].id))
+                Hit(node, score, similarity=score, place=places.get(node.id))
                 for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
-                if row in nodes and nodes[row].namespace == namespace
+                if (node := nodes.get(row)) is not None and node.namespace == namespace
             ]
             if len(found) >= k or len(rows) < wanted:
                 return found[:k]
@@ -557,8 +557,9 @@ class Dense:
         while allowed is None or len(allowed):
             slots, scores = cached.search(query, wanted, allowed, scope, rough=rough)
             rows = cached.rows_of(slots)
-            if not passages or len(slots) < wanted or len(np.unique(rows)) >= k:
-                return rows[rows >= 0], scores[rows >= 0]
+            if not passages or len(slots) < wanted or len(set(rows.tolist())) >= k:
+                known = rows >= 0
+                return (rows, scores) if known.all() else (rows[known], scores[known])
             wanted *= 2  # several of them are passages of one text
         return _NOTHING
 

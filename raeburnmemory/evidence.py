@@ -71,7 +71,7 @@ class Board:
     """What evidence is written on: arrays as long as the corpus, made once for many questions. For one at a time."""
 
     def __init__(self) -> None:
-        self.texts, self.sessions, self.compared = Places(), Places(), Places()
+        self.texts, self.sessions, self.compared, self.terms = Places(), Places(), Places(), Places()
         self._said: Floats = np.empty(0, np.float32)
         self._spoken = (0, 0.0)
         self._names: list[str] = []

@@ -777,7 +777,6 @@ class MemoryGraph:
         """
         checked_count(k, "the number of hits")
         wanted = Wanted(
-            kinds=kinds,
             session=session,
             agent=agent,
             speaker=speaker,
@@ -787,7 +786,7 @@ class MemoryGraph:
             where=where,
         )
         given = isinstance(text, (list, tuple)) or hasattr(text, "__array__")
-        return self._recall.similar(text if given else checked_text(text, "a question"), k, wanted)
+        return self._recall.similar(text if given else checked_text(text, "a question"), k, kinds, wanted)
 
     def get_similar_prompts(self, text: str, top_k: int = 5) -> list[str]:
         """Return the ids of the stored prompts closest in meaning to *text*, nearest first.

@@ -349,12 +349,17 @@ def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -
         return np.zeros(len(numbers), np.float32)
     places = np.flatnonzero(evidence.several(numbers))
     stream, owners = corpus.words.streams_of(numbers[places])
-    asked = np.full(len(corpus.words.written), -1, np.int64)
-    asked[[term for term in question.terms if term >= 0]] = [at for at, term in enumerate(question.terms) if term >= 0]
-    words = asked[stream]
+    known = [at for at, term in enumerate(question.terms) if term >= 0]
+    asked = evidence.board.terms
+    asked.put(np.array([question.terms[at] for at in known]), len(corpus.words.written))
+    words = asked.of(stream)
     at = np.flatnonzero((words[:-1] >= 0) & (words[1:] >= 0) & (owners[:-1] == owners[1:]))
-    low, high = np.minimum(words[at], words[at + 1]), np.maximum(words[at], words[at + 1])
-    sides = np.unique((owners[at] * m + low) * m + high)  # a pair counts once in a text
+    if not len(at):
+        return np.zeros(len(numbers), np.float32)
+    asked_at = np.array(known)
+    left, right = asked_at[words[at]], asked_at[words[at + 1]]
+    pairs = (owners[at] * m + np.minimum(left, right)) * m + np.maximum(left, right)
+    sides = np.array(sorted(set(pairs.tolist())))  # a pair counts once in a text
     found = np.bincount(places[sides // (m * m)], worth.ravel()[sides % (m * m)] / total, len(numbers))
     return found.astype(np.float32)
 
@@ -366,9 +371,11 @@ def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
     speakers = np.where((corpus.flags[numbers] & NAMED) != 0, corpus.speakers[numbers], -1)
     named = [
         code
-        for code in np.unique(speakers).tolist()
+        for code in set(speakers.tolist())
         if code >= 0 and not asked.isdisjoint(evidence.board.words_of(corpus, code))
     ]
+    if not named:  # as mostly
+        return np.zeros(len(numbers), np.float32)
     return np.isin(speakers, named).astype(np.float32)
 
 

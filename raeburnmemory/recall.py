@@ -49,6 +49,7 @@ _POOL = 200  # candidates by meaning, for each kind of text, and by words; more 
 _DAY = 86_400.0
 _AGES = 1_000_000_000  # days; longer than anything lasted
 _SELECTIVE = 16  # where no more than one in so many may be found, they are compared alone
+_ANYTHING = Wanted()
 _SAME = 0.9  # resemblance from which two texts are near-copies
 
 
@@ -129,20 +130,23 @@ class Recall:
         hits = Answers(self._corpus, ranking, evidence, chosen, folded, self._store.at_rows, self._placed)
         return hits, bool(evidence.spans)
 
-    def similar(self, question: Any, k: int, wanted: Wanted) -> Hits:
-        """Return the *k* texts of the kinds *wanted* that are nearest to *question*, a text or a vector."""
-        fields = checked_ids(wanted.kinds, "a kind of node") if wanted.kinds is not None else list(EMBEDDED)
+    def similar(self, question: Any, k: int, kinds: str | Sequence[str] | None, wanted: Wanted) -> Hits:
+        """Return the *k* texts of *kinds* (None: of all) that are nearest to *question*, a text or a vector.
+
+        What is *wanted* besides says nothing of kinds.
+        """
+        fields = checked_ids(kinds, "a kind of node") if kinds is not None else list(EMBEDDED)
         for field in fields:
             if field not in EMBEDDED:
                 raise InvalidInput(
                     f"Nothing of the kind {field!r} has a vector. Choose some of: {', '.join(EMBEDDED)}; or use recall."
                 )
-        others, among = replace(wanted, kinds=None), None
-        if others != Wanted():
+        among = None
+        if wanted != _ANYTHING:
             with self._lock:
                 self._catch_up()
-                among = self._corpus.version, self._corpus.rows[self._selection.numbers(others)]
-        scope = scope_of(others, self._namespace)
+                among = self._corpus.version, self._corpus.rows[self._selection.numbers(wanted)]
+        scope = scope_of(wanted, self._namespace)
         return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among, scope)
 
     def observe(self, query: str, wanted: Wanted) -> tuple[list[str], Observations]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 
 import pytest
 from outside import open_memory
 
 import raeburnmemory.store.sqlite_reading
+from raeburnmemory.errors import StoreCorrupt
 
 FEW, MANY = 150, 3000  # interactions, of one agent, ten to a session
 
@@ -21,6 +23,27 @@ def test_a_memory_stays_open_while_its_nodes_are_read(tmp_path, name):
         gc.collect() if len(found) % 1000 == 0 else None
         found.append(node.id)
     assert found == [f"p{n}" for n in range(2500)]
+
+
+def test_attributes_may_be_json_in_anybodys_writing_and_nothing_else(tmp_path):
+    """A hit is made of what was read when the search ended, but only when somebody looks at it."""
+    path = tmp_path / "g.db"
+    with open_memory(path) as memory:
+        memory.add_interaction({"id": "p", "text": "hello"}, "yes", "agent")
+        memory.recall("hello")
+        with sqlite3.connect(path) as db:
+            for written in ('{"stars":1}', ' {"stars": 1}', '{ "stars" : 1 }\n'):
+                db.execute("UPDATE nodes SET attributes = ? WHERE id = 'p'", (written,))
+                db.commit()
+                assert memory.get("p").attributes == memory.recall("hello")[0].node.attributes == {"stars": 1}
+            for damaged in ('{"stars":1}}', '{"stars":1}{"a":1}', '{"stars"}', "{", ""):
+                db.execute("UPDATE nodes SET attributes = ? WHERE id = 'p'", (damaged,))
+                db.commit()
+                found = memory.recall("hello", 1)
+                for looking in (lambda: memory.get("p"), lambda found=found: found[0]):
+                    with pytest.raises(StoreCorrupt, match="damaged"):
+                        looking()
+        db.close()
 
 
 def fill(memory, count):

@@ -38,13 +38,15 @@ def integers(values: NDArray[np.int64], what: str) -> NDArray[np.int64]:
 
 def floats(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return *values* as float32 in C order; no copy where none is needed."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous:
+        return values
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and `longest` refuses it
         return np.ascontiguousarray(values, np.float32)
 
 
 def ascending(slots: NDArray[np.int64]) -> bool:
     """Tell whether every slot is greater than the one before."""
-    return bool(np.all(slots[1:] > slots[:-1]))
+    return bool((slots[1:] > slots[:-1]).all())
 
 
 def longest(rows: NDArray[np.float32]) -> float:

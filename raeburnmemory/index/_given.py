@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +52,9 @@ def checked_query(vector: NDArray[np.float32], dim: int) -> tuple[NDArray[np.flo
         raise InvalidInput(f"A search takes one vector of shape ({dim},), not {query.shape}.")
     if len(query) != dim:
         raise DimensionMismatch(f"This vector has {len(query)} numbers, this index holds vectors of {dim}.")
-    return query, longest(query[np.newaxis])
+    square = float(query.dot(query))
+    # Where that is not finite, `longest` says what is wrong.
+    return query, math.sqrt(square) if math.isfinite(square) else longest(query[np.newaxis])
 
 
 def checked_allowed(allowed: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -192,7 +192,7 @@ class Ladder(FlatIndex):
         products, at = self._highest(codes, asked, k, among)
         living = self._alive(at)
         found, values = at[living], products[living] * np.float32(asked.worth) + np.float32(asked.common)
-        rest = np.setdiff1d(self._living(odd), found, assume_unique=True)
+        rest = _without(np.sort(found), self._living(odd))
         found, values = np.append(found, rest), np.append(values, self._told(query, rest))
         order = np.argsort(found)
         return found[order], values[order]
@@ -219,14 +219,14 @@ class Ladder(FlatIndex):
                 at = within[at]
             last, living = float(products[-1]), self._alive(at)
             if floor is None:
-                first = np.setdiff1d(np.sort(at[living][:k]), odd, assume_unique=True)
+                first = _without(odd, np.sort(at[living][:k]))
                 sure, best = np.append(first, odd), np.append(scores(self._table, query, first), self._told(query, odd))
                 kth = float(np.partition(best, len(best) - k)[len(best) - k])
                 floor = (kth - slack - asked.common - asked.doubt) / asked.worth
             if last < floor:  # so nothing that is not among them reaches it
                 found = at[living & (products >= floor)]
                 self._width = min(max(len(found) * 3 // 2, _WIDTH), _WIDEST_PROOF)
-                rest = np.setdiff1d(np.sort(found), sure, assume_unique=True)
+                rest = _without(first, _without(odd, np.sort(found)))
                 found, best = np.append(sure, rest), np.append(best, scores(self._table, query, rest))
                 order = np.argsort(found)
                 return found[order], best[order]
@@ -450,6 +450,14 @@ def _both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int6
 def _scattered(within: NDArray[np.int64]) -> bool:
     """Tell whether rows are so few of those between the first and the last that it pays to copy them."""
     return len(within) * _SPREAD <= int(within[-1]) - int(within[0])
+
+
+def _without(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of *others* that are not among *some* (ascending); for a few, `np.setdiff1d` takes longer."""
+    if not len(some):
+        return others
+    found: NDArray[np.int64] = others[some[np.minimum(np.searchsorted(some, others), len(some) - 1)] != others]
+    return found
 
 
 def _packed(values: NDArray[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,10 @@ class Undecoded(Mapping[int, "Node"], Generic[Raw]):
         if found is None:
             found = self._made[row] = self._decode(self._raw[row])
         return found
+
+    def get(self, row: int, default: Any = None) -> Any:
+        """Return the node at *row*, or *default*: without the exception that tells a `Mapping` so."""
+        return self[row] if row in self._raw else default
 
     def __contains__(self, row: object) -> bool:
         return row in self._raw
