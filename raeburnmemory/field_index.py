@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from .errors import IndexUnavailable
 from .index import Owner
+from .index._columns import scratch_beside
 from .nodes import Where
 from .payloads import payloads, touched
 
@@ -134,7 +134,7 @@ class FieldIndex:
         """Return an empty index, which may keep files where its cache goes, and asks the store for what it loses."""
         index, path = self._fresh(dim), self._store.cache_path(self._field)
         if hasattr(index, "scratch") and path is not None:
-            index.scratch = tempfile.gettempdir() if self._store.read_only else os.path.dirname(path) or "."
+            index.scratch = scratch_beside(path, read_only=self._store.read_only)
         if hasattr(index, "source"):
             index.source = self._truth
         if hasattr(index, "keep_for"):

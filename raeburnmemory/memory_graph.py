@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -272,6 +271,8 @@ class MemoryGraph:
 
     async def add_interaction_async(self, *args: Any, **kwargs: Any) -> Recorded:
         """Do what `add_interaction` does in a thread. Cancelled, it is recorded whole or not at all."""
+        import asyncio
+
         return await asyncio.to_thread(self.add_interaction, *args, **kwargs)
 
     def add_many(
@@ -293,6 +294,8 @@ class MemoryGraph:
 
     async def batch_add(self, interactions: Iterable[Sequence[Any]]) -> list[Recorded]:
         """Do what `add_many` does in a thread, for tuples of prompt, response, agent and session id."""
+        import asyncio
+
         return await asyncio.to_thread(self.add_many, list(interactions))
 
     def add_message(
@@ -988,6 +991,8 @@ class MemoryGraph:
 
     async def export_async(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Do what `export` does in a thread."""
+        import asyncio
+
         return await asyncio.to_thread(self.export, *args, **kwargs)
 
     def load(self) -> None:

@@ -28,7 +28,6 @@ from .records import checked_count, checked_ids, checked_text, shown, utc
 from .related import RelatedWords
 from .saved_words import SavedWords
 from .wanted import Selection, Wanted, scope_of
-from .when import spans_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,6 +281,8 @@ class Recall:
                 skipped["stemming"] = corpus.words.words.missing
         spans = []
         if TIME in legs:
+            from .when import spans_in  # its patterns take their time, and nearest vectors need none
+
             first = corpus.earliest()
             spans = spans_in(query, now, now if math.isnan(first) else first)
         if self._related is None or self._related.index is not corpus.words:

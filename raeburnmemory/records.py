@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -438,6 +437,10 @@ _last_id = (0, 0)
 _id_lock = threading.Lock()
 
 
+def _ten_bits() -> int:
+    return int.from_bytes(os.urandom(2), "big") >> 6
+
+
 def new_id() -> str:
     """Return a fresh UUID of version 7 (RFC 9562): ids of one process sort in the order in which they were made."""
     global _last_id  # noqa: PLW0603
@@ -446,11 +449,11 @@ def new_id() -> str:
         # The 12 bits after the time count within a millisecond, from a random start; where they run over, or the
         # clock was set back, the time of the last id goes on instead of the clock's.
         if now > _last_id[0]:
-            _last_id = (now, secrets.randbits(10))
+            _last_id = (now, _ten_bits())
         elif _last_id[1] < 0xFFF:
             _last_id = (_last_id[0], _last_id[1] + 1)
         else:
-            _last_id = (_last_id[0] + 1, secrets.randbits(10))
+            _last_id = (_last_id[0] + 1, _ten_bits())
         milliseconds, count = _last_id
     bits = (
         (milliseconds << 80) | (0x7 << 76) | (count << 64) | (0b10 << 62) | (int.from_bytes(os.urandom(8), "big") >> 2)

@@ -7,13 +7,12 @@ file a namespace, checked before anything in it is used.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from .corpus import made_by
 from .errors import LockTimeout
+from .index._columns import scratch_beside
 from .index._parts_file import read_parts, write_parts
 from .nodes import DEFAULT_NAMESPACE
 from .related import RelatedWords
@@ -44,7 +43,7 @@ class SavedWords:
         """Let *corpus* begin with what was saved, if it is of this store's past; return what came with it."""
         if self._path is None:
             return None
-        scratch = tempfile.gettempdir() if self._store.read_only else os.path.dirname(self._path) or "."
+        scratch = scratch_beside(self._path, read_only=self._store.read_only)
         found = read_parts(self._path, self._stamp(corpus), scratch)
         if found is None:
             return None

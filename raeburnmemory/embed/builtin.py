@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import zipfile
 import zlib
 from functools import cache
-from importlib import resources
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -90,6 +88,9 @@ class BuiltinEmbedder:
 
 def _member(name: str) -> NDArray[np.generic]:
     """Return one array of the data file; reading it checks its CRC."""
+    import zipfile  # with all that it imports, for those who embed something
+    from importlib import resources
+
     path = resources.files(__package__).joinpath("builtin.npz")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:

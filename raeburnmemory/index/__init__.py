@@ -205,8 +205,7 @@ class _Maker:
             from .pgvector import PgVectorIndex
 
             return PgVectorIndex(dim)
-        with extra("", module="faiss"):
-            from .faiss import FaissIndex
+        from .faiss import FaissIndex
 
         return FaissIndex(dim)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,15 @@ class Descriptor:
         self.number = number
         self.close = weakref.finalize(self, os.close, number)
         self.close.atexit = False  # a thread may still be reading; the system closes it
+
+
+def scratch_beside(path: str, *, read_only: bool) -> str:
+    """Return the folder for files without a name of whoever caches at *path*: that one, or the system's own."""
+    if read_only:
+        import tempfile
+
+        return tempfile.gettempdir()
+    return os.path.dirname(path) or "."
 
 
 class Column:
@@ -92,6 +100,8 @@ class Column:
         return count * self._width * self._dtype.itemsize
 
     def _move_to_file(self) -> None:
+        import tempfile  # with all that it imports, for large tables
+
         held = self._buffer
         try:
             with tempfile.TemporaryFile(dir=self._scratch) as file:

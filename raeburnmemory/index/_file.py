@@ -26,7 +26,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -219,6 +218,8 @@ def write_cache(path: str, backend: str, dim: int, stamp: dict[str, object], con
         InvalidInput: The stamp is longer than 64 KiB.
         StoreWriteFailed: The disk refused; what was at *path* is as before.
     """
+    import tempfile  # with all that it imports, for who saves something
+
     checked = _checked_stamp(stamp)
     target = Path(path)
     try:

@@ -19,7 +19,6 @@ import logging
 import mmap
 import os
 import stat
-import tempfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +61,8 @@ def write_parts(path: str, stamp: Mapping[str, object], parts: Parts) -> None:
     Raises:
         StoreWriteFailed: The disk refused; what was at *path* is as before.
     """
+    import tempfile  # with all that it imports, for who writes or maps one
+
     described, blocks = [], []
     for name, part in parts.items():
         if isinstance(part, list):
@@ -144,6 +145,8 @@ def _read(
             raise _UnusableError(f"it has {left} bytes where its header says {sum(sizes)}")
         begin = file.tell()
         if scratch is not None and left > _LARGE and os.name == "posix":
+            import tempfile
+
             with suppress(OSError), tempfile.TemporaryFile(dir=scratch) as copy:
                 places = _checked(file, fields["parts"], sizes, copy)
                 copy.flush()

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import sqlite3
 import stat
 from functools import partial
@@ -360,7 +359,7 @@ def remove_rows(db: sqlite3.Connection, gone: Collection[NodeKey]) -> None:
     # Two versions on, with nothing in between: whoever asks what changed has to read everything again.
     version = db.execute("SELECT max(version) FROM log").fetchone()[0] or 0
     db.execute("DELETE FROM log")
-    db.execute("INSERT INTO log VALUES (?, ?)", (version + 2, json.dumps({"mark": secrets.token_hex(4)})))
+    db.execute("INSERT INTO log VALUES (?, ?)", (version + 2, json.dumps({"mark": os.urandom(4).hex()})))
 
 
 def _peek(name: str) -> sqlite3.Connection:

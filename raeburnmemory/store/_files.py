@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import stat
 import time
 import weakref
@@ -162,6 +161,8 @@ def copy_file(source: str, target: str) -> None:
     Raises:
         OSError: The system refused.
     """
+    import shutil  # with all that it imports, for who copies something
+
     temporary = f"{target}.tmp-{os.getpid()}"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
