@@ -272,6 +272,18 @@ def worker(name, folder, dim=384):
     return speed("client").Client(name, sys.executable, folder, dim)
 
 
+def test_modules_are_compiled_once_as_those_of_an_installed_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
+    client = worker("ours-sqlite", tmp_path / "system")
+    try:
+        client.open(120)
+        client.close(60)
+    finally:
+        client.end()
+    assert list((tmp_path / "compiled").rglob("memory_graph.*.pyc"))
+
+
 @pytest.mark.parametrize("name", ["ours-sqlite", "ours-json", "raw-numpy"])
 def test_a_system_finds_what_is_nearest_and_keeps_what_it_was_given(name, tmp_path, clustered):
     module, stage = speed("workload"), speed("stage")

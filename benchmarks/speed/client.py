@@ -37,7 +37,9 @@ class Client:
         self.folder = folder
         one = dict.fromkeys((f"{which}_THREADS" for which in _THREADS), "1")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAEBURN_")}
-        environment |= one | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        # Modules are compiled once, as those of an installed package are: else we alone would compile ours every time.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment |= one | {"PYTHONPATH": str(ROOT)}
         with open(self._log, "ab") as log:
             self.process = subprocess.Popen(
                 [python, "-m", "benchmarks.speed.worker", name, str(folder)],
