@@ -37,6 +37,7 @@ else:
 __all__ = ["Mutex", "StoreLock", "owner_of"]
 
 _POLL = 0.001  # seconds between two tries where the system cannot wake us
+_STAY = 1.0  # seconds that a thread that has waited stays in case somebody has to wait again
 _PASSES = 64  # threads of one process that may come after one another before another process gets in
 _PASSING = 0.02  # seconds; likewise
 
@@ -287,6 +288,7 @@ class _Descriptor:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = -1
+        self._file = (0, 0)  # which file that is
         _descriptors.add(self)
 
     def open(self) -> int:
@@ -302,15 +304,17 @@ class _Descriptor:
                     f"The lock file {self.path!r} cannot be opened: {exc.strerror}.{owner_of(self.path)} Make its "
                     f"folder writable, or open the memory with read_only=True",
                 ) from exc
+            found = os.fstat(self._fd)
+            self._file = found.st_ino, found.st_dev
         return self._fd
 
     def still_there(self) -> bool:
         """Whether the path still names the file that is open here."""
         try:
-            now, ours = os.stat(self.path, follow_symlinks=False), os.fstat(self._fd)
+            now = os.lstat(self.path)
         except OSError:
             return False
-        return (now.st_ino, now.st_dev) == (ours.st_ino, ours.st_dev)
+        return (now.st_ino, now.st_dev) == self._file
 
     def sign(self) -> None:
         with contextlib.suppress(OSError):  # a courtesy to those who wait; a full disk must not stop a writer here
@@ -397,13 +401,14 @@ class _Flock(_Descriptor):
     def _wait(self, deadline: float) -> bool:
         # Who gave up once and tries again takes the old waiter's place in the line, and no thread is added per try.
         waiter = self._waiter
-        if waiter is None or not waiter.resume():
+        if waiter is None or not waiter.ask():
             waiter = self._waiter = _Waiter(self.path)
+            waiter.ask()
         fd = waiter.wait(deadline)
         if fd < 0:
             return False
         self.close()
-        self._fd, self._waiter = fd, None
+        self._fd, self._file = fd, waiter._file  # noqa: SLF001
         return True
 
     def release(self) -> None:
@@ -415,42 +420,75 @@ class _Waiter(_Descriptor):
     """A thread that waits in `flock`, which knows no time-out; a signal would need the main thread.
 
     It has a descriptor of its own: when nobody wants the lock any more by the time the kernel grants it, closing that
-    gives it back without touching anything that is in use by then.
+    gives it back without touching anything that is in use by then. It stays for a while: where two processes
+    write in turn, they wait for each other at every write, and a thread takes longer to start than most writes.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._state = threading.Lock()
-        self._granted = threading.Event()
-        self._wanted = True
-        threading.Thread(target=self._run, args=(self.open(),), name="raeburnmemory-lock", daemon=True).start()
+        self._asked, self._bell = threading.Lock(), threading.Lock()
+        self._asked.acquire()
+        self._bell.acquire()
+        self._here = self._waiting = self._wanted = False
 
-    def _run(self, fd: int) -> None:
-        granted = True
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError:
-            granted = False
+    def ask(self) -> bool:
+        """Begin to wait, or want the lock again; False where it waits for that of a file that was replaced."""
         with self._state:
-            if not (granted and self._wanted):
-                self.close()
-            self._granted.set()
+            if self._waiting:
+                self._wanted = self.still_there()
+                return self._wanted
+            self.open()
+            if self._here:
+                self._asked.release()
+            else:
+                threading.Thread(target=self._run, name="raeburnmemory-lock", daemon=True).start()
+            self._here = self._waiting = self._wanted = True
+            return True
 
-    def resume(self) -> bool:
-        """Want the lock again; False when its turn came and went, or the file was replaced meanwhile."""
-        with self._state:
-            self._wanted = not self._granted.is_set() and self.still_there()
-            return self._wanted
+    def _run(self) -> None:
+        while True:
+            granted = True
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            except OSError:
+                granted = False
+            with self._state:
+                self._waiting = False
+                if not (granted and self._wanted):
+                    self.close()
+                if self._wanted:
+                    self._bell.release()
+            if not self._asked.acquire(timeout=_STAY):
+                with self._state:
+                    if not self._waiting:
+                        self._here = False
+                        return
+                self._asked.acquire()  # somebody did just now
 
     def wait(self, deadline: float) -> int:
         """Give the locked descriptor, or -1 where that is not granted by *deadline*: it is not wanted then."""
-        self._granted.wait(min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
+        rung, fd = False, -1
+        try:
+            rung = self._bell.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
+        except BaseException:
+            self._give_up()
+            raise
         with self._state:
-            if not self._granted.is_set():
+            if self._waiting:
                 self._wanted = False
-                return -1
-            fd, self._fd = self._fd, -1
-            return fd
+            else:
+                if not rung:
+                    self._bell.acquire()  # it rang just now
+                fd, self._fd = self._fd, -1
+        return fd
+
+    def _give_up(self) -> None:
+        with self._state:
+            self._wanted = False
+            if not self._waiting:
+                self._bell.acquire(blocking=False)
+                self.close()
 
 
 class _Msvcrt(_Descriptor):

@@ -516,6 +516,55 @@ def test_waits_that_were_given_up_do_not_pile_up(tmp_path):
             pass
 
 
+def test_who_waits_again_and_again_does_so_in_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr("raeburnmemory.lock._STAY", 0.5)
+    held, lock = StoreLock(tmp_path / "store", 5), StoreLock(tmp_path / "store", 5)
+    before, waiters = set(threading.enumerate()), set()
+
+    def enter():
+        with lock():
+            pass
+
+    for _ in range(5):
+        with held():
+            waiting = threading.Thread(target=enter)
+            waiting.start()
+            time.sleep(0.1)  # for it to wait
+            waiters |= {t for t in threading.enumerate() if t.name == "raeburnmemory-lock"} - before
+        waiting.join(5)
+    (waiter,) = waiters
+    waiter.join(5)
+    assert not waiter.is_alive()  # nobody has waited for a while
+    held.close()
+    lock.close()
+
+
+def test_a_wait_that_is_interrupted_keeps_nobody_out(tmp_path):
+    begun, over = threading.Event(), threading.Event()
+
+    def hold():
+        with StoreLock(tmp_path / "store", 5)():
+            begun.set()
+            over.wait(20)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert begun.wait(5)
+    lock = StoreLock(tmp_path / "store", 20)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+    try:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), lock():
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    over.set()
+    holding.join(5)
+    for each in (StoreLock(tmp_path / "store", 2), lock):
+        with each():
+            pass
+
+
 def test_two_memories_of_one_thread_time_out_instead_of_waiting_for_each_other(path):
     with open_memory(path) as memory, open_memory(path, timeout=0.2) as other:
         add(memory, 0)
