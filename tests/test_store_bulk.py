@@ -1,6 +1,7 @@
 """Many rows in one batch: SQLite writes them together, and they must be what they are one by one."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,49 @@ def test_many_at_once_are_what_they_are_in_memory(backend, seed, place):
                 for each in (other, plain)
             ]
             assert slots[0].tolist() == slots[1].tolist()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("backend", STORE_FILES)
+def test_who_writes_in_turn_with_others_knows_what_they_wrote(backend, seed, place):
+    """What a writer remembers of its last write holds as long as nobody else has written, and nothing was taken back."""
+    dice = random.Random(seed)
+    opener = place(backend)
+    stores, plain, model = [opener(), opener()], place("memory")(), 0
+    for number in range(40):
+        store, there = dice.choice(stores), [node.id for node in plain.nodes(Where())]
+        with store.exclusive():
+            for part in range(dice.choice([1, 1, 3])):
+                assert store.meta("embedder") == (model or None)
+                if dice.random() < 0.2:
+                    nodes = [Node(f"new{number}", "note"), *(Node(one, "note", "again") for one in there[:2])]
+                    vectors = [Vector(node.id, "prompt", unit(0.5, 1.0)) for node in nodes]
+                    meta = {"embedder": -1}
+                    bad = Batch(nodes=nodes, vectors=vectors, links=[Link("nobody", "nobody", "is")], meta=meta)
+                    with pytest.raises(InvalidInput):
+                        store.write(bad)
+                batch = made_up(dice, there, 100 * number + part)
+                if dice.random() < 0.3:
+                    model += 1
+                    batch = replace(batch, meta={"embedder": model})
+                if dice.random() < 0.3:
+                    waiting = [replace(vector, field=f"{vector.field}.next") for vector in batch.vectors]
+                    batch = replace(batch, vectors=waiting, staged=dice.choice(["promote", "discard"]))
+                store.get([node.id for node in batch.nodes][:2], "default")
+                assert store.write(batch) == plain.write(batch)
+                there = [node.id for node in plain.nodes(Where())]
+        if number % 4 == 3:
+            assert all(everything(each) == everything(plain) for each in stores)
+
+
+def test_what_was_known_of_a_node_that_expired_does_not_hide_it(place):
+    store = place("sqlite")()
+    store.write(Batch(nodes=[Node("one", "note", expires_at=1.0)]))
+    with store.exclusive():
+        assert store.get(["one"], "default") == {}
+        store.write(Batch(nodes=[Node("one", "note", "again")]))
+    assert store.get(["one"], "default")["one"].text == "again"
+    assert len(store.history("one", "default")) == 1
 
 
 @pytest.mark.parametrize("backend", STORE_FILES)

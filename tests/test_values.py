@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from raeburnmemory import records
 from raeburnmemory.errors import InvalidInput, KindConflict, NodeNotFound
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Link, Node
+from raeburnmemory.store._files import encoder, to_json
 
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # syncs are not what is tested here
 NAMES = ["g.json", "g.db"]
@@ -318,3 +320,34 @@ def test_vectors_of_any_kind_of_number(path, what):
     with MemoryGraph(path, fake, vector_backend="exact") as memory:
         (block,) = memory._store.vectors("prompt", -1).blocks
         np.testing.assert_allclose(block.values[0], expected, atol=1e-4)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
+)
+
+
+@given(JSON_VALUES)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_json_is_written_as_python_writes_it(separators, value):
+    assert encoder(*separators)(value) == json.dumps(value, separators=separators)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "plain"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, {1, 2}, {(1,): 2}, object()], ids=repr)
+def test_what_json_cannot_hold_is_refused_wherever_it_stands(value, own, monkeypatch):
+    if not own:  # as where Python is not CPython
+        monkeypatch.setattr(json.encoder, "c_make_encoder", None)
+    write = encoder(",", ":")
+    for whole in (value, [value], {"a": {"b": [1, value]}}):
+        with pytest.raises((ValueError, TypeError)):
+            write(whole)
+    assert write({"a": "b"}) == '{"a":"b"}'
+
+
+def test_what_holds_itself_is_refused():
+    value = {}
+    value["a"] = [value]
+    with pytest.raises(InvalidInput):
+        to_json(value)

@@ -15,7 +15,7 @@ from ..errors import InvalidInput, StoreCorrupt, StoreWriteFailed
 from ..lock import Mutex, owner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "SWITCHING",
@@ -26,6 +26,7 @@ __all__ = [
     "copy_file",
     "database_is_free",
     "discard",
+    "encoder",
     "hold_database",
     "let_go_of_database",
     "now",
@@ -42,7 +43,19 @@ __all__ = [
 SWITCHING = ".switching"  # beside a store whose files are just being exchanged for those of another
 _EXCHANGE = 5.0  # seconds that an exchange may take before it counts as interrupted
 
-_compact = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode  # `json.dumps` makes one at every call
+
+def encoder(between: str, after_key: str) -> Callable[[Any], str]:
+    """Return what writes JSON with these separators. `json.dumps` makes an encoder at every call, this does once."""
+    plain = json.JSONEncoder(allow_nan=False, separators=(between, after_key))
+    own = getattr(json.encoder, "c_make_encoder", None)
+    if own is None:  # not CPython
+        return plain.encode
+    text = json.encoder.encode_basestring_ascii
+    chunks = own(None, plain.default, text, None, after_key, between, False, False, False)
+    return lambda value: text(value) if isinstance(value, str) else "".join(chunks(value, 0))
+
+
+_compact = encoder(",", ":")
 
 _guard = Mutex()
 _databases: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDictionary()
@@ -116,7 +129,7 @@ def to_json(value: Any) -> str:
     """
     try:
         return _compact(value)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise InvalidInput(f"JSON cannot hold an attribute: {exc}.") from exc
 
 

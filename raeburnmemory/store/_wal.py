@@ -32,9 +32,10 @@ from .sqlite_schema import connect
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CRASH", "check_log", "last_change", "power_failed"]
+__all__ = ["BEGINNING", "CRASH", "check_log", "last_change", "power_failed", "unsynced"]
 
 CRASH = 1  # commits that a crash can leave from a wrong frame on: that of the change under way
+BEGINNING = 64  # characters of an entry of the log of changes that hold what it says of itself, its mark included
 _HEADER, _FRAME = 32, 24
 _ORDERS = {0x377F0682: "<", 0x377F0683: ">"}
 _USUAL = 4096  # the size of a page where nothing says another
@@ -73,11 +74,16 @@ def check_log(path: str) -> tuple[int, int] | None:
     return None
 
 
-def last_change(db: sqlite3.Connection) -> tuple[int, str | None]:
-    """Return the number of the last change, and the boot under which it was made if it says that it was not synced."""
-    found = db.execute("SELECT version, substr(changes, 1, 40) FROM log ORDER BY version DESC LIMIT 1").fetchone()
-    said = _SAID.match(found[1]) if found else None
-    return (found[0] if found else 0), said[1] if said else None
+def last_change(db: sqlite3.Connection) -> tuple[int, str]:
+    """Return the number of the last change and the beginning of what the log says of it."""
+    sql = f"SELECT version, substr(changes, 1, {BEGINNING}) FROM log ORDER BY version DESC LIMIT 1"
+    return db.execute(sql).fetchone() or (0, "")
+
+
+def unsynced(said: str) -> str | None:
+    """Return the boot under which a change was made if what the log *said* of it is that it was not synced."""
+    found = _SAID.match(said)
+    return found[1] if found else None
 
 
 def power_failed(db: sqlite3.Connection, path: str, at: int) -> bool:
@@ -85,8 +91,8 @@ def power_failed(db: sqlite3.Connection, path: str, at: int) -> bool:
 
     *db* is what SQLite reads of it.
     """
-    version, then = last_change(db)
-    if not gone(then):
+    version, said = last_change(db)
+    if not gone(unsynced(said)):
         return False
     try:
         with open_regular(path + "-wal") as file:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotAStore, StoreCorrupt
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
+from ._files import encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 NAMESPACES = "raeburnmemory_namespaces"
+_encoded = encoder(", ", ": ")
 _EXPIRES = "raeburnmemory_expires_at"  # an attribute of the few nodes that do
 
 
@@ -88,7 +90,7 @@ def write_node_link(
     """Write a whole `graph.json`, one node or edge to a line, without holding it in memory twice."""
 
     def dump(value: Any) -> bytes:
-        return json.dumps(value, allow_nan=False).encode()
+        return _encoded(value).encode()
 
     def section(nodes: list[Node], links: list[Link]) -> None:
         write(b'"nodes": [')

@@ -28,24 +28,25 @@ from ..errors import (
     StoreWriteFailed,
 )
 from ..lock import Mutex, StoreLock
+from ..nodes import copied
 from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
 from ._files import copy_file, discard, hold_database, let_go_of_database, now, settled, sync_folder, write_failed
-from ._wal import check_log, last_change
+from ._wal import check_log, last_change, unsynced
 from .group_commit import Section
 from .journal import boot
-from .sqlite_batch import CHECKPOINT, Transaction
+from .sqlite_batch import CHECKPOINT, Known, Transaction
 from .sqlite_original import migrate
 from .sqlite_reading import DamagedRowError, Reading
 from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
 from .sqlite_vectors import FORMAT, register_functions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from ..nodes import Batch, Changes
+    from ..nodes import Batch, Changes, Node
     from . import VectorChanges
 
 __all__ = ["SqliteStore"]
@@ -80,6 +81,7 @@ class SqliteStore(Reading):
         self._doubtful = False  # a sync of the -wal file has failed, and commits in it were perhaps not synced before
         self._said: dict[str, str | int] = {}  # what the log of changes says of how they were written
         self.location = self._path = str(path)
+        self._wal_path = self._path + "-wal"
         self._timeout = timeout
         self._mutex = Mutex(over_fork=True)
         self._pid = os.getpid()
@@ -92,7 +94,9 @@ class SqliteStore(Reading):
         self._aside = False  # this section works with another connection
         self._written: int | None = None  # the last version in that transaction, once something is written in it
         self._checkpointed = -1  # how often CHECKPOINT had gone into the version then
+        self._known = Known()  # for this section, if it has a transaction
         self._read = _Read(self._take, self._give_back)
+        self._renewing = _Renewing(self._refused)
         self._lock = None if read_only else self._new_lock()
         self._file = (0, 0)  # which file is open
         try:
@@ -187,7 +191,7 @@ class SqliteStore(Reading):
                 # Where the folder cannot be written, SQLite cannot make the -shm file that WAL mode needs. Nobody
                 # else can write there either, so reading the file as it stands is safe, unless commits still wait
                 # in a -wal file.
-                wal = self._path + "-wal"
+                wal = self._wal_path
                 if os.path.exists(wal) and os.path.getsize(wal):
                     raise StoreCorrupt(
                         f"{self._path!r} cannot be read here: {wal!r} holds commits, and its folder is not "
@@ -264,6 +268,10 @@ class SqliteStore(Reading):
             self._begun, self._written = False, None
             self._db.execute("BEGIN IMMEDIATE")
             self._begun = True
+            last = last_change(self._db)
+            if last != self._known.last:
+                self._known = Known(last)
+            self._known.rows.clear()
         return self._db
 
     def _file_now(self) -> tuple[int, int] | None:
@@ -296,7 +304,6 @@ class SqliteStore(Reading):
         return self._read
 
     def _take(self) -> sqlite3.Connection:
-        self._ready()
         self._mutex.__enter__()
         try:
             return self._connection()
@@ -324,19 +331,32 @@ class SqliteStore(Reading):
             self._section.may_write()
             self._aside = False
             with self._read as db:
-                if not batch:
-                    return self._version(db) if self._written is None else self._written
                 if self._written is None:
+                    if not batch:
+                        return self._version(db)
                     self._written = self._before_first(db)
-                with self._renewing(), self._whole_or_not_at_all(db):
-                    Transaction(db, self._said).apply(batch, self._written + 1)
+                elif not batch:
+                    return self._written
+                alone = not self._section.pending
+                with self._renewing:
+                    if not alone:
+                        db.execute("SAVEPOINT batch")
+                    try:
+                        Transaction(db, self._said, self._known).apply(batch, self._written + 1)
+                        if not alone:
+                            db.execute("RELEASE batch")
+                    except BaseException:
+                        self._take_back(db, alone=alone)
+                        raise
                 self._written += 1
                 self._section.wrote()
                 return self._written
 
     def _before_first(self, db: sqlite3.Connection) -> int:
         """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
-        version, then = last_change(db)
+        assert self._known.last is not None
+        version, said = self._known.last
+        then = unsynced(said)
         if then is not None and (self._boot is None or self._doubtful):
             self._sync_log()
         if self._boot is None:
@@ -344,7 +364,7 @@ class SqliteStore(Reading):
             return version
         self._said = {"unsynced": self._boot}
         if self._syncs != (then != self._boot):
-            with self._renewing():  # nothing is written in the transaction yet, and it forbids this
+            with self._renewing:  # nothing is written in the transaction yet, and it forbids this
                 self._begun = False
                 db.execute("COMMIT")
                 self._syncs = not self._syncs
@@ -353,25 +373,16 @@ class SqliteStore(Reading):
                 self._begun = True
         return version
 
-    @contextlib.contextmanager
-    def _whole_or_not_at_all(self, db: sqlite3.Connection) -> Iterator[None]:
-        """Take back what is done in the block if it fails, and nothing that was written before."""
-        alone = not self._section.pending
-        if not alone:
-            db.execute("SAVEPOINT batch")
-        try:
-            yield
-            if not alone:
-                db.execute("RELEASE batch")
-        except BaseException:
-            if alone:
-                self._begun, self._written = False, None
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-            elif db.in_transaction:
-                db.execute("ROLLBACK TO batch")
-                db.execute("RELEASE batch")
-            raise
+    def _take_back(self, db: sqlite3.Connection, *, alone: bool) -> None:
+        """Take back what a batch has written that failed, and unless it was *alone* nothing that came before."""
+        self._known = Known()
+        if alone:
+            self._begun, self._written = False, None
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        elif db.in_transaction:
+            db.execute("ROLLBACK TO batch")
+            db.execute("RELEASE batch")
 
     def _begin_section(self) -> None:
         self._aside = False
@@ -384,14 +395,17 @@ class SqliteStore(Reading):
 
     def _sync_pending(self) -> None:
         self._begun = False
-        with self._translated(), self._renewing():
-            try:
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._written = None
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        try:
+            with self._renewing:
+                try:
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    self._written = None
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as exc:
+            raise self._meant(exc) from exc
 
     def _end_transaction(self) -> None:
         """Let no transaction of a section be open, not even one in which nothing was written."""
@@ -415,7 +429,7 @@ class SqliteStore(Reading):
         """Stay out of the way of another connection in the block; the lock is held."""
         self._section.sync()
         self._end_transaction()
-        self._aside = True
+        self._aside, self._known = True, Known()
         try:
             yield
         finally:
@@ -424,15 +438,15 @@ class SqliteStore(Reading):
     def _tidy(self, db: sqlite3.Connection, version: int) -> None:
         """Carry the -wal file over into the database now and then, and cut it off once it is large."""
         try:
-            size = os.path.getsize(self._path + "-wal")
+            size = os.stat(self._wal_path).st_size
         except OSError:
             size = 0
-        large = size > max(_WAL_LIMIT, self._wal_floor)
+        large = size > _WAL_LIMIT and size > self._wal_floor
         before, self._checkpointed = self._checkpointed, version // CHECKPOINT
         if not large and before in {-1, self._checkpointed} and version % CHECKPOINT:
             return
         try:
-            with self._renewing():
+            with self._renewing:
                 # A reader at work: then the next time, until it has become too much. It can only be one that began
                 # before everything was carried over, so that waiting for it ends.
                 patience = min(_PATIENCE, self._timeout) if size > 2 * _WAL_LIMIT else 0
@@ -442,25 +456,20 @@ class SqliteStore(Reading):
                 self._wal_floor = size + _WAL_LIMIT // 4 if busy else 0
         except sqlite3.Error as exc:
             # What was written is committed; only its tidying has to wait.
-            log.warning("%s (the changes are safe in %r)", translated(exc, self._path), self._path + "-wal")
+            log.warning("%s (the changes are safe in %r)", translated(exc, self._path), self._wal_path)
 
-    @contextlib.contextmanager
-    def _renewing(self) -> Iterator[None]:
-        """Go on with another connection when the disk refused something in the block; the locks are held.
+    def _refused(self, exc: sqlite3.Error) -> None:
+        """Go on with another connection if the disk refused something; the locks are held.
 
         After a failed sync the system may take for clean what never reached the disk, so that the next sync of the
         same file handle proves nothing. And where a file could not be opened for writing, SQLite has opened it for
         reading alone, for good.
         """
-        try:
-            yield
-        except sqlite3.Error as exc:
-            if isinstance(translated(exc, self._path), StoreWriteFailed):
-                self._broken, self._begun, self._written, self._doubtful = True, False, None, True
-                self._section.fail(translated(exc, self._path))
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.close()
-            raise
+        if isinstance(translated(exc, self._path), StoreWriteFailed):
+            self._broken, self._begun, self._written, self._doubtful = True, False, None, True
+            self._section.fail(translated(exc, self._path))
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -495,6 +504,29 @@ class SqliteStore(Reading):
         """Return what happened to the vectors of *field* after version *since*."""
         self._settle_own()
         return super().vectors(field, since)
+
+    # What has been read where nobody else writes need not be read again.
+
+    def _transacting(self) -> bool:
+        return self._begun and self._section.mine and not self._aside
+
+    def _note(self, ids: Sequence[str], namespace: str, nodes: Sequence[Node]) -> None:
+        if self._transacting():
+            rows = self._known.rows
+            for node_id in ids:
+                rows[namespace, node_id] = None
+            for node in nodes:
+                rows[namespace, node.id] = node.row
+
+    def meta(self, key: str) -> Any:
+        """Return the JSON value kept under *key*, or None."""
+        with self._read as db:
+            if key == ERASING or not self._transacting():  # that one is written without an entry in the log
+                return self._meta(db, key)
+            known = self._known.meta
+            if key not in known:
+                known[key] = self._meta(db, key)
+            return copied(known[key])
 
     def _settle_own(self) -> None:
         if self._section.pending and self._section.mine:
@@ -555,7 +587,7 @@ class SqliteStore(Reading):
 
     def checkpoint(self, *, mended: bool = False) -> None:  # noqa: ARG002
         """Bring the -wal file into the database."""
-        with self.exclusive(), self._with_another(), self._reading() as db, self._renewing():
+        with self.exclusive(), self._with_another(), self._reading() as db, self._renewing:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if self._boot is not None:
                 self._sync_log()
@@ -569,7 +601,7 @@ class SqliteStore(Reading):
         doubtful, self._doubtful = self._doubtful and self._lock is not None and self._lock.held, True
         try:
             # No lock of SQLite's is on this file, so that closing it drops none.
-            fd = os.open(self._path + "-wal", os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+            fd = os.open(self._wal_path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
             self._doubtful = False
             return
@@ -580,13 +612,13 @@ class SqliteStore(Reading):
             os.fsync(fd)
             self._doubtful = False
         except OSError as exc:
-            raise write_failed("sync", self._path + "-wal", exc) from exc
+            raise write_failed("sync", self._wal_path, exc) from exc
         finally:
             os.close(fd)
 
     def size(self) -> int:
         """Return the bytes of the database and its -wal file."""
-        return sum(os.path.getsize(p) for p in (self._path, self._path + "-wal") if os.path.exists(p))
+        return sum(os.path.getsize(p) for p in (self._path, self._wal_path) if os.path.exists(p))
 
     def close(self) -> None:
         """Bring everything into the one file, and close it."""
@@ -635,6 +667,22 @@ class _Read:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._give_back(error)
+
+
+class _Renewing:
+    """A block in which SQLite may say that the disk refused something, which *refused* is told."""
+
+    def __init__(self, refused: Callable[[sqlite3.Error], None]) -> None:
+        self._refused = refused
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            self._refused(error)
 
 
 def _with_functions(db: sqlite3.Connection) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DimensionMismatch, InvalidInput
 from ._files import to_json
+from ._wal import BEGINNING
 from .sqlite_schema import SLOTS, bounds, fields
 from .sqlite_vectors import FORMAT, pack_vector
 from .state import NEXT
@@ -18,20 +19,38 @@ if TYPE_CHECKING:
 
     from ..nodes import Batch, Link, Node, Vector
 
-__all__ = ["CHECKPOINT", "Transaction"]
+__all__ = ["CHECKPOINT", "Known", "Transaction"]
 
 CHECKPOINT = 256  # versions between two checkpoints: keeps the -wal file at some megabytes
 _MANY = 8  # rows that are worth giving numbers to before they are written, all at once
 _REMEMBERED = 20_000  # versions that changes() can still tell apart
 
 
-class Transaction:
-    """The writes of one transaction, which its owner begins and ends."""
+class Known:
+    """What need not be read again while the newest entry in the log of changes is the one that *last* says.
 
-    def __init__(self, db: sqlite3.Connection, said: Mapping[str, str | int] | None = None) -> None:
+    Every entry is marked with a number of its own, so that nobody else can have written, and nothing have been taken
+    back, where that is so.
+    """
+
+    def __init__(self, last: tuple[int, str] | None = None) -> None:
+        self.last = last
+        self.meta: dict[str, Any] = {}  # None for what is not there
+        self.fields: dict[str, tuple[int, int, int]] | None = None  # see `sqlite_schema.fields`
+        self.next_keys: dict[int, int] = {}  # of the vectors of a set, by the number of that
+        self.rows: dict[tuple[str, str], int | None] = {}  # of nodes by (namespace, id), None where there is none
+
+
+class Transaction:
+    """The writes of one transaction, which its owner begins and ends, and begins anew when this raises."""
+
+    def __init__(
+        self, db: sqlite3.Connection, said: Mapping[str, str | int] | None = None, known: Known | None = None
+    ) -> None:
         self._db = db
         self._said = said or {}  # what the log of changes says first, where it can be found in the bytes of a page
-        self._rows: dict[tuple[str, str], int] = {}  # of nodes by (namespace, id), as far as they were looked up
+        self._known = Known() if known is None else known
+        self._rows = self._known.rows
         self._new: set[tuple[str, str]] = set()  # nodes that were not there before
 
     def apply(self, batch: Batch, version: int) -> None:
@@ -60,7 +79,7 @@ class Transaction:
             self._drop_vectors(row, dropped)
             self._db.execute("DELETE FROM history WHERE row = ?", (row,))
             self._db.execute("DELETE FROM nodes WHERE row = ?", (row,))
-            del self._rows[key]
+            self._rows[key] = None
         entry["nodes"] = self._put_all(batch.nodes, dropped)
         added = self._add_vectors(batch.vectors, version)
         if batch.staged:
@@ -71,35 +90,32 @@ class Transaction:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (name,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
-        entry["mark"] = os.urandom(4).hex()
+            self._known.meta.pop(name, None)
         entry.update(gone_nodes=gone_nodes, gone_edges=gone_links, added=added, dropped=dropped)
-        self._db.execute(
-            "INSERT INTO log VALUES (?, ?)",
-            (version, to_json({**self._said, **{k: v for k, v in entry.items() if v}})),
-        )
+        marked = {**self._said, "mark": os.urandom(4).hex()}
+        changes = to_json({**marked, **{k: v for k, v in entry.items() if v}})
+        self._db.execute("INSERT INTO log VALUES (?, ?)", (version, changes))
+        self._known.last = version, changes[:BEGINNING]
         if version % CHECKPOINT == 0:
             self._db.execute("DELETE FROM log WHERE version <= ?", (version - _REMEMBERED,))
 
     def _row(self, key: tuple[str, str]) -> int | None:
-        row = self._rows.get(key)
-        if row is None:
+        if key not in self._rows:
             found = self._db.execute("SELECT row FROM nodes WHERE namespace = ? AND id = ?", key).fetchone()
-            if found is None:
-                return None
-            row = self._rows[key] = int(found[0])
-        return row
+            self._rows[key] = None if found is None else int(found[0])
+        return self._rows[key]
 
     def _put_all(self, nodes: Sequence[Node], dropped: dict[str, list[int]]) -> list[int]:
         """Write *nodes* and return their rows."""
         keys = [(node.namespace, node.id) for node in nodes]
-        self._look_up(keys)
-        if len(nodes) < _MANY or len(set(keys)) < len(keys) or any(key in self._rows for key in keys):
+        self._look_up([key for key in keys if key not in self._rows])
+        if len(nodes) < _MANY or len(set(keys)) < len(keys) or any(self._rows[key] is not None for key in keys):
             return [self._put(node, key, dropped) for node, key in zip(nodes, keys, strict=True)]
         rows = self._next_rows("nodes", len(nodes))
         self._db.executemany(
             "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (row, n.namespace, n.id, n.kind, n.text, to_json(n.attributes), n.expires_at)
+                (row, n.namespace, n.id, n.kind, n.text, _written(n.attributes), n.expires_at)
                 for row, n in zip(rows, nodes, strict=True)
             ],
         )
@@ -112,6 +128,7 @@ class Transaction:
         ids: dict[str, list[str]] = {}
         for namespace, node_id in keys:
             ids.setdefault(namespace, []).append(node_id)
+        self._rows.update(dict.fromkeys(keys))
         for namespace, some in ids.items():
             for start in range(0, len(some), 500):  # SQLite once allowed no more than 999 variables
                 block = some[start : start + 500]
@@ -126,8 +143,8 @@ class Transaction:
         return range(first, first + count)
 
     def _put(self, node: Node, key: tuple[str, str], dropped: dict[str, list[int]]) -> int:
-        values = (node.kind, node.text, to_json(node.attributes), node.expires_at)
-        row = self._rows.get(key)
+        values = (node.kind, node.text, _written(node.attributes), node.expires_at)
+        row = self._rows[key]
         if row is None:
             cursor = self._db.execute(
                 "INSERT INTO nodes(namespace, id, kind, text, attributes, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
@@ -160,23 +177,33 @@ class Transaction:
         new = len(keys) == len(links) and all(
             (link.namespace, link.source) in self._new or (link.namespace, link.target) in self._new for link in links
         )
-        if not new or len(links) < _MANY:
+        if not new:
             return [self._put_link(link) for link in links]
+        if len(links) < _MANY:
+            return [self._add_link(link) for link in links]
         rows = self._next_rows("edges", len(links))
         self._db.executemany(
             "INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (row, e.namespace, e.source, e.target, e.relation, to_json(e.data))
+                (row, e.namespace, e.source, e.target, e.relation, _written(e.data))
                 for row, e in zip(rows, links, strict=True)
             ],
         )
         return list(rows)
 
+    def _add_link(self, link: Link) -> int:
+        cursor = self._db.execute(
+            "INSERT INTO edges(namespace, source, target, relation, data) VALUES (?, ?, ?, ?, ?)",
+            (link.namespace, link.source, link.target, link.relation, _written(link.data)),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
     def _put_link(self, link: Link) -> int:
         found = self._db.execute(
             "INSERT INTO edges(namespace, source, target, relation, data) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT(namespace, source, target, relation) DO UPDATE SET data = excluded.data RETURNING row",
-            (link.namespace, link.source, link.target, link.relation, to_json(link.data)),
+            (link.namespace, link.source, link.target, link.relation, _written(link.data)),
         ).fetchone()
         return int(found[0])
 
@@ -187,7 +214,7 @@ class Transaction:
     def _drop_vectors(self, row: int, dropped: dict[str, list[int]]) -> None:
         # The keys stay, without what they held, so that no slot is given twice.
         keys = self._db.execute("UPDATE vectors SET row = NULL, vector = NULL WHERE row = ? RETURNING key", (row,))
-        names = {number: field for field, (number, _, _) in fields(self._db).items()}
+        names = {number: field for field, (number, _, _) in self._fields().items()}
         for (key,) in keys.fetchall():
             dropped.setdefault(names[key // SLOTS], []).append(key % SLOTS)
 
@@ -196,7 +223,7 @@ class Transaction:
         added: dict[str, list[int]] = {}
         sets: dict[str, tuple[int, int, int]] = {}  # of each field: the first key, the next key, the length
         rows: list[tuple[Any, ...]] = []
-        form = ""
+        form = self._form() if vectors else ""
         for vector in vectors:
             row = self._row((vector.namespace, vector.node))
             if row is None:
@@ -211,20 +238,37 @@ class Transaction:
                 )
             sets[vector.field] = first, key + 1, dim
             added.setdefault(vector.field, [key - first, 0])[1] = key - first
-            form = self._form() if not rows else form
             values = pack_vector(vector.values, form)
             rows.append((key, row, vector.part, vector.start, vector.end, values))
-        if rows:
-            self._db.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
+        sql = "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)"
+        if len(rows) == 1:
+            self._db.execute(sql, rows[0])
+        elif rows:
+            self._db.executemany(sql, rows)
+        for first, key, _ in sets.values():
+            self._known.next_keys[first // SLOTS] = key
         return added
 
     def _form(self) -> str:
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (FORMAT,)).fetchone()
-        return "float32" if found is None else str(json.loads(found[0]))
+        meta = self._known.meta
+        if FORMAT not in meta:
+            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (FORMAT,)).fetchone()
+            meta[FORMAT] = None if found is None else json.loads(found[0])
+        return "float32" if meta[FORMAT] is None else str(meta[FORMAT])
+
+    def _fields(self) -> dict[str, tuple[int, int, int]]:
+        """Return what `sqlite_schema.fields` does; whoever changes it forgets what is known of it."""
+        if self._known.fields is None:
+            self._known.fields = fields(self._db)
+        return self._known.fields
+
+    def _forget_fields(self) -> None:
+        self._known.fields = None
+        self._known.next_keys.clear()
 
     def _set_for(self, vector: Vector, version: int) -> tuple[int, int, int]:
         """Return the first key, the next key and the length of the vectors of the set that takes *vector*."""
-        found = fields(self._db).get(vector.field)
+        found = self._fields().get(vector.field)
         if found is None or (
             found[1] != len(vector.values)
             and not self._db.execute(
@@ -235,12 +279,17 @@ class Transaction:
             found = self._new_set(vector.field, len(vector.values), version)
         number, dim, _ = found
         first, end = bounds(number)
-        last = self._db.execute("SELECT max(key) FROM vectors WHERE key >= ? AND key < ?", (first, end)).fetchone()[0]
-        return first, first if last is None else last + 1, dim
+        key = self._known.next_keys.get(number)
+        if key is None:
+            sql = "SELECT max(key) FROM vectors WHERE key >= ? AND key < ?"
+            last = self._db.execute(sql, (first, end)).fetchone()[0]
+            key = first if last is None else last + 1
+        return first, key, dim
 
     def _new_set(self, field: str, dim: int, version: int) -> tuple[int, int, int]:
-        if (old := fields(self._db).get(field)) is not None:
+        if (old := self._fields().get(field)) is not None:
             self._drop_set(old[0])  # nothing but the slots it gave
+        self._forget_fields()
         # A number is never given twice: AUTOINCREMENT remembers it after its set is gone.
         cursor = self._db.execute("INSERT INTO sets(field, dim, reset_at) VALUES (?, ?, ?)", (field, dim, version))
         assert cursor.lastrowid is not None
@@ -248,12 +297,14 @@ class Transaction:
 
     def _settle(self, staged: str, version: int) -> None:
         """Let the vectors of every `X.next` replace those of `X`, or drop them."""
-        waiting = {name: number for name, (number, _, _) in fields(self._db).items() if name.endswith(NEXT)}
+        sets = self._fields()
+        self._forget_fields()
+        waiting = {name: number for name, (number, _, _) in sets.items() if name.endswith(NEXT)}
         if staged == "discard":
             for number in waiting.values():
                 self._drop_set(number)
             return
-        for name, (number, _, _) in fields(self._db).items():
+        for name, (number, _, _) in sets.items():
             if name not in waiting:
                 self._drop_set(number)
         for name, number in waiting.items():
@@ -263,3 +314,7 @@ class Transaction:
     def _drop_set(self, number: int) -> None:
         self._db.execute("DELETE FROM vectors WHERE key >= ? AND key < ?", bounds(number))
         self._db.execute("DELETE FROM sets WHERE number = ?", (number,))
+
+
+def _written(data: Mapping[str, Any]) -> str:
+    return to_json(data) if data else "{}"  # as that of most edges

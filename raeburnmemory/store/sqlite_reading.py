@@ -98,7 +98,12 @@ class Reading:
         now = time.time()
         with self._reading() as db:
             rows = _chunked(db, f"SELECT {_NODE} FROM nodes WHERE namespace = ? AND id IN", list(ids), (namespace,))
-            return {node.id: node for node in map(_node, rows) if visible(node, now)}
+            nodes = list(map(_node, rows))
+            self._note(ids, namespace, nodes)
+            return {node.id: node for node in nodes if visible(node, now)}
+
+    def _note(self, ids: Sequence[str], namespace: str, nodes: Sequence[Node]) -> None:
+        """Learn that of the nodes named by *ids* there are these, expired ones included; for those who write."""
 
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
@@ -370,8 +375,12 @@ class Reading:
     def meta(self, key: str) -> Any:
         """Return the JSON value kept under *key*, or None."""
         with self._reading() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
+            return self._meta(db, key)
+
+    @staticmethod
+    def _meta(db: sqlite3.Connection, key: str) -> Any:
+        row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def mark(self, version: int) -> str | None:
         """Return what the commit of *version* was marked with."""
