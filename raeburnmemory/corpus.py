@@ -72,7 +72,7 @@ across ask aspects bring chat conversation different discuss discussion list men
 say session suggest summarise summarize summary talk tell throughout various walk
 """
 _RULES = 3  # to be raised whenever anything here, or a word, is made in another way
-_AT_ONCE = 2048  # nodes
+_AT_ONCE = 8192  # nodes
 _CACHED = 1 << 17  # pieces of text that are remembered
 _FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
@@ -408,7 +408,7 @@ class Corpus:
         return (
             TEXT
             | (ANSWER if node.kind == RESPONSE else 0)
-            | (ASKS if _QUESTION.search(text) else 0)
+            | (ASKS if ("?" in text or "\uff1f" in text) and _QUESTION.search(text) else 0)
             | (DATED if dated else 0)
             | (STANDING if stands else 0)
         )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from typing import Any
 
 from .errors import InvalidInput
@@ -302,18 +303,26 @@ def _fields(value: Any, cls: type, what: str, *, text_key: str) -> dict[str, Any
     """Return what was given as a dict of its own; fields of a dataclass that are None were not given."""
     if isinstance(value, str):
         return {text_key: value}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if type(value) is dict:
+        given = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         given = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     elif isinstance(value, Mapping):
         given = dict(value)
     else:
         raise InvalidInput(f"A {what} is a text, a dict or a {cls.__name__}, not {shown(value)}.")
-    known = {f.name for f in dataclasses.fields(cls)}
+    known = _names(cls)
     return {key: item for key, item in given.items() if item is not None or key not in known}
 
 
+@cache
+def _names(cls: type) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(cls))
+
+
 def _attributes(given: Mapping[str, Any], reserved: set[str], what: str) -> dict[str, Any]:
-    if clash := sorted(reserved & set(given)):
+    if not reserved.isdisjoint(given):
+        clash = sorted(reserved & set(given))
         raise InvalidInput(f"{clash[0]!r} of {what} is not for attributes. Choose another name.")
     return checked_data(given, what)
 
@@ -330,7 +339,7 @@ def checked_id(value: Any, what: str) -> str:
     """Return *value* if it can be an id: a string that is not empty and can be written as UTF-8."""
     if not isinstance(value, str) or not value:
         raise InvalidInput(f"{what[0].upper()}{what[1:]} must be a string that is not empty, not {shown(value)}.")
-    return checked_text(value, what)
+    return value if value.isascii() else checked_text(value, what)
 
 
 def checked_text(value: Any, what: str) -> str:
@@ -354,9 +363,15 @@ def checked_data(value: Any, what: str) -> dict[str, Any]:
 
     Dates and times become ISO 8601 strings, tuples become lists.
     """
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise InvalidInput(f"{what[0].upper()}{what[1:]} must be a dict, not {shown(value)}.")
-    return {checked_text(key, f"a key of {what}"): _json(item, f"{key!r} of {what}", 0) for key, item in value.items()}
+    # Nearly all are plain ASCII strings, which need neither a copy nor the words of an error.
+    return {
+        key if type(key) is str and key.isascii() else checked_text(key, f"a key of {what}"): (
+            item if type(item) is str and item.isascii() else _json(item, f"{key!r} of {what}", 0)
+        )
+        for key, item in value.items()
+    }
 
 
 def _json(value: Any, what: str, depth: int) -> Any:
@@ -404,7 +419,8 @@ def utc(value: Any) -> str:
             when = value
         else:
             raise TypeError(type(value).__name__)
-        when = when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
+        if when.tzinfo is not timezone.utc:
+            when = when.replace(tzinfo=timezone.utc) if when.tzinfo is None else when.astimezone(timezone.utc)
     except (ValueError, TypeError, OverflowError, OSError) as exc:
         raise InvalidInput(
             f"{shown(value)} is no time. Use a datetime, ISO 8601 text such as '2026-11-20T09:30:00Z', or seconds "

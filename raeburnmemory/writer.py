@@ -52,6 +52,7 @@ log = logging.getLogger("raeburnmemory")
 
 T = TypeVar("T")
 
+_EMBEDDED = frozenset(EMBEDDED)
 _BLOCK = 256  # texts embedded between two reports of progress
 _LINK_KEYS = {"source", "target", "relation", "relations"}  # what an edge's JSON says besides its data
 
@@ -94,11 +95,10 @@ class Writer:
         if vectors.needed(nodes):
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
         with no_collections() if len(records) > 1 else contextlib.nullcontext(), self._store.exclusive():
-            self._write(records, vectors)
+            self._write(nodes, records, vectors)
 
-    def _write(self, records: Sequence[Record], vectors: _Vectors) -> None:
-        """Write what of *records* is not there; somebody holds the lock."""
-        nodes = [node for record in records for node in record.nodes]
+    def _write(self, nodes: Sequence[Node], records: Sequence[Record], vectors: _Vectors) -> None:
+        """Write what of *records*, which have these *nodes*, is not there; somebody holds the lock."""
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known)
         links = [link for record in records for link in record.links]
@@ -122,7 +122,7 @@ class Writer:
         vectors.embed(self._changed([node for record in expected for node in record.nodes], {}))
         with self._store.exclusive():
             records = plan()
-            self._write(records, vectors)
+            self._write([node for record in records for node in record.nodes], records, vectors)
         return records
 
     def put(
@@ -530,14 +530,14 @@ class _Vectors:
 
     def needed(self, nodes: Iterable[Node]) -> bool:
         """Tell whether some of *nodes* would have to be embedded."""
-        return any(node.kind in EMBEDDED and node.id not in self._given for node in nodes)
+        return any(node.kind in _EMBEDDED and node.id not in self._given for node in nodes)
 
     def embed(self, nodes: Iterable[Node]) -> None:
         """Embed the texts of those of *nodes* that need it and were not embedded yet."""
         texts = dict.fromkeys(
             piece.text
             for node in nodes
-            if node.id not in self._given
+            if node.kind in _EMBEDDED and node.id not in self._given
             for piece in self._pieces(node)
             if piece.text not in self._taken
         )
@@ -591,11 +591,11 @@ class _Vectors:
 
 def _merged(old: Node | None, new: Node, *, expiring: bool) -> Node | None:
     """Return what to write so that *new* is there; None if it is there already."""
-    attributes = dict(new.attributes)
     if old is None:
-        if new.kind == AGENT:
-            attributes.setdefault("name", new.id)
-        return Node(new.id, new.kind, new.text, attributes, new.namespace, new.expires_at)
+        if new.kind != AGENT or "name" in new.attributes:
+            return new
+        return Node(new.id, new.kind, new.text, {**new.attributes, "name": new.id}, new.namespace, new.expires_at)
+    attributes = dict(new.attributes)
     if old.kind != new.kind:
         raise _conflict(old, new.kind)
     if new.kind in {AGENT, SESSION}:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from hashlib import blake2b
+from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -84,12 +85,11 @@ class Names(Texts):
                 self._places[text] = found
         return found
 
-    def find(self, text: str) -> Iterator[int]:
-        """Yield the numbers of those that say *text*, of those that came since only the latest, that first."""
+    def find(self, text: str) -> Iterable[int]:
+        """Return the numbers of those that say *text*, of those that came since only the latest, that first."""
         found = self._places.get(text)
-        if found is not None:
-            yield found
-        yield from self._saved(text)
+        new = () if found is None else (found,)
+        return chain(new, self._saved(text)) if len(self._steps) else new
 
     def _saved(self, text: str) -> Iterator[int]:
         if not len(self._steps):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -99,11 +99,12 @@ class LexicalIndex:
         known, learn, stream, lengths = self._terms.get, self._learn, array("i"), []
         for text in texts:
             # As `Words` takes texts apart, where every chunk is known as a rule.
-            chunks = text.split() if text else ()
+            chunks = text.split() if text else []
+            terms = list(map(known, chunks))
+            if None in terms:
+                terms = [learn(chunk) if some is None else some for chunk, some in zip(chunks, terms, strict=True)]
             before = len(stream)
-            stream.extend(
-                chain.from_iterable([learn(one) if (terms := known(one)) is None else terms for one in chunks])
-            )
+            stream.extend(chain.from_iterable(cast("list[tuple[int, ...]]", terms)))
             lengths.append(len(stream) - before)
         if not stream:
             return

@@ -147,16 +147,15 @@ class Links:
     def put(self, link: Link) -> LinkKey:
         """Write one, under the row of the one that it replaces or under a new one; return its key."""
         key = (link.namespace, link.source, link.target, link.relation)
-        own = Link(link.source, link.target, link.relation, copied(link.data), link.namespace)
         if self._lines is not None:
-            self._later.append(own)
+            self._later.append(Link(link.source, link.target, link.relation, copied(link.data), link.namespace))
             return key
         old = self._by_key.get(key)
         if old is None:
             row, self._next_row = self._next_row, self._next_row + 1
         else:
             row = old.row
-        return self.insert(Link(own.source, own.target, own.relation, own.data, own.namespace, row))
+        return self.insert(Link(link.source, link.target, link.relation, copied(link.data), link.namespace, row))
 
     def insert(self, link: Link) -> LinkKey:
         """Put one with its row in its place."""

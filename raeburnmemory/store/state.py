@@ -210,24 +210,22 @@ class State:
             DimensionMismatch: A vector has another length than those of its field.
             InvalidInput: A vector or an edge names a node that does not exist.
         """
-        gone = set(batch.removed_nodes)
+        nodes, gone = self.nodes, set(batch.removed_nodes)
         new = {(node.namespace, node.id) for node in batch.nodes}
-
-        def exists(key: NodeKey) -> bool:
-            return key in new or (key in self.nodes and key not in gone)
-
         for link in batch.links:
             for end in (link.source, link.target):
-                if not exists((link.namespace, end)):
+                key = link.namespace, end
+                if key not in new and (key not in nodes or key in gone):
                     raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
-        going = [self.nodes[key].row for key in gone | new if key in self.nodes]
+        going = [nodes.row(key) for key in gone | new if key in nodes]
         dims = {
             name: vectors.dim
             for name, vectors in self.sets.items()
             if len(vectors) > (vectors.count(going) if going else 0)
         }
         for vector in batch.vectors:
-            if not exists((vector.namespace, vector.node)):
+            key = vector.namespace, vector.node
+            if key not in new and (key not in nodes or key in gone):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
             dim = dims.setdefault(vector.field, len(vector.values))
             if len(vector.values) != dim:
