@@ -134,7 +134,7 @@ def test_builtin_damaged_data_file_is_an_error(damage, tmp_path, monkeypatch, da
         np.savez(broken, **{**data, "format": np.array(99)})
     elif damage == "no archive":
         broken.write_bytes(b"hello")
-    monkeypatch.setattr(builtin_module.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     loaders = (builtin_module._table, builtin_module._vocabulary)
     for loader in loaders:
         loader.cache_clear()
