@@ -9,6 +9,8 @@ from running_models import alive, python, runnable, wait_for, zombies
 
 from raeburnmemory.hub.models import errors, ports
 from raeburnmemory.hub.models.limits import Limits
+from raeburnmemory.hub.models.running import Records
+from raeburnmemory.hub.models.store import ModelFolder
 
 
 def states(bench, name="tiny"):
@@ -37,6 +39,15 @@ def test_a_model_that_answers_somebody_is_not_stopped_for_another(bench):
         manager.start(bench.file("b"))
     assert manager.start(bench.file("b")).pid
     assert manager.running("a") is None
+
+
+def test_one_that_was_used_a_moment_ago_is_idle(tmp_path):
+    records = Records(ModelFolder(tmp_path))
+    for _ in range(50):
+        with records.using("a"):
+            pass
+        with records.unused("a") as last:
+            assert last <= time.monotonic()
 
 
 def test_two_that_start_at_once_keep_within_the_limit(bench):

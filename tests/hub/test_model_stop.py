@@ -354,6 +354,27 @@ def test_another_manager_breaks_a_start_off(bench):
 
 
 @linux
+def test_a_start_that_goes_on_does_not_forget_that_another_manager_ended_it(bench, monkeypatch):
+    """The model ends between its word that it loads and the moment in which that is written down."""
+    records, asked = Records(ModelFolder(bench.folder)), ports.ask
+
+    def ended_meanwhile(*args, **options):
+        answer = asked(*args, **options)
+        if answer.status == 503:
+            found = records.read("tiny")
+            records.write(dataclasses.replace(found, state="stopping", stopping=True))
+            os.kill(found.process.pid, signal.SIGKILL)
+            wait_for(lambda: not alive(found.process.pid))
+        return answer
+
+    monkeypatch.setattr(ports, "ask", ended_meanwhile)
+    manager = bench.manager()
+    with pytest.raises(errors.NotRunning, match="stopped while it was being started"):
+        manager.start(bench.file(loads=30))
+    assert manager.status("tiny").process_state == "stopped"
+
+
+@linux
 def test_a_number_that_was_used_again_is_left_alone(bench):
     """A record names a process that is now another one's: it is not ended, by nobody."""
     with_grandchild(bench, "plain")

@@ -239,7 +239,7 @@ class ModelProcess:
                 running=self.running if state in {"ready", "stopping"} else None,
                 detached=self._detached,
                 # Somebody else may have asked in between; what was asked is not to be written over.
-                stopping=state == "stopping" or _is_told_to_stop(written, found),
+                stopping=state == "stopping" or (group is not None and _is_told_to_stop(written, group.pid, found)),
                 restarts=self._restarts,
                 exit_code=self._exit_code,
                 last_error=str(self._error) if self._error is not None else None,
@@ -402,11 +402,12 @@ class ModelProcess:
         )
 
 
-def _is_told_to_stop(written: Record | None, process: Identity | None) -> bool:
-    if written is None or written.process is None or process is None:
+def _is_told_to_stop(written: Record | None, pid: int, process: Identity | None) -> bool:
+    """Tell whether what is written down asks the process *pid* to end; it may have done so, and is None then."""
+    if written is None or written.process is None:
         return False
     known = written.process
-    return written.stopping and (known.pid, known.started) == (process.pid, process.started)
+    return written.stopping and known.pid == pid and (process is None or process.started == known.started)
 
 
 def _now() -> str:

@@ -193,7 +193,7 @@ class Records:
             finally:
                 # The system's own clock since its start: the same in every process, and nobody sets it.
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{time.monotonic():.3f}".encode(), 0)
+                os.pwrite(fd, repr(time.monotonic()).encode(), 0)  # never rounded into what is yet to come
         finally:
             self._close_use(fd)
 
