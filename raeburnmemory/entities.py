@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Entity(TypedDict):
-    """A thing with a name, and what is known about it."""
+    """A thing with a name, and what is known about it: `name`, `entityType`, and `observations`, which are texts."""
 
     name: str
     entityType: str
@@ -47,7 +47,7 @@ Relation = TypedDict("Relation", {"from": str, "to": str, "relationType": str})
 
 
 class Observed(TypedDict):
-    """What was new of the observations given for one entity."""
+    """What was new of the observations given for one entity: `entityName`, and `addedObservations`."""
 
     entityName: str
     addedObservations: list[str]

@@ -333,7 +333,8 @@ def test_every_name_of_an_open_package_is_in_the_reference(name):
 
 def test_what_a_documented_name_takes_and_gives_is_in_the_reference():
     """A class of ours in a signature is a dead end, unless it can be looked up as well."""
-    named = {full: found for full in sorted(referenced()) if (found := looked_up(full)) is not None}
+    there = sorted(referenced())
+    named = {full: found for full in there if (found := looked_up(full)) is not None}
     known = {id(found) for found in named.values()}
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     missing = {}
@@ -342,8 +343,18 @@ def test_what_a_documented_name_takes_and_gives_is_in_the_reference():
             for cls in classes_in(module, annotation):
                 if id(cls) not in known and not issubclass(cls, Exception):
                     missing.setdefault(f"{cls.__module__}.{cls.__qualname__}", where)
+        for name in re.findall(r"`(raeburnmemory(?:\.\w+)+)`", "\n".join(docstrings_of(named[full]))):
+            if not any(other == name or other.startswith(f"{name}.") for other in there):
+                missing.setdefault(name, full)
     assert len(named) > 60
     assert missing == {}
+
+
+def docstrings_of(found: object) -> list[str]:
+    """Return what the reference shows of an object and of what is in it."""
+    members = vars(found).items() if inspect.isclass(found) else ()
+    shown = [found, *(member for name, member in members if not name.startswith("_"))]
+    return [inspect.getdoc(one) or "" for one in shown if isinstance(getattr(one, "__doc__", None), str)]
 
 
 def looked_up(full: str) -> object | None:
