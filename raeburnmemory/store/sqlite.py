@@ -174,6 +174,7 @@ class SqliteStore(Reading):
     def _connect(self) -> sqlite3.Connection:
         self._set_aside(check_log(self._path))
         self._syncs = self.durability == "full"
+        self._known = Known()  # another file may have the same entries in its log of changes, and other sets
         self._file = self._file_now() or self._file
         with contextlib.suppress(FileNotFoundError):
             hold_database(self, self._path)
