@@ -1,13 +1,14 @@
 """Many rows in one batch: SQLite writes them together, and they must be what they are one by one."""
 
 import random
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from outside import STORE_FILES
 
-from raeburnmemory.errors import InvalidInput
+from raeburnmemory.errors import InvalidInput, StoreCorrupt
 from raeburnmemory.nodes import Batch, Link, Node, Vector, Where
 from raeburnmemory.testing._ledger import unit
 
@@ -116,6 +117,26 @@ def test_who_writes_in_turn_with_others_knows_what_they_wrote(backend, seed, pla
                 there = [node.id for node in plain.nodes(Where())]
         if number % 4 == 3:
             assert all(everything(each) == everything(plain) for each in stores)
+
+
+def test_what_was_known_is_not_believed_where_the_log_could_not_be_read(place, monkeypatch):
+    opener = place("sqlite")
+    store, other = opener(), opener()
+    store.write(Batch(nodes=[Node("one", "note")], vectors=[Vector("one", "prompt", unit(0.1, 1.0))]))
+    other.write(Batch(nodes=[Node("two", "note")], vectors=[Vector("two", "prompt", unit(0.2, 1.0))]))
+
+    def refused(_):
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with store.exclusive():
+        with monkeypatch.context() as patched:
+            patched.setattr("raeburnmemory.store.sqlite.last_change", refused)
+            with pytest.raises(StoreCorrupt):
+                store.get(["two"], "default")
+        assert (
+            store.write(Batch(nodes=[Node("three", "note")], vectors=[Vector("three", "prompt", unit(0.3, 1.0))])) == 3
+        )
+    assert [slot for slot, *_ in everything(other)[2]["prompt"]] == [0, 1, 2]
 
 
 def test_what_was_known_of_a_node_that_expired_does_not_hide_it(place):

@@ -269,9 +269,9 @@ class SqliteStore(Reading):
             self._begun, self._written = False, None
             self._db.execute("BEGIN IMMEDIATE")
             self._begun = True
+            known, self._known = self._known, Known()  # nothing, where the log cannot be read
             last = last_change(self._db)
-            if last != self._known.last:
-                self._known = Known(last)
+            self._known = known if known.last == last else Known(last)
             self._known.rows.clear()
         return self._db
 
@@ -355,8 +355,7 @@ class SqliteStore(Reading):
 
     def _before_first(self, db: sqlite3.Connection) -> int:
         """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
-        assert self._known.last is not None
-        version, said = self._known.last
+        version, said = self._known.last or last_change(db)
         then = unsynced(said)
         if then is not None and (self._boot is None or self._doubtful):
             self._sync_log()
