@@ -252,6 +252,7 @@ def test_events_tell_of_jobs_and_models(tmp_path):
         job = hub.ask("POST", "/api/v1/models/big/download")
         assert job.status == 202
         assert done(hub, job.json())["result"]["file_state"] == "ready"
+        assert hub.hub.jobs.get(job.json()["id"]).wait(30)  # then it is told, too
         hub.hub.events.tell("end")
         listener.join(30)
         assert ("model", {"name": "big", "state": "idle"}) in found

@@ -189,8 +189,10 @@ class Jobs:
                 for old in ended[:-_KEPT]:
                     del self._jobs[old]
                 self._keep()
-            job._ended.set()  # noqa: SLF001 - ours; whoever waited may count on what is written down
-            self._tell(job)
+            try:
+                self._tell(job)
+            finally:  # whoever waited may count on what is written down, and on its having been told
+                job._ended.set()  # noqa: SLF001 - ours
 
     def _keep(self) -> None:
         """Write down what is not finished."""
