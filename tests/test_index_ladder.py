@@ -510,7 +510,9 @@ def test_the_limits_are_in_order():
 
 
 @pytest.mark.parametrize("dim", [1, 64, 100, 256, 384, 768, 1536])
-def test_signs_in_several_tables_differ_as_one(ladder, dim, tmp_path):
+@pytest.mark.parametrize("large", [150, 10**6], ids=["files", "memory"])
+def test_signs_in_several_tables_differ_as_one(ladder, dim, large, tmp_path, monkeypatch):
+    monkeypatch.setattr(_columns, "_LARGE", large)
     rng = np.random.default_rng(dim)
     rows = rng.standard_normal((300, dim)).astype(np.float32)
     packed, count = signs(rows), ladder(dim)._differences
@@ -528,6 +530,7 @@ def test_signs_in_several_tables_differ_as_one(ladder, dim, tmp_path):
     held.drop(np.array([0, 8, 250]))
     left = np.delete(packed, [0, 8, 250], axis=0)
     assert len(held) == 297
+    assert (held.anonymous == 0) == (large == 150)  # all of them or none
     assert np.array_equal(np.concatenate(list(held.blocks(0))), left)
     assert np.array_equal(np.concatenate(list(held.blocks(290))), left[290:])
     assert sum(table.rows.shape[1] for table in held._tables) == packed.shape[1]

@@ -49,10 +49,13 @@ def scratch_beside(path: str, *, read_only: bool) -> str:
 
 
 class Column:
-    """Rows of one width and kind, added at the end. *scratch* names the folder for the file; None: no file."""
+    """Rows of one width and kind, added at the end. *scratch* names the folder for the file; None: no file.
 
-    def __init__(self, width: int, dtype: DTypeLike, scratch: str | None) -> None:
-        self._width, self._dtype = width, np.dtype(dtype)
+    *share* is that of a table that others make up together with this one: all of them go to files at once.
+    """
+
+    def __init__(self, width: int, dtype: DTypeLike, scratch: str | None, share: float = 1.0) -> None:
+        self._width, self._dtype, self._share = width, np.dtype(dtype), share
         self._scratch = scratch if _MAPPABLE else None
         self._count = 0
         self._buffer: NDArray[Any] = np.empty((0, width), self._dtype)  # the first _count are in use
@@ -76,7 +79,11 @@ class Column:
         """Copy *rows* behind the others."""
         if self._file is not None and self._owner != os.getpid():
             self._replace([self.rows])  # the parent goes on writing to its file
-        if self._file is None and self._scratch is not None and self._size(self._count + len(rows)) > _LARGE:
+        if (
+            self._file is None
+            and self._scratch is not None
+            and self._size(self._count + len(rows)) > self._share * _LARGE
+        ):
             self._move_to_file()
         if self._file is not None:
             try:
@@ -141,7 +148,7 @@ class Column:
 
     def _replace(self, blocks: Iterable[NDArray[Any]]) -> None:
         """Put *blocks*, which may be read from the rows there are, in place of these."""
-        fresh, old = Column(self._width, self._dtype, self._scratch), self._file
+        fresh, old = Column(self._width, self._dtype, self._scratch, self._share), self._file
         for block in blocks:
             fresh.append(block)
         self._buffer, self._file, self._count = fresh._buffer, fresh._file, fresh._count

@@ -29,7 +29,8 @@ class Signs:
     """The signs of rows of *dim* numbers, in memory, or in files in the folder *scratch*."""
 
     def __init__(self, dim: int, scratch: str | None) -> None:
-        self._tables = [Column(width, np.uint8, scratch) for width in _widths(signs_width(dim))]
+        total = signs_width(dim)
+        self._tables = [Column(width, np.uint8, scratch, width / total) for width in _widths(total)]
 
     def __len__(self) -> int:
         return len(self._tables[0])
