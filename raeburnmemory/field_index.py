@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Alike", "FieldIndex"]
 
 _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
-_TRIES = 5  # at an index elsewhere: of several processes that begin it at once, each may take the place of another
+_TRIES = 8  # at an index elsewhere: of several processes that begin it at once, each may take the place of another
+_PAUSE = 0.05  # seconds at most before the second try, twice as long before each further one, so that they part
 _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during which the index is not to be had
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
@@ -213,13 +215,16 @@ class FieldIndex:
         if hasattr(self.index, "in_store"):
             self._follow()
             return
-        for left in reversed(range(_TRIES)):
+        for tried in range(_TRIES):
             try:
                 self._catch_up()
             except IndexUnavailable as exc:
                 self._start_over()
-                if not left or not exc.lost:
+                if tried == _TRIES - 1 or not exc.lost:
                     raise
+                import random
+
+                time.sleep(random.uniform(0, _PAUSE * 2**tried))  # noqa: S311 - not a secret
             else:
                 return
 
