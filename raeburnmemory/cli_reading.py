@@ -160,6 +160,43 @@ def similar(
         print_hits(hits)
 
 
+def matching(
+    ctx: typer.Context,
+    words: Annotated[str, typer.Argument(help="The words to look for.", show_default=False)],
+    top_k: Annotated[int, option("How many to show at most.", "--top-k", "-k", min=0)] = 10,
+    every: Annotated[bool, option("Only texts that hold all of the words.", "--every")] = False,
+    kind: Annotated[list[str] | None, option("Only nodes of this kind; may be repeated.")] = None,
+    session: Sessions = None,
+    agent: Agents = None,
+    speaker: Speakers = None,
+    since: Since = None,
+    until: Until = None,
+    where: Attributes = None,
+    as_json: Json = False,
+) -> None:
+    """Find the texts that hold some words, as they are written.
+
+    Nothing but the words counts: no meaning, no related words. For names, numbers and messages of errors.
+    Prints rank, score, id and the beginning of the text.
+
+    [bold]Examples[/bold]
+
+      raeburnmemory --db memory.db matching "ECONNREFUSED 5432"
+      raeburnmemory matching "Ana allergy" --every --json
+    """
+    with existing(ctx, read_only=True) as memory:
+        hits = memory.matching(
+            words, top_k, every=every, kinds=kind, **_filters(session, agent, speaker, since, until, where)
+        )
+    _warn(hits.skipped)
+    if as_json:
+        print_json({"hits": [hit.to_dict() for hit in hits], "skipped": hits.skipped})
+    elif not hits and not hits.skipped and top_k:
+        tell("Note", f"Nothing in {memory.db_path!r} fits.")
+    else:
+        print_hits(hits)
+
+
 def context(
     ctx: typer.Context,
     question: Annotated[str, typer.Argument(help="What the text should be about.", show_default=False)],
@@ -368,5 +405,5 @@ def stats(ctx: typer.Context, as_json: Json = False) -> None:
 
 def register(app: typer.Typer, panel: str) -> None:
     """Add the commands to *app*, under the heading *panel* of its help."""
-    for command in (recall, similar, context, get, thread, facts, why, trace, evaluate, tune, stats):
+    for command in (recall, similar, matching, context, get, thread, facts, why, trace, evaluate, tune, stats):
         app.command(rich_help_panel=panel)(command)

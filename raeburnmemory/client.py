@@ -337,6 +337,10 @@ class RemoteMemory(_Remote):
         """Return the texts nearest in meaning to a text or a vector; see `MemoryGraph.similar`."""
         return _hits(self._send(_similar(text, k, search)))
 
+    def matching(self, words: str, k: int = 10, **search: Any) -> Hits:
+        """Return the nodes whose texts hold any of *words*, or every one; see `MemoryGraph.matching`."""
+        return _hits(self._send(_Call("POST", "/v1/matching", body={"words": words, "k": k, **_search(search)})))
+
     def get_similar_prompts(self, text: str, top_k: int = 5) -> list[str]:
         """Return the ids of the prompts nearest in meaning to *text*; see `MemoryGraph.get_similar_prompts`."""
         return self.similar(text, top_k).ids
@@ -469,6 +473,10 @@ class AsyncRemoteMemory(_Remote):
     async def similar(self, text: Any, k: int = 5, **search: Any) -> Hits:
         """Return the texts nearest in meaning to a text or a vector; see `MemoryGraph.similar`."""
         return _hits(await self._send(_similar(text, k, search)))
+
+    async def matching(self, words: str, k: int = 10, **search: Any) -> Hits:
+        """Return the nodes whose texts hold any of *words*, or every one; see `MemoryGraph.matching`."""
+        return _hits(await self._send(_Call("POST", "/v1/matching", body={"words": words, "k": k, **_search(search)})))
 
     async def get_similar_prompts(self, text: str, top_k: int = 5) -> list[str]:
         """Return the ids of the prompts nearest in meaning to *text*; see `MemoryGraph.get_similar_prompts`."""

@@ -791,6 +791,45 @@ class MemoryGraph:
         given = isinstance(text, (list, tuple)) or hasattr(text, "__array__")
         return self._recall.similar(text if given else checked_text(text, "a question"), k, kinds, wanted)
 
+    def matching(
+        self,
+        words: str,
+        k: int = 10,
+        *,
+        every: bool = False,
+        kinds: str | Sequence[str] | None = None,
+        session: str | Sequence[str] | None = None,
+        agent: str | Sequence[str] | None = None,
+        speaker: str | Sequence[str] | None = None,
+        collection: str | Sequence[str] | None = None,
+        since: Any = None,
+        until: Any = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Hits:
+        """Return the nodes whose texts hold any of *words*, or *every* one, best first: full-text search by BM25.
+
+        Nothing but the words counts: no meaning, no related words, no graph. For names, numbers and messages of errors
+        as they are written; for questions there is `recall`. Words in double quotes have to stand side by side. Case
+        and English endings do not matter, and words such as "the" are passed over. What a named person said holds the
+        name as well, and a fragment of a document the headings above it. The score of a hit is the share of what no
+        text can reach, and `coverage` the share of the words that it holds, rare words counting more. The filters are
+        those of `recall`.
+
+        Raises:
+            InvalidInput: An argument cannot be understood.
+        """
+        wanted = Wanted(
+            kinds=kinds,
+            session=session,
+            agent=agent,
+            speaker=speaker,
+            collection=collection,
+            since=since,
+            until=until,
+            where=where,
+        )
+        return self._recall.matching(words, k, wanted, every=every)
+
     def get_similar_prompts(self, text: str, top_k: int = 5) -> list[str]:
         """Return the ids of the stored prompts closest in meaning to *text*, nearest first.
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from .corpus import Corpus, seconds
 from .errors import EmbedderMismatch, EmbeddingError, IndexUnavailable, InvalidInput, MissingDependency
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Board, Evidence, Listed
 from .filters import condition
-from .hits import Hit, Hits
+from .hits import Hit, Hits, Why
 from .lock import Mutex
+from .matching import looked_for, matches
+from .nodes import FRAGMENT
 from .passages import EMBEDDED
 from .places import places_of
 from .ranking import observe, rank, resemblance
@@ -147,6 +150,43 @@ class Recall:
                 among = self._corpus.version, self._corpus.rows[self._selection.numbers(wanted)]
         scope = scope_of(wanted, self._namespace)
         return self._dense.search(question, k, self._namespace, list(dict.fromkeys(fields)), among, scope)
+
+    def matching(self, words: str, k: int, wanted: Wanted, *, every: bool) -> Hits:
+        """Return the *k* nodes *wanted* whose texts match *words* best: that hold any of them, or *every* one."""
+        checked_text(words, "what to look for")
+        checked_count(k, "the number of hits")
+        with self._lock:
+            self._catch_up()
+            corpus = self._corpus
+            skipped: dict[str, str] = {}
+            asked = looked_for(corpus.words, words)
+            if not asked:
+                return Hits(skipped={LEXICAL: "there are no words to look for"})
+            if corpus.words.words.missing is not None:
+                skipped["stemming"] = corpus.words.words.missing
+            allowed = self._selection.allowed(wanted)
+            may = None if allowed.numbers is None else allowed.mask
+            found = matches(corpus.words, asked, k, may, self._board.texts, every=every)
+            rows = corpus.rows[found.numbers].tolist()
+            nodes = self._store.at_rows(rows)
+            fragments = [node for node in nodes.values() if node.kind == FRAGMENT]
+            placed = self._placed(fragments) if fragments else {}
+        idf, written = np.array([word.idf for word in asked]), [word.written for word in asked]
+        shares = (idf @ found.held / max(float(idf.sum()), 1e-9)).round(6).tolist()
+        hits = [
+            Hit(
+                node,
+                score,
+                coverage=share,
+                why=Why({LEXICAL: score}, tuple(compress(written, held))),
+                place=placed.get(node.id),
+            )
+            for row, score, share, held in zip(
+                rows, found.scores.round(6).tolist(), shares, found.held.T.tolist(), strict=True
+            )
+            if (node := nodes.get(row)) is not None
+        ]
+        return Hits(hits, skipped, [LEXICAL])
 
     def observe(self, query: str, wanted: Wanted) -> tuple[list[str], Observations]:
         """Return the ids of the candidates for *query* among the nodes *wanted*, and what is observed of each."""

@@ -44,6 +44,7 @@ COMMANDS = [
     "sources",
     "recall",
     "similar",
+    "matching",
     "context",
     "get",
     "thread",
@@ -329,6 +330,26 @@ def test_similar(graph):
     done = run("--db", graph, "similar", "--text", question, "--until", "2024-04-30")
     assert (done.exit_code, done.stdout) == (0, "")
     assert "Nothing in" in done.stderr
+
+
+def test_matching(graph):
+    found = json.loads(good("--db", graph, "matching", "reset password", "--json"))
+    with MemoryGraph(graph, "builtin", read_only=True) as memory:
+        wanted = memory.matching("reset password")
+    assert found == {"hits": [hit.to_dict() for hit in wanted], "skipped": {}}
+    assert found["hits"][0]["id"] == "p1"
+    assert found["hits"][0]["why"]["words"] == ["reset", "password"]
+    lines = good("--db", graph, "matching", "reset bakery", "-k", "2").splitlines()
+    assert {line.split(maxsplit=3)[2] for line in lines} <= set(wanted.ids) | {"p2"}
+    assert len(lines) == 2
+    assert good("--db", graph, "matching", "reset", "--top-k", "0") == ""
+    for nothing in (["reset bakery", "--every"], ["reset", "--kind", "fact"], ["nowhere"]):
+        done = run("--db", graph, "matching", *nothing)
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert "Nothing in" in done.stderr
+    done = run("--db", graph, "matching", "the")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "no words to look for" in done.stderr
 
 
 def test_long_texts_are_shortened_to_the_width(monkeypatch):

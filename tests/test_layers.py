@@ -42,6 +42,7 @@ FLOORS = {
     "filters": 3.1,  # checks conditions as records checks data
     "related": 3.0,
     "evidence": 3.2,  # looks into the corpus
+    "matching": 3.25,  # looks words up with the places of evidence
     "ranking": 3.3,  # weighs the evidence
     "wanted": 3.15,  # chooses from the corpus
     "answers": 3.35,  # shows what the ranking puts first
@@ -146,6 +147,7 @@ THIRD_PARTY = {
     "answers": {"numpy"},
     "related": {"numpy"},
     "evidence": {"numpy"},
+    "matching": {"numpy"},
     "ranking": {"numpy"},
     "recall": {"numpy"},
     "wanted": {"numpy"},

@@ -90,6 +90,10 @@ METHODS = {
     "graph": "property",
     "history": "(self, node_id)",
     "link": "(self, source, target, relation, **data)",
+    "matching": (
+        "(self, words, k=10, *, every=False, kinds=None, session=None, agent=None, speaker=None, collection=None, "
+        "since=None, until=None, where=None)"
+    ),
     "link_similar_prompts": "(self, threshold=0.85, *, progress=None)",
     "links": "(self, node_id, relation=None, direction='both')",
     "load": "(self)",

@@ -188,6 +188,13 @@ def similar(asked: schemas.SimilarWanted, memory: Memory) -> Response:
     return _found(memory, memory.similar(text if vector is None else vector, given.pop("k"), kinds=kinds, **given))
 
 
+@router.post("/matching", tags=["finding"], responses=problems(404), response_model=schemas.HitsFound)
+def matching(asked: schemas.MatchingWanted, memory: Memory) -> Response:
+    """Find the texts that hold any of some words, or every one, best first, by BM25."""
+    given = asked.model_dump(exclude_none=True)
+    return _found(memory, memory.matching(given.pop("words"), given.pop("k"), **given))
+
+
 def _found(memory: MemoryGraph, hits: Hits) -> Response:
     skipped = {leg: public(reason, memory) for leg, reason in hits.skipped.items()}
     return answer({"hits": [_hit(hit) for hit in hits], "legs": list(hits.legs), "skipped": skipped})

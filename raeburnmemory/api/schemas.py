@@ -122,6 +122,14 @@ class SimilarWanted(_Among):
     k: int = Field(5, ge=1, le=MOST)
 
 
+class MatchingWanted(_Among):
+    """Words, and what may be found for them; see `MemoryGraph.matching`."""
+
+    words: str = Field(min_length=1, max_length=_TEXT)
+    every: bool = Field(False, description="Only texts that hold all of them.")
+    k: int = Field(10, ge=1, le=MOST)
+
+
 class _Search(_Among):
     query: str = Field(min_length=1, max_length=_TEXT)
     legs: Names | None = None

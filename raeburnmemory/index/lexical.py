@@ -209,10 +209,14 @@ class LexicalIndex:
         return Question(
             words,
             terms,
-            np.log1p((self.held - texts + 0.5) / (texts + 0.5)),
+            self.idf(texts),
             [written.get(word, word) for word in words],
             [pair for pair in pairs if pair[0] != pair[1]],
         )
+
+    def idf(self, texts: Any) -> Any:
+        """Return the idf of what so many *texts* hold: a number, or one for each of an array."""
+        return np.log1p((self.held - texts + 0.5) / (texts + 0.5))
 
     def _spread(self, term: int) -> int:
         """Return how many texts hold a word."""
@@ -225,7 +229,10 @@ class LexicalIndex:
         return (int(self._saved_ends[term - 1]) if term else 0), int(self._saved_ends[term])
 
     def postings(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the numbers of the texts that hold a word, in no order, and how often each does."""
+        """Return the numbers of the texts that hold a word, in no order, and how often each does; not to be changed."""
+        if 0 <= term < len(self._saved_ends) and term not in self._new and term not in self._missing:
+            start, end = self._saved_span(term)
+            return self._saved_texts[start:end], self._saved_counts[start:end]
         texts, counts, _ = self.postings_of([term] if term >= 0 else [])
         return texts, counts
 

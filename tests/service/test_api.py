@@ -411,16 +411,32 @@ class TestFinding:
         for wrong in ({}, {"text": "a", "vector": vector}, {"vector": [1.0]}, {"vector": [0.0] * 16}, {"text": ""}):
             assert client.post("/v1/similar", json=wrong).status_code == 422
 
+    def test_matching(self, client, memory):
+        talk(memory)
+        for more in ({}, {"every": True}, {"kinds": ["response"], "session": "s1"}, {"k": 2}):
+            wanted = memory.matching("question number 2", **more)
+            found = client.post("/v1/matching", json={"words": "question number 2", **more}).json()
+            assert [(hit["node"]["id"], hit["score"], hit["coverage"]) for hit in found["hits"]] == [
+                (hit.id, hit.score, hit.coverage) for hit in wanted
+            ]
+            assert found["legs"] == ["lexical"]
+        assert client.post("/v1/matching", json={"words": "question number 2"}).json()["hits"]
+        for wrong in ({}, {"words": ""}, {"words": "a", "every": "perhaps"}, {"words": "a", "legs": "dense"}):
+            assert client.post("/v1/matching", json=wrong).status_code == 422
+
     @pytest.mark.parametrize(
         "name", ["model", "path", "db_path", "tokenizer", "explain", "embedding_model", "weights", "namespace"]
     )
-    @pytest.mark.parametrize("route", ["recall", "context", "similar", "forget", "messages", "interactions"])
+    @pytest.mark.parametrize(
+        "route", ["recall", "context", "similar", "matching", "forget", "messages", "interactions"]
+    )
     def test_never_a_model_a_path_or_an_option(self, client, route, name):
-        body = {"query": "a", "text": "a", "ids": ["a"], "prompt": "a"}
+        body = {"query": "a", "text": "a", "words": "a", "ids": ["a"], "prompt": "a"}
         wanted = {
             "recall": ["query"],
             "context": ["query"],
             "similar": ["text"],
+            "matching": ["words"],
             "forget": ["ids"],
             "messages": ["text"],
             "interactions": ["prompt"],

@@ -107,6 +107,11 @@ def test_it_answers_as_the_memory_does(memory, remote):
     for asked in ("closing time", vector, vector.tolist()):
         for kinds in ("prompt", None):
             assert remote.similar(asked, 3, kinds=kinds).ids == memory.similar(asked, 3, kinds=kinds).ids
+    for more in ({}, {"k": 1, "every": True}, {"kinds": "response"}):
+        theirs, ours = remote.matching("Ana allergic", **more), memory.matching("Ana allergic", **more)
+        assert [(bare(hit.node), hit.score, hit.coverage, hit.why) for hit in theirs] == [
+            (bare(hit.node), hit.score, hit.coverage, hit.why) for hit in ours
+        ]
     assert remote.get_similar_prompts("closing time", 2) == memory.get_similar_prompts("closing time", 2)
     assert remote.export() == memory.export(False)
     assert {**remote.stats().to_dict(), "path": ""} == {**memory.stats().to_dict(), "path": ""}
@@ -260,6 +265,7 @@ def test_the_same_to_be_awaited(memory):
             await client.add_messages([{"text": "There", "session_id": "t"}])
             assert (await client.recall("allergies", 1)).ids == memory.recall("allergies", 1).ids
             assert (await client.similar("allergies", 1)).ids == await client.get_similar_prompts("allergies", 1)
+            assert (await client.matching("allergies", 1)).ids == memory.matching("allergies", 1).ids == [first.prompt]
             assert (await client.context("allergies", 200)).text == memory.context("allergies", 200).text
             assert bare(await client.get(first.prompt)) == bare(memory.get(first.prompt))
             assert [bare(node) async for node in client.nodes("prompt")] == list(map(bare, memory.nodes("prompt")))

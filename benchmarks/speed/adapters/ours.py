@@ -96,7 +96,7 @@ class System(Base):
         return _pairs(self._memory.similar(vector, k, since=first, until=last))
 
     def text(self, words: Sequence[str], k: int) -> Hits:
-        return _pairs(self._memory.recall(" ".join(words), k, legs="lexical"))
+        return _pairs(self._memory.matching(" ".join(words), k))
 
     def hybrid(self, vector: NDArray[np.float32], words: Sequence[str], k: int) -> Hits:
         return _pairs(self._memory.recall(self._question(vector, " ".join(words)), k))
