@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from faults import rounds
 from outside import add, check_whole, end, finish, open_memory, run, start
 
+import raeburnmemory.lock
 from raeburnmemory.errors import LockTimeout
 from raeburnmemory.lock import StoreLock
 from raeburnmemory.memory_graph import MemoryGraph
@@ -514,6 +516,41 @@ def test_waits_that_were_given_up_do_not_pile_up(tmp_path):
     for _ in range(20):
         with StoreLock(tmp_path / "store", 5)():
             pass
+
+
+def test_a_process_may_go_on_for_a_while_and_then_lets_the_next_one_in(tmp_path, monkeypatch):
+    at_gate, slept, order, now = threading.Event(), threading.Event(), [], [100.0]
+
+    def pause(seconds):
+        at_gate.set()
+        assert slept.wait(20)
+
+    monkeypatch.setattr(raeburnmemory.lock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(raeburnmemory.lock, "_nobody", SimpleNamespace(wait=pause))
+    first, second = StoreLock(tmp_path / "a", 30), StoreLock(tmp_path / "a", 30)
+
+    def come():
+        with second():
+            order.append("second")
+
+    with first():
+        waiting = threading.Thread(target=come)
+        waiting.start()
+        assert at_gate.wait(20)  # it stands in the gate, and saw that the lock is taken
+    for _ in range(3):
+        with first():
+            order.append("first")
+    now[0] += 1.0
+    behind = threading.Thread(target=lambda: first.enter() and (order.append("late"), first.leave()))
+    behind.start()
+    behind.join(0.2)
+    assert order == ["first"] * 3  # it had its time, and stands behind the other
+    slept.set()
+    for thread in (waiting, behind):
+        thread.join(20)
+    assert order == ["first"] * 3 + ["second", "late"]
+    for one in (first, second):
+        one.close()
 
 
 def test_who_waits_again_and_again_does_so_in_one_thread(tmp_path, monkeypatch):
