@@ -106,7 +106,8 @@ def _judged(results: Results, goal: Goal, *, cpu: bool) -> Judged:
         sign = 1 if more_is_better else -1
         best = max(found, key=lambda one: sign * spread(_figures(one, cpu=cpu)).middle)
         figure = ratio(_figures(ours, cpu=cpu), _figures(best, cpu=cpu), more_is_better=more_is_better)
-        peer = best.system
+        worse = best.recall is not None and best.recall < goal.recall
+        peer = f"{best.system} with recall {best.recall:.3f}" if worse else best.system
     there = "" if size == goal.size else f", at {size:,} rows only"
     return Judged(goal, size, peer, figure, _verdict(goal, figure.middle, ours) + there)
 
