@@ -10,16 +10,13 @@ import math
 import re
 from bisect import bisect_left, insort
 from datetime import datetime
-from functools import reduce
 from itertools import islice
-from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .index._arrays import grown
 from .index._names import Names
-from .index._words import LONG
 from .index.lexical import LexicalIndex
 from .nodes import (
     AGENT,
@@ -33,7 +30,7 @@ from .nodes import (
     Where,
     collection_of,
 )
-from .passages import indexed_text, speaker
+from .passages import prefix, speaker
 from .records import time_of
 
 if TYPE_CHECKING:
@@ -73,7 +70,6 @@ say session suggest summarise summarize summary talk tell throughout various wal
 """
 _RULES = 3  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
-_CACHED = 1 << 17  # pieces of text that are remembered
 _FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
@@ -129,12 +125,11 @@ class Corpus:
 
     def _clear(self, parts: Mapping[str, Any] | None = None) -> None:
         """Begin with *parts*, or with nothing."""
-        self.words = LexicalIndex(self._language, None if parts is None else _below("words", parts))
+        self.words = LexicalIndex(self._language, None if parts is None else _below("words", parts), _told_by)
         self.about_memory = frozenset(self.words.words.of(_ABOUT_MEMORY))
         self.ids = Names(None if parts is None else _below("ids", parts))
         self.names: list[str] = [] if parts is None else parts["names"]  # of kinds and speakers, by their codes
         self._codes = {name: code for code, name in enumerate(self.names)}
-        self._told: dict[str, int] = {}  # of pieces of text, what `_told_by` says
         self._members: dict[int, list[int]] = {}  # of sessions, in order, once somebody asked
         self._all_members = False  # whether those of all sessions are there
         self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
@@ -359,12 +354,14 @@ class Corpus:
 
     def _put(self, numbers: Sequence[int], nodes: Sequence[Node], fresh: int) -> None:
         """Write *nodes* under *numbers*, of which the last *fresh* of the corpus are new."""
-        texts = dict(zip(numbers, map(indexed_text, nodes), strict=True))
         begun = self._n - fresh
-        for number, text in texts.items():
-            if number < begun:
-                self.words.put(number, text)
-        self.words.extend([texts[number] for number in range(begun, self._n)])
+        latest = dict(zip(numbers, nodes, strict=True))
+        told = {
+            number: self.words.put(number, node.text, prefix(node)) for number, node in latest.items() if number < begun
+        }
+        new = [latest[number] for number in range(begun, self._n)]
+        more = self.words.extend([node.text for node in new], [*map(prefix, new)])
+        told.update(zip(range(begun, self._n), more.tolist(), strict=True))
         at = np.array(numbers)
         self.writes += 1
         self._written[at] = self.writes
@@ -382,36 +379,12 @@ class Corpus:
             )
         ]
         self.flags[at] = flags | [
-            self._flags_of(node) | (NAMED if name else 0) for node, name in zip(nodes, named, strict=True)
+            _flags_of(node, told[number]) | (NAMED if name else 0)
+            for number, node, name in zip(numbers, nodes, named, strict=True)
         ]
         for number in numbers:
             if number < begun:
                 self._speak_through_agent(number)
-
-    def _flags_of(self, node: Node) -> int:
-        """Return what the text of a node says of itself."""
-        text = node.text
-        if not text:
-            return ANSWER if node.kind == RESPONSE else 0
-        told = self._told
-        found = set(map(told.get, chunks := text.split()))
-        if None in found:
-            for chunk in chunks:
-                if chunk not in told and len(chunk) <= LONG:
-                    told[chunk] = _told_by(chunk)
-            found = {_told_by(chunk) if (known := told.get(chunk)) is None else known for chunk in chunks}
-            if len(told) > _CACHED:
-                told.clear()
-        says = reduce(or_, found, 0)
-        dated = says & _DATE or (says & _NEAR and _NEAR_DATE.search(text) is not None)
-        stands = node.kind == PROMPT and says & _ALWAYS and _STANDING.search(text[:_BEGINNING])
-        return (
-            TEXT
-            | (ANSWER if node.kind == RESPONSE else 0)
-            | (ASKS if ("?" in text or "\uff1f" in text) and _QUESTION.search(text) else 0)
-            | (DATED if dated else 0)
-            | (STANDING if stands else 0)
-        )
 
     def _speak_through_agent(self, number: int) -> None:
         """Let what has no name of its own be said by the agent that gave it."""
@@ -515,6 +488,22 @@ class Corpus:
 def _below(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of *parts* that belong to *name*, without it."""
     return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")}
+
+
+def _flags_of(node: Node, told: int) -> int:
+    """Return what the text of a node says of itself; of its pieces, `_told_by` has *told*."""
+    text = node.text
+    if not text:
+        return ANSWER if node.kind == RESPONSE else 0
+    dated = told & _DATE or (told & _NEAR and _NEAR_DATE.search(text) is not None)
+    stands = told & _ALWAYS and node.kind == PROMPT and _STANDING.search(text[:_BEGINNING])
+    return (
+        TEXT
+        | (ANSWER if node.kind == RESPONSE else 0)
+        | (ASKS if ("?" in text or "\uff1f" in text) and _QUESTION.search(text) else 0)
+        | (DATED if dated else 0)
+        | (STANDING if stands else 0)
+    )
 
 
 def _told_by(chunk: str) -> int:

@@ -352,3 +352,37 @@ def test_texts_that_come_together_are_as_if_they_had_come_one_by_one(texts, cuts
             assert list(zip(found.tolist(), counts.tolist(), strict=True)) == [pair for pair in wanted if pair[1]]
     for name, part in one.to_parts().items():
         assert np.array_equal(part, many.to_parts()[name]), name
+
+
+def bits(chunk):
+    """What a memory might want to know of a chunk."""
+    return (1 if "7" in chunk else 0) | (2 if chunk.istitle() else 0) | 128 * ("!" in chunk)
+
+
+@given(
+    texts=TEXTS_OF_MANY, above=st.lists(st.sampled_from(["", "Ana: ", "7! ", "one\ntwo\n"]), min_size=12, max_size=12)
+)
+@settings(deadline=None)
+def test_what_stands_before_a_text_is_found_and_says_nothing_of_it(texts, above):
+    above = above[: len(texts)]
+    said = [0] * len(texts)
+    for number, text in enumerate(texts):
+        for chunk in (text or "").split():
+            said[number] |= bits(chunk)
+    one, many, plain = LexicalIndex("none", tell=bits), LexicalIndex("none", tell=bits), LexicalIndex("none")
+    assert [one.put(n, text, before) for n, (text, before) in enumerate(zip(texts, above, strict=True))] == said
+    assert many.extend(texts, above).tolist() == said
+    assert not plain.extend([text and before + text for text, before in zip(texts, above, strict=True)]).any()
+    for name, part in plain.to_parts().items():
+        assert np.array_equal(part, one.to_parts()[name]), name
+        assert np.array_equal(part, many.to_parts()[name]), name
+
+
+def test_chunks_are_forgotten_and_learnt_again(monkeypatch):
+    monkeypatch.setattr("raeburnmemory.index.lexical._CACHED", 3)
+    index = LexicalIndex("none", tell=bits)
+    for number in range(20):
+        assert index.put(number, f"red {number} Blue {'x' * 50}") == 2 | ("7" in str(number))
+        assert len(index._chunks) <= 3
+    assert index.postings(index.term("red"))[0].tolist() == list(range(20))
+    assert [index._vocabulary[term] for term in index.stream_of(19).tolist()] == ["red", "19", "blue", "x" * 50]

@@ -7,8 +7,8 @@ negative, log(1 + (N - n + 0.5) / (n + 0.5)), as Lucene has it.
 from __future__ import annotations
 
 from array import array
-from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ._names import Names, Texts
 from ._words import LONG, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,20 @@ class Question(NamedTuple):
         return float(self.idf.sum())
 
 
+class _Chunks(dict[str, int]):
+    """Numbers of chunks of text: what stands between two white spaces. *learn* gives one to a chunk that is new."""
+
+    def __init__(self, learn: Callable[[str], int]) -> None:
+        super().__init__()
+        self._learn = learn
+
+    def __missing__(self, chunk: str) -> int:
+        number = self._learn(chunk)
+        if len(chunk) <= LONG:
+            self[chunk] = number
+        return number
+
+
 class LexicalIndex:
     """The words of numbered texts, which may be replaced and dropped. For one thread at a time.
 
@@ -52,8 +66,16 @@ class LexicalIndex:
     were replaced or dropped, the postings are skipped.
     """
 
-    def __init__(self, language: str = "english", parts: Mapping[str, Any] | None = None) -> None:
-        """Begin with what `to_parts` gave; of these arrays only "starts" and "lengths" are changed."""
+    def __init__(
+        self,
+        language: str = "english",
+        parts: Mapping[str, Any] | None = None,
+        tell: Callable[[str], int] | None = None,
+    ) -> None:
+        """Begin with what `to_parts` gave; of these arrays only "starts" and "lengths" are changed.
+
+        *tell* says in bits, eight at most, what else is to be known of a chunk of text; see `extend`.
+        """
         self.words = Words(language)
         parts = parts or _EMPTY
         self._vocabulary = Names(_of("vocabulary", parts))
@@ -69,7 +91,8 @@ class LexicalIndex:
         self._count = len(self._lengths)  # of these arrays the first so many are in use
         self._gone: NDArray[np.bool_] | None = None  # which saved texts are gone, once one is
         self._missing: dict[int, int] = {}  # of each word, how many of its saved texts are gone
-        self._terms: dict[str, tuple[int, ...]] = {}  # of chunks of texts, the words
+        self._tell = tell
+        self._forget_chunks()
         self._waste = 0  # words in the new stream that belong to no text any more
         self.held = int(np.count_nonzero(self._lengths))  # texts with words
         self.total = int(self._lengths.sum(dtype=np.int64))  # words of all texts
@@ -77,46 +100,60 @@ class LexicalIndex:
     def __len__(self) -> int:
         return self._count
 
-    def put(self, number: int, text: str | None) -> None:
-        """Make *text* the text with that *number*: one that is there, or the next one. None is a text without words."""
+    def put(self, number: int, text: str | None, before: str = "") -> int:
+        """Make *text* the text with that *number*: one that is there, or the next one. None is a text without words.
+
+        For *before* and what is returned, see `extend`.
+        """
         if number == self._count:
-            self.extend([text])
-            return
+            return int(self.extend([text], [before])[0])
         if self._lengths[number]:
             self._drop(number)
-        self._write([number], [text])
+        return int(self._write([number], [text], [before])[0])
 
-    def extend(self, texts: Sequence[str | None]) -> None:
-        """Take *texts* behind those that are there. Many at once cost less."""
+    def extend(self, texts: Sequence[str | None], before: Sequence[str] | None = None) -> NDArray[np.uint8]:
+        """Take *texts* behind those that are there. Many at once cost less.
+
+        A text that is not empty is also found by what stands *before* it, which ends with white space. What `tell`
+        says of the chunks of each text, of those before it not, is returned together.
+        """
         begun, self._count = self._count, self._count + len(texts)
         self._starts = grown(self._starts, begun, len(texts))
         self._lengths = grown(self._lengths, begun, len(texts))
         self._starts[begun : self._count] = self._lengths[begun : self._count] = 0
-        self._write(range(begun, self._count), texts)
+        return self._write(range(begun, self._count), texts, before or [""] * len(texts))
 
-    def _write(self, numbers: Sequence[int], texts: Sequence[str | None]) -> None:
+    def _write(self, numbers: Sequence[int], texts: Sequence[str | None], before: Sequence[str]) -> NDArray[np.uint8]:
         """Write *texts* under *numbers* (ascending), which have no words now."""
-        known, learn, stream, lengths = self._terms.get, self._learn, array("i"), []
-        for text in texts:
-            # As `Words` takes texts apart, where every chunk is known as a rule.
-            chunks = text.split() if text else []
-            terms = list(map(known, chunks))
-            if None in terms:
-                terms = [learn(chunk) if some is None else some for chunk, some in zip(chunks, terms, strict=True)]
-            before = len(stream)
-            stream.extend(chain.from_iterable(cast("list[tuple[int, ...]]", terms)))
-            lengths.append(len(stream) - before)
-        if not stream:
-            return
-        at, sizes = np.array(numbers), np.array(lengths)
+        # As `Words` takes texts apart, where every chunk is known as a rule.
+        known = self._chunks.__getitem__
+        chunks: list[int] = []
+        bounds: list[int] = []
+        for text, above in zip(texts, before, strict=True):
+            if text and above:
+                chunks += map(known, above.split())
+            bounds.append(len(chunks))
+            if text:
+                chunks += map(known, text.split())
+            bounds.append(len(chunks))
+        found, at = np.array(chunks, np.int64), np.array(numbers)
+        begins, ends = np.array(bounds, np.int64).reshape(-1, 2).T
+        told = _together(np.frombuffer(self._said, np.uint8)[found], begins, ends)
+        if not len(found):
+            return told
+        stream, sizes = self._words_of(found, ends)
+        if len(self._chunks) > _CACHED or len(self._stops) > 2 * _CACHED:
+            self._forget_chunks()
+        if not len(stream):
+            return told
         self._starts[at] = len(self._saved_stream) + len(self._stream) + np.cumsum(sizes) - sizes
         self._lengths[at] = sizes
-        self._stream.extend(stream)
+        self._stream.frombytes(stream.tobytes())
         self.held += int(np.count_nonzero(sizes))
         self.total += len(stream)
 
         # How often each word stands in each text, by word and then by text.
-        keys = np.frombuffer(stream, np.int32).astype(np.int64) * len(at) + np.repeat(np.arange(len(at)), sizes)
+        keys = stream.astype(np.int64) * len(at) + np.repeat(np.arange(len(at)), sizes)
         keys.sort()
         firsts = np.flatnonzero(np.diff(keys, prepend=-1))
         terms_of, texts_of = np.divmod(keys[firsts], len(at))
@@ -128,10 +165,30 @@ class LexicalIndex:
             if term not in self._new:
                 self._new[term] = array("i")
             self._new[term].frombytes(raw[start:end])
+        return told
 
-    def _learn(self, chunk: str) -> tuple[int, ...]:
-        """Return the numbers of the words of a chunk, new ones where they are not known."""
-        found = []
+    def _words_of(
+        self, chunks: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the words of *chunks*, one chunk after the other, and how many there are up to each of *ends*."""
+        # Views that are gone when this returns: until then, nothing can be learnt.
+        terms, stops = np.frombuffer(self._terms, np.int32), np.frombuffer(self._stops, np.int64)
+        begins = stops[chunks]
+        each = stops[chunks + 1] - begins
+        whole = np.cumsum(each)
+        places = np.repeat(begins - whole + each, each)
+        places += np.arange(len(places))
+        return terms[places], np.diff(np.append(whole, 0)[ends - 1], prepend=0)
+
+    def _forget_chunks(self) -> None:
+        """Know no chunk of text any more."""
+        self._chunks = _Chunks(self._learn)
+        self._terms: array[int] = array("i")  # the words of all chunks, one chunk after the other
+        self._stops: array[int] = array("q", [0])  # where the words of each end, behind where those of the first begin
+        self._said = bytearray()  # of each chunk, what `tell` says
+
+    def _learn(self, chunk: str) -> int:
+        """Take a chunk in, its words too where they are not known, and return its number."""
         for word, written in self.words.pairs(chunk):
             term = self._vocabulary.place(word)
             if term < 0:
@@ -139,13 +196,10 @@ class LexicalIndex:
                 term = len(self._vocabulary)
                 self._vocabulary.append(word)
                 self.written.append(written)
-            found.append(term)
-        terms = tuple(found)
-        if len(chunk) <= LONG:
-            if len(self._terms) >= _CACHED:
-                self._terms.clear()
-            self._terms[chunk] = terms
-        return terms
+            self._terms.append(term)
+        self._stops.append(len(self._terms))
+        self._said.append(self._tell(chunk) if self._tell is not None else 0)
+        return len(self._said) - 1
 
     def _drop(self, number: int) -> None:
         length, terms = int(self._lengths[number]), set(self.stream_of(number).tolist())
@@ -301,6 +355,16 @@ _EMPTY: dict[str, NDArray[Any]] = {
     **dict.fromkeys(("texts", "counts", "stream", "lengths"), _NO_WORDS),
     **{name: np.empty(0, np.int64) for name in ("ends", "starts")},
 }
+
+
+def _together(bits: NDArray[np.uint8], begins: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return all bits from each of *begins* up to its end, together; these ascend."""
+    if not bits.any():
+        return np.zeros(len(begins), np.uint8)
+    # Two by two, every other of them from an end to the next begin; a zero is there for what begins at the very end.
+    pairs = np.stack([begins, ends], axis=1).reshape(-1)
+    found = np.bitwise_or.reduceat(np.append(bits, np.uint8(0)), pairs)[::2]
+    return np.where(begins < ends, found, np.uint8(0))
 
 
 def _named(name: str, texts: Texts) -> dict[str, NDArray[Any]]:
