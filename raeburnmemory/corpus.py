@@ -70,7 +70,6 @@ say session suggest summarise summarize summary talk tell throughout various wal
 """
 _RULES = 3  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
-_FEW = 64  # sessions whose members are looked for one by one
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -131,7 +130,7 @@ class Corpus:
         self.names: list[str] = [] if parts is None else parts["names"]  # of kinds and speakers, by their codes
         self._codes = {name: code for code, name in enumerate(self.names)}
         self._members: dict[int, list[int]] = {}  # of sessions, in order, once somebody asked
-        self._all_members = False  # whether those of all sessions are there
+        self._firsts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None  # sessions, and the first of each
         self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
@@ -245,22 +244,22 @@ class Corpus:
         found = self._members.get(session)
         if found is None:
             # Of a session that is newer than what was saved, all members are known.
-            known = self._all_members or session >= self._begun
-            found = [] if known else np.flatnonzero(self.sessions == session).tolist()
-            self._members[session] = found
-            if not known and len(self._members) > _FEW:
-                self._find_all_members()
-                found = self._members.setdefault(session, [])
+            last, number = -1, -1 if session >= self._begun else self._first_of(session)
+            found = self._members[session] = []
+            while number > last:
+                found.append(number)
+                last, number = number, self.following.item(number)
         return found
 
-    def _find_all_members(self) -> None:
-        inside = np.flatnonzero(self.sessions >= 0)
-        order = inside[np.argsort(self.sessions[inside], kind="stable")]
-        sessions, starts = np.unique(self.sessions[order], return_index=True)
-        self._members = {
-            session: some.tolist() for session, some in zip(sessions.tolist(), np.split(order, starts[1:]), strict=True)
-        }
-        self._all_members = True
+    def _first_of(self, session: int) -> int:
+        """Return what was said first in a session that nobody has joined or left since this began; -1 for nothing."""
+        if self._firsts is None:
+            firsts = np.flatnonzero((self.sessions >= 0) & (self.previous < 0)).astype(np.int32)
+            order = np.argsort(self.sessions[firsts], kind="stable")
+            self._firsts = self.sessions[firsts[order]], firsts[order]
+        sessions, firsts = self._firsts
+        at = bisect_left(sessions, session)
+        return int(firsts[at]) if at < len(sessions) and sessions[at] == session else -1
 
     def answers_to(self, prompt: int) -> Sequence[int]:
         """Return the responses that answered a prompt first, in order."""

@@ -422,7 +422,7 @@ def test_names_and_numbers_of_what_is_not_there(memory):
 
 
 def test_members_of_many_sessions_that_were_saved(memory):
-    """Those of a few are looked for one by one, then those of all at once."""
+    """Each is followed from its first one, those that joined or left since included."""
     corpus = after(memory)
     for number in range(200):
         memory.add_message("Red wine", session_id=f"s{number % 90}", id=f"p{number}")
