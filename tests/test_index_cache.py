@@ -272,7 +272,7 @@ def test_signs_are_kept_in_the_file(tmp_path):
     rows = unit_rows(200, DIM, 3)
     index = make(bits=50)
     index.add(np.arange(200), rows)
-    index._checked = 200, 1.0, 40
+    index._checked = 200, 1.0, 40, None
     index.save(str(tmp_path / "cache"), STAMP)
     saved = _file._open(tmp_path / "cache")
     assert set(saved.segments[0].columns) == {"slots", "signs", "codes", "rows"}

@@ -214,9 +214,59 @@ def test_the_check_tells_data_that_signs_suit_from_data_that_they_do_not(ladder)
     assert modes == {"clustered": "bits", "random": "int8", "one topic": "int8"}
 
 
+@pytest.mark.parametrize("shape", ["clustered", "near-duplicates", "strong mean"])
+def test_signs_tell_what_is_too_far(ladder, shape, tmp_path):
+    """Whatever is asked for, of all or of some, with the codes in the file or read: nothing near is missing."""
+    rows, queries = data(shape, 4000, 256, 30)
+
+    def make():
+        return ladder(256, few=50, patience=0, told=1000, bits=NEVER, candidates=200)
+
+    index = make()
+    index.add(np.arange(4000), rows)
+    assert index.mode == "bits"
+    reach = index._checked[3]
+    index = saved_and_loaded(index, make, tmp_path / "cache")
+    assert (index._checked[3], index._unread is not None) == (reach, True)
+    gone = np.arange(7, 4000, 80)
+    index.remove(gone)
+    left = np.setdiff1d(np.arange(4000), gone)
+    looked_at = []
+    reached = index._reached
+    index._reached = lambda *given: looked_at.append(reached(*given)) or looked_at[-1]
+    for among in (left, left[500:3000], left[::2], left[:900]):
+        for query in (*queries, *rows[::500]):
+            for k in (1, 10, 40):
+                slots, scores = index.search(query, k, None if among is left else among)
+                _, values = nearest(rows, query, k, among)
+                assert scores == pytest.approx(values, abs=1e-6)
+                assert len(slots) == len(set(slots.tolist())) == k
+    few = [found for found in looked_at if found is not None and len(found) <= len(rows) // 8]
+    assert len(few) > len(looked_at) // 3
+    assert index._unread is None
+
+
+def test_a_question_with_too_many_rows_near_is_answered_by_8_bits(ladder):
+    rows, _ = data("clustered", 4000, 256)
+    index = ladder(256, few=50, patience=0, told=1000, bits=NEVER, candidates=200)
+    index.add(np.arange(4000), rows)
+    looked_at = []
+    reached = index._reached
+    index._reached = lambda *given: looked_at.append(reached(*given)) or looked_at[-1]
+    for query in unit_rows(20, 256, 3):
+        slots, _ = index.search(query, 10)
+        assert slots.tolist() == nearest(rows, query, 10, np.arange(4000))[0].tolist()
+    assert looked_at == [None] * 20
+    rows = np.repeat(rows[:1], 4000, axis=0)
+    index = ladder(256, few=50, patience=0, told=1000, bits=NEVER, candidates=200)
+    index._checked = 4000, 1.0, 200, 3.0
+    index.add(np.arange(4000), rows)
+    assert index.search(rows[0], 10)[0].tolist() == list(range(10))  # all of them are the nearest
+
+
 def test_the_outcome_of_the_check_is_kept_until_the_index_has_grown(ladder, tmp_path, monkeypatch):
     checks = []
-    monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or (1.0, 100))
+    monkeypatch.setattr(Ladder, "_check", lambda self: checks.append(len(self)) or (1.0, 100, None))
 
     def make():
         return ladder(16, few=50, patience=0, bits=200, candidates=100)
@@ -505,7 +555,7 @@ def test_rows_are_not_copied_into_memory(tmp_path, monkeypatch):
 
 
 def test_the_limits_are_in_order():
-    assert 0 < _ladder.FEW < _ladder.BITS
+    assert 0 < _ladder.FEW < _ladder.TOLD < _ladder.BITS
     assert os.name != "posix" or Ladder._held > 0
 
 

@@ -69,6 +69,10 @@ class Scale(NamedTuple):
         codes = whole.astype(np.int8).view(np.uint8) ^ 128
         return codes, _lengths(rest, slack), _lengths(left, slack)
 
+    def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return rows that have these *codes*: what was rounded off is missing."""
+        return np.asarray((codes.astype(np.float32) - np.float32(128)) * np.float32(self.step) + self.centre)
+
 
 def _lengths(rows: NDArray[np.float32], slack: NDArray[np.float32]) -> NDArray[np.float32]:
     found = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)) * (1 + 1e-6) + slack

@@ -5,9 +5,11 @@ Filter first. Then, by how many rows are left:
 - few: every row in float32;
 - more: 8 bits a number, a quarter of the memory to go through, and a proof (see `_codes`) that no row that was left
   out can be among the nearest. The hits are those of float32, to the last bit;
-- very many: one bit a number proposes candidates, 8 bits choose the best of these, which are compared exactly, if a
-  check on this very data has found that this finds what is to be found. Data of one topic, or vectors that mean
-  nothing, fail it, and stay with the proof.
+- many: one bit a number tells what is too far, 8 bits choose the best of the rest, which are compared exactly, if a
+  check on this very data has found by how much signs may mislead, and that they tell enough. Data of one topic, or
+  vectors that mean nothing, fail it, and stay with the proof. So do questions to which too many rows may be near;
+- very many: as before, and where too many rows may be near, those that differ in the fewest signs are looked at, as
+  many as found nearly all in the check.
 
 Who only wants most of the nearest (`rough`) gets them by signs, if the check allows it, from the second step on.
 
@@ -28,7 +30,7 @@ from ._columns import Column
 from ._file import DamagedError, not_used
 from ._flat import FlatIndex
 from ._given import checked_allowed
-from ._self_check import ENOUGH, WORTH, checked
+from ._self_check import ENOUGH, FIRST, REACHED, WORTH, checked, expected, lean
 from ._signs import Signs
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 
 FEW = 8192  # rows that are compared in float32 where they are in place
 FILED = 1024  # and where they have to be read from the cache file
-BITS = 300_000  # rows from which signs are tried
+TOLD = 65_536  # rows from which signs may tell what is too far
+BITS = 300_000  # rows from which signs are tried, whatever they tell
 CANDIDATES = 1000  # rows that signs propose at least
 PATIENCE = 32  # searches among rows in place before these get short forms
 EARLY = 8  # searches by signs before the codes are read from the file
@@ -71,12 +74,14 @@ class Ladder(FlatIndex):
         *,
         few: int = FEW,
         filed: int = FILED,
+        told: int = TOLD,
         bits: int = BITS,
         candidates: int = CANDIDATES,
         patience: int = PATIENCE,
     ) -> None:
         super().__init__(dim)
-        self._in_place, self._in_file, self._many, self._candidates = few, min(few, filed), bits, candidates
+        self._in_place, self._in_file, self._candidates = few, min(few, filed), candidates
+        self._told_of, self._many = min(told, bits), bits
         self._patience, self._compared_whole = patience, 0
         self._signs: Signs | None = None
         self._codes: Column | None = None
@@ -88,8 +93,8 @@ class Ladder(FlatIndex):
         self._odd: NDArray[np.int64] = np.empty(0, np.int64)  # positions of rows that stand out, ascending
         self._odd_rows: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None  # these, once somebody asked
         self._width = _WIDTH  # candidates that the next proof probably needs
-        # Rows there were at the last check, the share it found, with how many candidates.
-        self._checked: tuple[int, float, int] | None = None
+        # Rows there were at the last check, the share it found, with how many candidates, and how far signs reach.
+        self._checked: tuple[int, float, int, float | None] | None = None
 
     # --- what a subclass does -----------------------------------------------------------------------------------
 
@@ -117,7 +122,14 @@ class Ladder(FlatIndex):
         """How a search without `allowed` compares now: "float32" (every row), "int8" (proven) or "bits" (checked)."""
         if len(self) <= self._few:
             return "float32"
-        return "bits" if len(self) >= self._many and self._trusted() else "int8"
+        return "bits" if self._by_signs() else "int8"
+
+    def _by_signs(self) -> bool:
+        """Tell whether signs choose what is looked at: of very many rows, and of many, if they tell enough."""
+        if len(self) < self._told_of or not self._trusted():
+            return False
+        assert self._checked is not None
+        return len(self) >= self._many or self._checked[3] is not None
 
     def _near(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
@@ -126,9 +138,8 @@ class Ladder(FlatIndex):
         if available <= self._few or k * _RARE > available or not self._worth_it():
             self._compared_whole += available > self._few
             return super()._near(query, k, within, slack)
-        if self._count >= self._many and self._trusted():
-            assert self._checked is not None
-            within = self._proposed(query, max(self._checked[2], _PER_HIT * k), within)
+        if self._by_signs():
+            within = self._reached(query, k, within)
             if within is not None and self._early():
                 return super()._near(query, k, within, slack)
         return self._by_codes(query, k, within, slack)
@@ -319,12 +330,50 @@ class Ladder(FlatIndex):
         """Return, ascending, positions (of *within*) of *k* candidates or more; *within* if that has few more."""
         if (self._count if within is None else len(within)) < WORTH * k:
             return within
-        some: slice | NDArray[np.int64] = slice(0, self._count)
-        if within is not None:
-            first, last = int(within[0]), int(within[-1])
-            some = slice(first, last + 1) if last - first == len(within) - 1 else within
-        found = fewest(self._differing(query, some), k + len(self._dead))
-        return self._living(some.start + found if isinstance(some, slice) else some[found])
+        some = self._some(within)
+        return self._living(_at(some, fewest(self._differing(query, some), k + len(self._dead))))
+
+    def _reached(
+        self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Return, ascending, positions (of *within*) of all that may be among the *k* nearest, as far as signs tell.
+
+        *within* if it does not pay to leave rows out.
+        """
+        assert self._checked is not None
+        _, _, candidates, reach = self._checked
+        candidates = max(candidates, _PER_HIT * k)
+        size = self._count if within is None else len(within)
+        worth = len(self) >= self._many and size >= WORTH * candidates
+        if not worth and (reach is None or size < self._told_of):
+            return within
+        some = self._some(within)
+        differ = self._differing(query, some)
+        if reach is not None:
+            assert self._centre is not None
+            wanted = max(FIRST, 2 * k) + len(self._dead)
+            least = fewest(differ, wanted)[: 2 * wanted]
+            usual, deviation = expected(query, self._centre, self._rows_near(_at(some, least)), k)
+            found = np.flatnonzero(differ <= max(usual + reach * deviation, int(differ[least].max())))
+            if len(found) <= (candidates if worth else size // REACHED):
+                return self._living(_at(some, found))
+        return self._living(_at(some, fewest(differ, candidates + len(self._dead)))) if worth else within
+
+    def _rows_near(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the rows at *positions* that are there, of their codes where these have been read."""
+        living = self._living(positions)
+        if self._unread is not None:
+            return self._table.take(living)
+        codes = self._encoded()
+        assert self._scale is not None
+        return self._scale.decode(codes.take(living, axis=0))
+
+    def _some(self, within: NDArray[np.int64] | None) -> slice | NDArray[np.int64]:
+        """Return *within*, or None for all, as a slice, if it is one."""
+        if within is None:
+            return slice(0, self._count)
+        first, last = int(within[0]), int(within[-1])
+        return slice(first, last + 1) if last - first == len(within) - 1 else within
 
     def _differing(self, query: NDArray[np.float32], within: slice | NDArray[np.int64]) -> NDArray[np.int32]:
         """Return in how many signs the rows at the positions *within* differ from *query*."""
@@ -334,10 +383,7 @@ class Ladder(FlatIndex):
     def _asked(self, query: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the signs of *query*, for `_signed` rows."""
         assert self._centre is not None
-        common = float(self._centre @ self._centre)
-        # What the query has of the centre's direction says nothing here, however long it is.
-        lean = query - (float(query @ self._centre) / common) * self._centre if common > 0 else query
-        return signs(lean[np.newaxis])
+        return signs(lean(query, self._centre)[np.newaxis])
 
     def _signed(self) -> Signs:
         """Return the signs of all rows, made now where they are missing."""
@@ -358,14 +404,16 @@ class Ladder(FlatIndex):
                 self._signs = None
         return self._checked[1] >= ENOUGH
 
-    def _check(self) -> tuple[float, int]:
-        """Return the share of the nearest that signs find, and with how many candidates."""
+    def _check(self) -> tuple[float, int, float | None]:
+        """Return the share of the nearest that signs find, with how many candidates, and how far signs reach."""
         step = 1 if self._count >= self._many else -(-self._count // _CHECKED)
 
         def differences(query: NDArray[np.float32]) -> NDArray[np.int32]:
             return self._differing(query, slice(0, self._count))
 
-        return checked(self._table, self._dead, differences, self._candidates, step)
+        self._signed()
+        assert self._centre is not None
+        return checked(self._table, self._dead, differences, self._centre, self._candidates, step)
 
     # --- removals and the file ----------------------------------------------------------------------------------
 
@@ -416,8 +464,8 @@ class Ladder(FlatIndex):
         found = saved.found
         try:
             if "check" in found:
-                count, share, candidates = found["check"]
-                self._checked = int(count), float(share), int(candidates)
+                count, share, candidates, reach = found["check"]
+                self._checked = int(count), float(share), int(candidates), None if reach is None else float(reach)
             if saved.has("signs") and "centre" in found:
                 self._centre = _unpacked(found["centre"], np.float32, self.dim)
                 self._signs = Signs(self.dim, self._folder)
@@ -439,6 +487,11 @@ class Ladder(FlatIndex):
         for piece in saved.column("codes"):
             column.append(piece)
         return column
+
+
+def _at(some: slice | NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions at *places* of *some*."""
+    return some.start + places if isinstance(some, slice) else some[places]
 
 
 def _both(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
