@@ -22,6 +22,7 @@ allows it, and no proof.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -92,11 +93,12 @@ def rounded(query: NDArray[np.float32], scale: Scale) -> Rounded:
     """Round *query* for rows of *scale*. It must not be all zero."""
     exact = query.astype(np.float64)
     step = float(np.abs(exact).max()) / _TOP
-    whole = np.clip(np.rint(exact / step), -_TOP, _TOP)
-    lost = float(np.linalg.norm(exact - whole * step))
-    doubt = lost * scale.length + float(np.linalg.norm(whole * step)) * scale.limit
-    reach = _TOP * float(np.abs(whole).sum())
-    if reach > _WHOLE:  # a sum of long vectors may leave what float32 holds of whole numbers, and be rounded
+    whole = np.rint(exact / step)
+    kept = whole * step
+    lost = exact - kept
+    doubt = math.sqrt(lost @ lost) * scale.length + math.sqrt(kept @ kept) * scale.limit
+    # A sum of long vectors may leave what float32 holds of whole numbers, and be rounded.
+    if _TOP**2 * len(whole) > _WHOLE and (reach := _TOP * float(np.abs(whole).sum())) > _WHOLE:
         doubt += step * scale.step * reach * len(whole) / _WHOLE
     common = float(exact @ scale.centre.astype(np.float64))
     return Rounded(whole.astype(np.float32), step * scale.step, common, doubt * (1 + 1e-6))
@@ -121,9 +123,15 @@ def checksums(rows: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[np.uint
     A sum of the words, each times an odd number of its own, modulo 2 ** 64: no change of one word leaves it as it is,
     other damage by a chance of 2 ** -64. Made for every row that is read; a CRC of each costs five times as much.
     """
-    at = np.arange(1, rows.shape[1] + 2, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        factors = (at * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
-        sums: NDArray[np.uint64] = np.einsum("ij,j->i", rows, factors[:-1])
-        sums += (numbers.astype(np.uint64) + np.uint64(1)) * factors[-1]
+    factors, last = _factors(rows.shape[1])
+    sums: NDArray[np.uint64] = np.einsum("ij,j->i", rows, factors)
+    sums += (numbers.astype(np.uint64) + np.uint64(1)) * last
     return sums
+
+
+@lru_cache(maxsize=16)
+def _factors(words: int) -> tuple[NDArray[np.uint64], np.uint64]:
+    """Return an odd number for each of so many words, and one for the number of the row; not to be changed."""
+    at = np.arange(1, words + 2, dtype=np.uint64)
+    factors = (at * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
+    return factors[:-1], factors[-1]
