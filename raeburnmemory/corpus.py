@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._collector import no_collections
 from .index._arrays import grown
 from .index._names import Names
 from .index.lexical import LexicalIndex
@@ -298,7 +299,8 @@ class Corpus:
             changes = self._store.changes(self.version)
             if changes.reset or not self._apply(changes):
                 self._clear()
-                self._take(self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace))
+                with no_collections():
+                    self._take(self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace))
                 self.unsaved = self._n
         self.version = changes.version
 

@@ -287,10 +287,9 @@ class MemoryGraph:
         Each is a dict of the arguments of `add_interaction` or a tuple of its first four. *progress* is called with
         the number of texts, and passages of long ones, embedded so far and of all.
         """
-        with no_collections():
-            records = several(interactions, self.namespace)
-        self._writer.record(records, allow_unembedded=allow_unembedded, progress=progress)
-        return [record.ids for record in records]
+        return self._writer.record_many(
+            lambda: several(interactions, self.namespace), allow_unembedded=allow_unembedded, progress=progress
+        )
 
     async def batch_add(self, interactions: Iterable[Sequence[Any]]) -> list[Recorded]:
         """Do what `add_many` does in a thread, for tuples of prompt, response, agent and session id."""

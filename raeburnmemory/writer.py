@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from .dense import Dense
     from .embed import Embedder
+    from .nodes import Recorded
     from .passages import Piece
     from .records import Record
     from .store import Store
@@ -94,8 +95,36 @@ class Writer:
         nodes = [node for record in records for node in record.nodes]
         if vectors.needed(nodes):
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
-        with no_collections() if len(records) > 1 else contextlib.nullcontext(), self._store.exclusive():
+        with self._store.exclusive():
             self._write(nodes, records, vectors)
+
+    def record_many(
+        self,
+        make: Callable[[], Sequence[Record]],
+        *,
+        allow_unembedded: bool = False,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> list[Recorded]:
+        """Write the records that *make* makes, as `record` does, and return their ids."""
+        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        # All that is made for it is gone before the collector, which would walk over it, may run again.
+        with contextlib.ExitStack() as held:
+            held.enter_context(no_collections())
+            return self._record_many(make, held, vectors)
+
+    def _record_many(
+        self, make: Callable[[], Sequence[Record]], held: contextlib.ExitStack, vectors: _Vectors
+    ) -> list[Recorded]:
+        records = make()
+        vectors.give({node_id: values for record in records for node_id, values in record.vectors.items()})
+        nodes = [node for record in records for node in record.nodes]
+        if vectors.needed(nodes):
+            held.close()
+            vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
+            held.enter_context(no_collections())
+        with self._store.exclusive():
+            self._write(nodes, records, vectors)
+        return [record.ids for record in records]
 
     def _write(self, nodes: Sequence[Node], records: Sequence[Record], vectors: _Vectors) -> None:
         """Write what of *records*, which have these *nodes*, is not there; somebody holds the lock."""

@@ -1,14 +1,16 @@
 """Many rows in one batch: SQLite writes them together, and they must be what they are one by one."""
 
+import gc
 import random
 import sqlite3
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from outside import STORE_FILES
+from outside import STORE_FILES, Fake
 
 from raeburnmemory.errors import InvalidInput, StoreCorrupt
+from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Link, Node, Vector, Where
 from raeburnmemory.testing._ledger import unit
 
@@ -41,7 +43,7 @@ def everything(store):
 
 def made_up(dice, there, number):
     """Return a batch of nodes, new ones and old ones and perhaps one twice, with edges and vectors around them."""
-    count = dice.choice([1, 3, 9, 40])
+    count = dice.choice([1, 3, 9, 40, 150])
     names = [f"n{number}-{i}" for i in range(count)]
     if there and dice.random() < 0.5:
         names[:1] = dice.sample(there, 1)
@@ -174,3 +176,31 @@ def test_of_many_with_one_that_cannot_be_nothing_is_written(backend, place):
     assert store.version() == 0
     assert store.write(Batch(nodes=nodes, links=links)) == 1
     assert len(store.links(None, None)) == 19
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_while_texts_are_embedded_the_garbage_collector_is_as_it_was(wanted, tmp_path):
+    seen = []
+
+    class Watching(Fake):
+        def embed(self, texts):
+            if "two" in texts:
+                seen.append(gc.isenabled())
+            return super().embed(texts)
+
+    was = gc.isenabled()
+    (gc.enable if wanted else gc.disable)()
+    try:
+        with MemoryGraph(tmp_path / "memory.db", embedding_model=Watching()) as memory:
+            found = memory.add_many([("one",), {"prompt": {"id": "two", "text": "two"}}, ("three", "four")])
+            assert (found[1].prompt, len(memory)) == ("two", 4)
+            assert gc.isenabled() is wanted
+            with pytest.raises(InvalidInput, match="Interaction 1"):
+                memory.add_many([("five",), (5,)])
+            assert gc.isenabled() is wanted
+            assert [hit.id for hit in memory.recall("two", 1)] == ["two"]
+            assert gc.isenabled() is wanted
+    finally:
+        (gc.enable if was else gc.disable)()
+    assert len(seen) > 1
+    assert set(seen) == {wanted}
