@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DimensionMismatch, InvalidInput
@@ -23,6 +24,7 @@ __all__ = ["CHECKPOINT", "Known", "Transaction"]
 
 CHECKPOINT = 256  # versions between two checkpoints: keeps the -wal file at some megabytes
 _MANY = 8  # rows that are worth giving numbers to before they are written, all at once
+_TOGETHER = 16  # rows that one statement writes, in 0.7 of the time that it takes one by one
 _REMEMBERED = 20_000  # versions that changes() can still tell apart
 
 
@@ -112,8 +114,8 @@ class Transaction:
         if len(nodes) < _MANY or len(set(keys)) < len(keys) or any(self._rows[key] is not None for key in keys):
             return [self._put(node, key, dropped) for node, key in zip(nodes, keys, strict=True)]
         rows = self._next_rows("nodes", len(nodes))
-        self._db.executemany(
-            "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?)",
+        self._insert(
+            "nodes",
             [
                 (row, n.namespace, n.id, n.kind, n.text, _written(n.attributes), n.expires_at)
                 for row, n in zip(rows, nodes, strict=True)
@@ -122,6 +124,22 @@ class Transaction:
         self._rows.update(zip(keys, rows, strict=True))
         self._new.update(keys)
         return list(rows)
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write whole *rows* of *table*, several with each statement as long as there are enough."""
+        if not rows:
+            return
+        row = f"({', '.join('?' * len(rows[0]))})"
+        together = len(rows) - len(rows) % _TOGETHER
+        if together:
+            # Whoever calls takes back the whole batch if one fails, so that SQLite need not keep what each statement
+            # changed: in a file among those of the system, where it is much.
+            self._db.executemany(
+                f"INSERT OR FAIL INTO {table} VALUES {', '.join([row] * _TOGETHER)}",
+                (tuple(chain.from_iterable(rows[at : at + _TOGETHER])) for at in range(0, together, _TOGETHER)),
+            )
+        for rest in rows[together:]:
+            self._db.execute(f"INSERT INTO {table} VALUES {row}", rest)
 
     def _look_up(self, keys: Sequence[tuple[str, str]]) -> None:
         """Find out the rows of those nodes that are there."""
@@ -182,8 +200,8 @@ class Transaction:
         if len(links) < _MANY:
             return [self._add_link(link) for link in links]
         rows = self._next_rows("edges", len(links))
-        self._db.executemany(
-            "INSERT INTO edges VALUES (?, ?, ?, ?, ?, ?)",
+        self._insert(
+            "edges",
             [
                 (row, e.namespace, e.source, e.target, e.relation, _written(e.data))
                 for row, e in zip(rows, links, strict=True)
@@ -240,11 +258,7 @@ class Transaction:
             added.setdefault(vector.field, [key - first, 0])[1] = key - first
             values = pack_vector(vector.values, form)
             rows.append((key, row, vector.part, vector.start, vector.end, values))
-        sql = "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)"
-        if len(rows) == 1:
-            self._db.execute(sql, rows[0])
-        elif rows:
-            self._db.executemany(sql, rows)
+        self._insert("vectors", rows)
         for first, key, _ in sets.values():
             self._known.next_keys[first // SLOTS] = key
         return added
