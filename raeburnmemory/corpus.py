@@ -69,7 +69,7 @@ _ABOUT_MEMORY = """
 across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
 say session suggest summarise summarize summary talk tell throughout various walk
 """
-_RULES = 3  # to be raised whenever anything here, or a word, is made in another way
+_RULES = 4  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}

@@ -246,7 +246,9 @@ def test_a_header_that_claims_too_much(tmp_path, caplog):
         assert message in examine_parts(made({**good, **change}))
 
 
-@pytest.mark.parametrize("part", ["flags", "ids.hashes", "words.ends", "related.begins", "related.rests"])
+@pytest.mark.parametrize(
+    "part", ["flags", "ids.hashes", "words.ends", "related.numbers", "related.begins", "related.rests", "related.count"]
+)
 def test_a_whole_file_that_lacks_a_part_is_not_used(path, part, caplog):
     hits, _ = found(path)
     stamp, parts = examine_parts(str(saved(path)))
@@ -421,13 +423,14 @@ def test_a_large_file_is_mapped_and_changed_in_this_process_alone(tmp_path, room
 
 def test_related_words_begin_with_their_vectors():
     index = LexicalIndex("none")
-    index.put(0, "puppy dog kitten cat violin")
-    asked = ["dog", "cats", "wolf", "guitar", "xyzzy"]
+    index.put(0, "puppy 2024 dog kitten 3rd cat violin")
+    asked = ["dog", "cats", "wolf", "guitar", "xyzzy", "2024"]
     fresh = RelatedWords(index)
     parts = {**index.to_parts(), **{name: part.copy() for name, part in fresh.to_parts().items()}}
+    assert parts["related.numbers"].tolist() == [0, 2, 3, 5, 6]  # numbers and codes have no vectors
     again = LexicalIndex("none", parts)
     begun = RelatedWords(again, parts)
-    for number, text in enumerate(["puppy dog kitten cat violin", "hound and cello", "wolves"]):
+    for number, text in enumerate(["puppy 2024 dog kitten 3rd cat violin", "hound 7 and cello", "wolves"]):
         index.put(number, text)
         again.put(number, text)
         fresh._known = begun._known = {}
