@@ -65,24 +65,24 @@ class Mutex:
     """
 
     def __init__(self, *, over_fork: bool = False) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # `with mutex.lock` is `with mutex`, without two calls, for who does it often
         self.over_fork = over_fork
         self.before_fork: Callable[[], None] | None = None
         _mutexes.add(self)
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def take(self, timeout: float) -> bool:
         """Take it if it becomes free within *timeout* seconds."""
-        return self._lock.acquire(timeout=timeout)
+        return self.lock.acquire(timeout=timeout)
 
     def renew(self) -> None:
         """Become free: the threads that could hold it did not come along."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
 
 class StoreLock:
@@ -148,11 +148,12 @@ class StoreLock:
         if self._turn.depth > 1:
             self._turn.depth -= 1
             return
-        if self._taken and self._settle is not None and self._may_pass_on() and self._turn.pass_on():
+        settle = self._settle if self._taken else None
+        if settle is not None and self._turn.line and self._may_pass_on() and self._turn.pass_on():
             return
         try:
-            if self._taken and self._settle is not None:
-                self._settle()
+            if settle is not None:
+                settle()
         finally:
             if self._taken:
                 self._taken = False
@@ -230,7 +231,7 @@ class _Turn:
         self.depth = 0
         self._owner = 0
         self._guard = threading.Lock()
-        self._line: collections.deque[tuple[int, threading.Lock]] = collections.deque()
+        self.line: collections.deque[tuple[int, threading.Lock]] = collections.deque()  # who waits
 
     @property
     def mine(self) -> bool:
@@ -253,7 +254,7 @@ class _Turn:
                 return True
             bell = threading.Lock()
             bell.acquire()
-            self._line.append((me, bell))
+            self.line.append((me, bell))
         try:
             return bell.acquire(timeout=timeout) or not self._gave_up(bell)
         except BaseException:
@@ -263,18 +264,18 @@ class _Turn:
     def _gave_up(self, bell: threading.Lock) -> bool:
         """Leave the line; False if it was this thread's turn a moment before."""
         with self._guard:
-            for entry in self._line:
+            for entry in self.line:
                 if entry[1] is bell:
-                    self._line.remove(entry)
+                    self.line.remove(entry)
                     return True
         return False
 
     def pass_on(self) -> bool:
         """Give it to the next in the line, if anybody waits."""
         with self._guard:
-            if not self._line:
+            if not self.line:
                 return False
-            self._owner, bell = self._line.popleft()
+            self._owner, bell = self.line.popleft()
             self.depth = 1
             bell.release()
             return True
@@ -282,8 +283,8 @@ class _Turn:
     def give_back(self) -> None:
         """Give it to the next in the line, or to nobody."""
         with self._guard:
-            if self._line:
-                self._owner, bell = self._line.popleft()
+            if self.line:
+                self._owner, bell = self.line.popleft()
                 self.depth = 1
                 bell.release()
             else:
@@ -341,8 +342,10 @@ class _Descriptor:
         return (now.st_ino, now.st_dev) == self._file
 
     def sign(self) -> None:
-        with contextlib.suppress(OSError):  # a courtesy to those who wait; a full disk must not stop a writer here
-            os.pwrite(self._fd, f"{os.getpid():<20}".encode(), 0)
+        try:
+            os.pwrite(self._fd, b"%-20d" % os.getpid(), 0)
+        except OSError:  # a courtesy to those who wait; a full disk must not stop a writer here
+            return
 
     def holder(self) -> str:
         with contextlib.suppress(OSError, ValueError):
@@ -399,28 +402,25 @@ class _Flock(_Descriptor):
 
     def acquire(self, deadline: float) -> bool:
         while True:
-            fd = self.open()
-            if not self._lock(fd, deadline):
-                return False
+            try:
+                fcntl.flock(self._fd if self._fd >= 0 else self.open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Without time to wait, no waiter: one that was given up takes the lock for a moment once it is free,
+                # and who does not wait would fail on it.
+                if time.monotonic() >= deadline or not self._wait(deadline):
+                    return False
+            except StoreWriteFailed:  # from opening
+                raise
+            except OSError as exc:  # ENOLCK, ENOSYS, EOPNOTSUPP: never a softer lock instead, which would be none
+                raise StoreWriteFailed(
+                    exc.errno,
+                    f"{self.path!r} cannot be locked: {exc.strerror}. Its file system knows no locks. Keep the memory "
+                    f"on a local disk, or open it with read_only=True",
+                ) from exc
             # Between our open and our lock somebody may have deleted the file and locked a new one of its name.
             if self.still_there():
                 return True
             self.close()
-
-    def _lock(self, fd: int, deadline: float) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Without time to wait, no waiter: one that was given up takes the lock for a moment once it is free, and
-            # who does not wait would fail on it.
-            return time.monotonic() < deadline and self._wait(deadline)
-        except OSError as exc:  # ENOLCK, ENOSYS, EOPNOTSUPP: never a softer lock instead, which would be none
-            raise StoreWriteFailed(
-                exc.errno,
-                f"{self.path!r} cannot be locked: {exc.strerror}. Its file system knows no locks. Keep the memory on a "
-                f"local disk, or open it with read_only=True",
-            ) from exc
-        return True
 
     def _wait(self, deadline: float) -> bool:
         # Who gave up once and tries again takes the old waiter's place in the line, and no thread is added per try.

@@ -45,7 +45,7 @@ def together(store, batches, before_sync=contextlib.nullcontext):
             for number, thread in enumerate(threads, 1):
                 thread.start()
                 deadline = time.monotonic() + 10
-                while len(store._lock._turn._line) < number and time.monotonic() < deadline:
+                while len(store._lock._turn.line) < number and time.monotonic() < deadline:
                     time.sleep(0.001)
         for thread in threads:
             thread.join(30)
@@ -176,7 +176,7 @@ def test_who_has_read_what_failed_fails_too(backend, place):
     def first():
         with store.exclusive():
             thread.start()
-            while not store._lock._turn._line:
+            while not store._lock._turn.line:
                 time.sleep(0.001)
             store.write(Batch(nodes=[node("b")]))
 

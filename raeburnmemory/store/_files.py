@@ -135,9 +135,9 @@ def to_json(value: Any) -> str:
 
 def write_all(fd: int, data: bytes) -> None:
     """Write all of *data*, however often the system takes only a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
 
 
 def at_once() -> None:

@@ -61,6 +61,7 @@ class Section:
         self._store = store
         self._mutex = mutex
         self._owner = 0
+        self._again = 0  # how often the owner has entered it once more
         self._open: _Group | None = None  # changes that wait for their sync
         self._seen: _Group | None = None  # what was waiting when this section began
         self._wrote: _Group | None = None  # the last that this section added to
@@ -83,13 +84,16 @@ class Section:
 
     def renew(self) -> None:
         """Forget what a parent process was doing."""
-        self._owner, self._open, self._seen, self._wrote = 0, None, None, None
+        self._owner, self._again, self._open, self._seen, self._wrote = 0, 0, None, None, None
 
     def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            self._again += 1
+            return
         if self.lock.enter() > 1:
             return
         try:
-            with self._mutex:
+            with self._mutex.lock:
                 self._owner, self._seen, self._wrote = threading.get_ident(), self._open, None
                 self._store._begin_section()  # noqa: SLF001
         except BaseException:
@@ -100,6 +104,9 @@ class Section:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._again:
+            self._again -= 1
+            return
         if self.lock.depth > 1:
             self.lock.leave()
             return
@@ -110,14 +117,15 @@ class Section:
             if group is not None:
                 if not group.settled:
                     self._wait(group)
-                _see(group)
+                if group.error is not None:
+                    _see(group)
         if kind is None:
             self._store._after_section()  # noqa: SLF001
 
     def may_write(self) -> None:
         """Refuse to go on after a sync failed: this section has read, or written, what is not there any more."""
         for group in (self._seen, self._wrote):
-            if group is not None:
+            if group is not None and group.error is not None:
                 _see(group)
 
     def wrote(self) -> None:
@@ -128,7 +136,7 @@ class Section:
 
     def settle(self) -> None:
         """Sync what waits for it. Those who wrote it learn whether it failed, at the end of their sections."""
-        with self._mutex:
+        with self._mutex.lock:
             group = self._open
             if group is None:
                 return

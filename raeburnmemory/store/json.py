@@ -94,7 +94,8 @@ class JsonStore(MemoryStore):
     # --- being current ------------------------------------------------------------------------------------------
 
     def _current(self) -> State:
-        super()._current()
+        if self._closed:
+            super()._current()  # says so
         if os.getpid() != self._pid:
             self._after_fork()
         elif self._section.mine:
@@ -118,22 +119,25 @@ class JsonStore(MemoryStore):
         self._section.lock = StoreLock(Path(self._path), timeout, self._section.settle)
         return self._section.lock
 
-    def _look(self) -> None:
-        """Catch up with what others committed; the mutex is held."""
+    def _look(self) -> bool:
+        """Catch up with what others committed; the mutex is held. Tell whether nothing stands after what was known."""
         journal = self._journal
         try:
             graph = os.stat(self._path)
             entry = os.stat(self._journal_path) if journal else None
         except OSError:
             self._load()
-            return
+            return False
         if journal is None or entry is None:
             if file_stamp(graph) != self._stamp or os.path.exists(self._journal_path):
                 self._load()
         elif entry.st_ino != journal.inode or file_stamp(graph) != self._stamp or entry.st_size < journal.offset:
             self._switch()
-        elif entry.st_size > journal.offset:
+        elif entry.st_size == journal.offset:
+            return True
+        else:
             self._replay(journal, self._state)
+        return False
 
     def _after_fork(self) -> None:
         # The file descriptors are shared with the parent, and so would be its lock.
@@ -236,12 +240,10 @@ class JsonStore(MemoryStore):
         return self._section
 
     def _begin_section(self) -> None:
-        super()._current()
-        if not self._section.pending:
-            if not self._held:
-                self._look()
-            if self._journal is not None:
-                self._cut(self._journal)
+        if self._closed:
+            super()._current()  # says so
+        if not self._section.pending and (self._held or not self._look()) and self._journal is not None:
+            self._cut(self._journal)
 
     def _cut(self, journal: Journal) -> None:
         """Cut off what a crash left behind the last whole line of *journal*."""
@@ -323,10 +325,10 @@ class JsonStore(MemoryStore):
         self.fold()
 
     def _fold_due(self) -> bool:
-        with self._mutex:
-            if self._journal is None or self._closed or self._folding:
-                return False
-            return self._journal.offset > max(_LEAST, self._snapshot_bytes // 2, self._journal_floor)
+        journal = self._journal  # without the mutex: who folds takes it, and looks again
+        if journal is None or self._closed or self._folding or journal.offset <= _LEAST:
+            return False
+        return journal.offset > max(self._snapshot_bytes // 2, self._journal_floor)
 
     def fold(self, *, mended: bool = False) -> None:
         """Write everything into `graph.json` and the vector files, and start a new journal.

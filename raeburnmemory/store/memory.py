@@ -62,7 +62,7 @@ class MemoryStore:
 
     def write(self, batch: Batch) -> int:
         """Apply *batch* and return the new version."""
-        with self.exclusive(), self._mutex:
+        with self.exclusive(), self._mutex.lock:
             state = self._current()
             if not batch:
                 return state.version
@@ -104,12 +104,14 @@ class MemoryStore:
 
     def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
         """Return those of the nodes named by *ids* that exist."""
-        with self._mutex:
+        found: dict[str, Node] = {}
+        with self._mutex.lock:
             state = self._current()
-            keys = [(namespace, i) for i in ids]
-            now = state.now()
-            found = (state.nodes[key] for key in keys if key in state.nodes)
-            return {node.id: own(node) for node in found if visible(node, now)}
+            for node_id in ids:
+                node = state.nodes.get((namespace, node_id))
+                if node is not None and (node.expires_at is None or visible(node, state.now())):
+                    found[node_id] = own(node)
+        return found
 
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist."""
@@ -208,7 +210,7 @@ class MemoryStore:
 
     def meta(self, key: str) -> Any:
         """Return the JSON value kept under *key*, or None."""
-        with self._mutex:
+        with self._mutex.lock:
             return copied(self._current().meta.get(key))
 
     def cache_path(self, field: str) -> str | None:  # noqa: ARG002
