@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 __all__ = ["Agent", "Edge", "MemoryGraph", "Prompt", "Response", "Session"]
 
 _log = logging.getLogger("raeburnmemory")
+_NOTHING = contextlib.nullcontext()
 
 
 class MemoryGraph:
@@ -319,7 +320,7 @@ class MemoryGraph:
             if given is not None:
                 checked_id(given, what)
         # What an assistant's message answers must still be the last prompt when it is written.
-        with self._store.exclusive() if role == "assistant" else contextlib.nullcontext():
+        with self._store.exclusive() if role == "assistant" else _NOTHING:
             record = message(
                 text,
                 role,

@@ -538,11 +538,14 @@ def same_json(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def copied(value: Any) -> Any:
     """Return the JSON value *value* without sharing any of its lists and dicts; tuples become lists."""
     if type(value) is dict or isinstance(value, Mapping):
-        # Most items are strings, and there may be a million of them: no call for those.
-        return {key: item if isinstance(item, str) else copied(item) for key, item in value.items()}
+        # Most items hold nothing, and there may be a million of them: no call for those.
+        return {key: item if type(item) in _PLAIN else copied(item) for key, item in value.items()} if value else {}
     if isinstance(value, (list, tuple)):
         return [copied(item) for item in value]
     return value

@@ -164,22 +164,23 @@ def message(
     if name is not None:
         given["name"] = checked_text(name, "the name of a speaker")
     node = _spoken(given, ROLES[role], namespace, metadata, utc(timestamp))
-    nodes, links = [node], []
+    nodes: tuple[Node, ...] = (node,)
+    links: tuple[Link, ...] = ()
     if answers is not None:
-        links.append(Link(answers, node.id, RESPONDED_WITH, namespace=namespace))
+        links = (Link(answers, node.id, RESPONDED_WITH, {}, namespace),)
     if session_id is not None:
-        nodes.append(_session(session_id, namespace))
-        session_id = nodes[-1].id
+        session = _session(session_id, namespace)
+        nodes, session_id = (node, session), session.id
         if answers is None:
-            links.append(Link(node.id, session_id, BELONGS_TO, namespace=namespace))
-    _all_different(nodes)
+            links = (Link(node.id, session_id, BELONGS_TO, {}, namespace),)
+        _all_different(nodes)
     ids = Recorded(
         node.id if role == "user" else answers,
         node.id if role == "assistant" else None,
         session=session_id,
         message=node.id,
     )
-    return Record(tuple(nodes), tuple(links), ids, {} if vector is None else {node.id: vector})
+    return Record(nodes, links, ids, {} if vector is None else {node.id: vector})
 
 
 def conversation(
@@ -287,13 +288,16 @@ def _session(session: Any, namespace: str) -> Node:
 def _spoken(given: dict[str, Any], kind: str, namespace: str, metadata: Mapping[str, Any] | None, now: str) -> Node:
     node_id = given.pop("id", None)
     node_id = new_id() if node_id is None else checked_id(node_id, f"a {kind}'s id")
-    text = checked_text(given.pop("text", None), f"the text of {kind} {node_id!r}")
+    what = f"{kind} {node_id!r}"
+    text = given.pop("text", None)
+    if type(text) is not str or not text.isascii():
+        checked_text(text, f"the text of {what}")
     stamp = given.pop("timestamp", None)
-    attributes = _attributes(given, _NODE_KEYS, f"{kind} {node_id!r}")
+    attributes = _attributes(given, _NODE_KEYS, what)
     if metadata is not None:
         extra = checked_data(metadata, "metadata")
         if clash := sorted((_NODE_KEYS | {"timestamp"} | set(attributes)) & set(extra)):
-            raise InvalidInput(f"{clash[0]!r} in the metadata of {kind} {node_id!r} is taken. Choose another name.")
+            raise InvalidInput(f"{clash[0]!r} in the metadata of {what} is taken. Choose another name.")
         attributes.update(extra)
     attributes["timestamp"] = now if stamp is None else utc(stamp)
     return Node(node_id, kind, text, attributes, namespace)
@@ -328,8 +332,6 @@ def _attributes(given: Mapping[str, Any], reserved: set[str], what: str) -> dict
 
 
 def _all_different(nodes: Sequence[Node]) -> None:
-    if len({node.id for node in nodes}) == len(nodes):
-        return
     for one, other in itertools.combinations(nodes, 2):
         if one.id == other.id:
             raise InvalidInput(f"{one.id!r} is the id of a {one.kind} and of a {other.kind}. Give each its own.")

@@ -91,12 +91,12 @@ class Writer:
     ) -> None:
         """Write *records* in one transaction; what is there already in every part changes nothing."""
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
-        vectors.give({node_id: values for record in records for node_id, values in record.vectors.items()})
-        nodes = [node for record in records for node in record.nodes]
+        nodes, links, given = _joined(records)
+        vectors.give(given)
         if vectors.needed(nodes):
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
         with self._store.exclusive():
-            self._write(nodes, records, vectors)
+            self._write(nodes, links, vectors)
 
     def record_many(
         self,
@@ -116,21 +116,20 @@ class Writer:
         self, make: Callable[[], Sequence[Record]], held: contextlib.ExitStack, vectors: _Vectors
     ) -> list[Recorded]:
         records = make()
-        vectors.give({node_id: values for record in records for node_id, values in record.vectors.items()})
-        nodes = [node for record in records for node in record.nodes]
+        nodes, links, given = _joined(records)
+        vectors.give(given)
         if vectors.needed(nodes):
             held.close()
             vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
             held.enter_context(no_collections())
         with self._store.exclusive():
-            self._write(nodes, records, vectors)
+            self._write(nodes, links, vectors)
         return [record.ids for record in records]
 
-    def _write(self, nodes: Sequence[Node], records: Sequence[Record], vectors: _Vectors) -> None:
-        """Write what of *records*, which have these *nodes*, is not there; somebody holds the lock."""
+    def _write(self, nodes: Sequence[Node], links: Sequence[Link], vectors: _Vectors) -> None:
+        """Write what of *nodes* and *links* is not there; somebody holds the lock."""
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known)
-        links = [link for record in records for link in record.links]
         new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
         self._store.write(vectors.batch(changed, new, self._namespace))
 
@@ -147,11 +146,13 @@ class Writer:
         """
         expected = plan()
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
-        vectors.give({node_id: values for record in expected for node_id, values in record.vectors.items()})
-        vectors.embed(self._changed([node for record in expected for node in record.nodes], {}))
+        nodes, _, given = _joined(expected)
+        vectors.give(given)
+        vectors.embed(self._changed(nodes, {}))
         with self._store.exclusive():
             records = plan()
-            self._write([node for record in records for node in record.nodes], records, vectors)
+            nodes, links, _ = _joined(records)
+            self._write(nodes, links, vectors)
         return records
 
     def put(
@@ -233,7 +234,7 @@ class Writer:
 
         What was there under their ids before is put into *known*. When they expire is kept, unless *expiring*.
         """
-        known.update(self._store.get(list(dict.fromkeys([node.id for node in nodes])), self._namespace))
+        known.update(self._store.get(list({node.id: None for node in nodes}), self._namespace))
         changed: list[Node] = []
         latest: dict[str, Node] = {}
         for node in nodes:
@@ -248,9 +249,9 @@ class Writer:
     ) -> list[Link]:
         """Return those of *links* that are not there, or are there with other data; none touches *fresh* nodes yet."""
         old = [link.source for link in links if link.source not in fresh and link.target not in fresh]
-        sources = list(dict.fromkeys(old))
-        if not sources:
+        if not old:
             return list(links)
+        sources = list(dict.fromkeys(old))
         there = {(e.source, e.target, e.relation): e.data for e in self._store.links(sources, self._namespace)}
         keys = [(e.source, e.target, e.relation) for e in links]
         return [
@@ -557,20 +558,19 @@ class _Vectors:
             found = self._cut[key] = pieces(node)
         return found
 
-    def needed(self, nodes: Iterable[Node]) -> bool:
-        """Tell whether some of *nodes* would have to be embedded."""
-        return any(node.kind in _EMBEDDED and node.id not in self._given for node in nodes)
+    def needed(self, nodes: Iterable[Node]) -> list[Node]:
+        """Return those of *nodes* that have to be embedded, or were."""
+        return [node for node in nodes if node.kind in _EMBEDDED and node.id not in self._given]
 
     def embed(self, nodes: Iterable[Node]) -> None:
         """Embed the texts of those of *nodes* that need it and were not embedded yet."""
+        needed = self.needed(nodes)
+        if not needed or self._gave_up:
+            return
         texts = dict.fromkeys(
-            piece.text
-            for node in nodes
-            if node.kind in _EMBEDDED and node.id not in self._given
-            for piece in self._pieces(node)
-            if piece.text not in self._taken
+            piece.text for node in needed for piece in self._pieces(node) if piece.text not in self._taken
         )
-        if not texts or self._gave_up:
+        if not texts:
             return
         try:
             self._embed(texts)
@@ -618,21 +618,31 @@ class _Vectors:
         return Batch(nodes=nodes, links=links, vectors=vectors, meta=meta)
 
 
+def _joined(records: Sequence[Record]) -> tuple[Sequence[Node], Sequence[Link], Mapping[str, Any]]:
+    """Return the nodes, the links and the vectors of all *records*."""
+    if len(records) == 1:
+        return records[0].nodes, records[0].links, records[0].vectors
+    nodes = [node for record in records for node in record.nodes]
+    links = [link for record in records for link in record.links]
+    return nodes, links, {node_id: values for record in records for node_id, values in record.vectors.items()}
+
+
 def _merged(old: Node | None, new: Node, *, expiring: bool) -> Node | None:
     """Return what to write so that *new* is there; None if it is there already."""
     if old is None:
         if new.kind != AGENT or "name" in new.attributes:
             return new
         return Node(new.id, new.kind, new.text, {**new.attributes, "name": new.id}, new.namespace, new.expires_at)
-    attributes = dict(new.attributes)
     if old.kind != new.kind:
         raise _conflict(old, new.kind)
     if new.kind in {AGENT, SESSION}:
-        if not attributes and old.text == new.text and not expiring:
+        if not new.attributes and old.text == new.text and not expiring:
             return None
-        attributes = {**old.attributes, **attributes}  # naming one again says nothing against what is known
-    elif "timestamp" in old.attributes:
-        attributes["timestamp"] = old.attributes["timestamp"]
+        attributes = {**old.attributes, **new.attributes}  # naming one again says nothing against what is known
+    else:
+        attributes = dict(new.attributes)
+        if "timestamp" in old.attributes:
+            attributes["timestamp"] = old.attributes["timestamp"]
     expires_at = new.expires_at if expiring else old.expires_at
     if old.text == new.text and same_json(old.attributes, attributes) and expires_at == old.expires_at:
         return None

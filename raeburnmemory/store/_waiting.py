@@ -40,10 +40,7 @@ class Nodes(MutableMapping[NodeKey, Node]):
 
     def __getitem__(self, key: NodeKey) -> Node:
         item = self._items[key]
-        if isinstance(item, Node):
-            return item
-        row, line = item
-        return self._made(key, row, json.loads(line))
+        return item if isinstance(item, Node) else self._made(key, item[0], json.loads(item[1]))
 
     def _made(self, key: NodeKey, row: int, entry: Any) -> Node:
         node = self._items[key] = read_node(entry, key[0], "", row)
@@ -57,7 +54,10 @@ class Nodes(MutableMapping[NodeKey, Node]):
 
     def get(self, key: NodeKey, default: Any = None) -> Any:
         """Return the node under *key*, or *default*."""
-        return self[key] if key in self._items else default
+        item = self._items.get(key)
+        if item is None:
+            return default
+        return self._made(key, item[0], json.loads(item[1])) if isinstance(item, tuple) else item
 
     def __contains__(self, key: object) -> bool:
         return key in self._items

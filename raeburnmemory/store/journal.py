@@ -66,15 +66,18 @@ def encode_batch(batch: Batch, version: int, *, unsynced: str | None = None, joi
         fields["nodes"] = [[n.namespace, n.id, n.kind, n.text, n.attributes, n.expires_at] for n in batch.nodes]
     if batch.links:
         fields["links"] = [[e.namespace, e.source, e.target, e.relation, e.data] for e in batch.links]
-    if batch.vectors:
-        fields["vectors"] = [
-            [v.namespace, v.node, v.field, v.part, v.start, v.end, _pack(v.values)] for v in batch.vectors
-        ]
     if batch.meta:
         fields["meta"] = batch.meta
     if batch.staged:
         fields["staged"] = batch.staged
-    return to_json(fields).encode()
+    line = to_json(fields)
+    if batch.vectors:  # their base64 is nearly all of it, and nothing in that is to be escaped
+        vectors = [
+            f'{to_json([v.namespace, v.node, v.field, v.part, v.start, v.end])[:-1]},"{_pack(v.values)}"]'
+            for v in batch.vectors
+        ]
+        line = f'{line[:-1]},"vectors":[{",".join(vectors)}]}}'
+    return line.encode("ascii")
 
 
 def decode_batch(fields: dict[str, Any]) -> Batch:
@@ -135,7 +138,7 @@ class Journal:
     crc: int
     inode: int
     read_only: bool
-    _waiting: list[bytes] = field(default_factory=list)
+    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # lines, with their CRCs
     _crc: int = 0  # of the last line that waits
     _last: bytes = b""  # the beginning of the last line
     _doubtful: bool = False  # a sync of lines that stay has failed
@@ -270,7 +273,7 @@ class Journal:
     def add(self, payload: bytes) -> None:
         """Let *payload* be the next line that `flush` writes."""
         self._crc = zlib.crc32(payload, self._crc if self._waiting else self.crc)
-        self._waiting.append(b"%08x %b\n" % (self._crc, payload))
+        self._waiting.append((self._crc, b"%08x %b\n" % (self._crc, payload)))
 
     def flush(self, *, sync: bool = True) -> None:
         """Append the lines that wait, and sync them; on failure the journal is as it was before, without them.
@@ -280,8 +283,8 @@ class Journal:
         Raises:
             StoreWriteFailed: The disk refused.
         """
-        last, lines, crcs = self._waiting[-1], b"".join(self._waiting), [int(line[:8], 16) for line in self._waiting]
-        self._waiting = []
+        waiting, self._waiting = self._waiting, []
+        lines = b"".join([line for _, line in waiting])
         try:
             before = _boot_of(self._last)
             if sync and before is not None:
@@ -298,8 +301,8 @@ class Journal:
             if isinstance(exc, OSError):
                 raise write_failed("write", self.path, exc, len(lines)) from exc
             raise
-        self.crc, self._last = self._crc, last[:_BEGINNING]
-        self._crcs.extend(crcs)
+        self.crc, self._last = self._crc, waiting[-1][1][:_BEGINNING]
+        self._crcs.extend([crc for crc, _ in waiting])
         self.offset += len(lines)
 
     def mark(self, version: int) -> str | None:

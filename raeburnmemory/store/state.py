@@ -218,16 +218,16 @@ class State:
                 if key not in new and (key not in nodes or key in gone):
                     raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
         going = [nodes.row(key) for key in gone | new if key in nodes]
-        dims = {
-            name: vectors.dim
-            for name, vectors in self.sets.items()
-            if len(vectors) > (vectors.count(going) if going else 0)
-        }
+        dims: dict[str, int] = {}
         for vector in batch.vectors:
             key = vector.namespace, vector.node
             if key not in new and (key not in nodes or key in gone):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
-            dim = dims.setdefault(vector.field, len(vector.values))
+            dim = dims.get(vector.field)
+            if dim is None:
+                there = self.sets.get(vector.field)
+                stay = there is not None and len(there) > (there.count(going) if going else 0)
+                dim = dims[vector.field] = there.dim if there is not None and stay else len(vector.values)
             if len(vector.values) != dim:
                 raise DimensionMismatch(
                     f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
@@ -236,17 +236,20 @@ class State:
 
     def apply(self, batch: Batch, version: int) -> None:
         """Apply a batch that `check` let pass and make it version *version*."""
-        removed_nodes = [key for key in dict.fromkeys(batch.removed_nodes) if key in self.nodes]
-        removed_links = [key for key in dict.fromkeys(batch.removed_links) if key in self.links.by_key]
-        for node_key in removed_nodes:
-            removed_links += [*self.links.leaving.get(node_key, ()), *self.links.entering.get(node_key, ())]
-        for link_key in removed_links:
-            self.links.remove(link_key)
-        for node_key in removed_nodes:
-            node = self.nodes.pop(node_key)
-            del self.rows[node.row]
-            self.past.pop(node_key, None)
-            self._drop_vectors(node, version)
+        removed_nodes: list[NodeKey] = []
+        removed_links: list[LinkKey] = []
+        if batch.removed_nodes or batch.removed_links:
+            removed_nodes = [key for key in dict.fromkeys(batch.removed_nodes) if key in self.nodes]
+            removed_links = [key for key in dict.fromkeys(batch.removed_links) if key in self.links.by_key]
+            for node_key in removed_nodes:
+                removed_links += [*self.links.leaving.get(node_key, ()), *self.links.entering.get(node_key, ())]
+            for link_key in removed_links:
+                self.links.remove(link_key)
+            for node_key in removed_nodes:
+                node = self.nodes.pop(node_key)
+                del self.rows[node.row]
+                self.past.pop(node_key, None)
+                self._drop_vectors(node, version)
         for node in batch.nodes:
             self._put(node, version)
         for vector in batch.vectors:
