@@ -241,7 +241,8 @@ class SqliteStore(Reading):
 
     def _connection(self) -> sqlite3.Connection:
         """Return the connection with nothing in it that others must not see yet; the mutex is held."""
-        self._ready()
+        if self._closed or os.getpid() != self._pid:
+            self._ready()
         if self._section.mine and not self._aside:
             return self._in_transaction()
         self._section.settle()
@@ -305,7 +306,7 @@ class SqliteStore(Reading):
         return self._read
 
     def _take(self) -> sqlite3.Connection:
-        self._mutex.__enter__()
+        self._mutex.lock.acquire()
         try:
             return self._connection()
         except BaseException as exc:
@@ -313,7 +314,7 @@ class SqliteStore(Reading):
             raise
 
     def _give_back(self, error: BaseException | None) -> None:
-        self._mutex.__exit__()
+        self._mutex.lock.release()
         if isinstance(error, Exception) and (meant := self._meant(error)) is not error:
             raise meant from error
 
@@ -323,7 +324,8 @@ class SqliteStore(Reading):
         """Keep other writers, in any thread or process, out of the block."""
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
-        self._ready()
+        if self._closed or os.getpid() != self._pid:
+            self._ready()
         return self._section
 
     def write(self, batch: Batch) -> int:
@@ -409,7 +411,7 @@ class SqliteStore(Reading):
 
     def _end_transaction(self) -> None:
         """Let no transaction of a section be open, not even one in which nothing was written."""
-        with self._mutex:
+        with self._mutex.lock:
             self._section.settle()
             if self._begun and not self._broken and self._pid == os.getpid():
                 self._begun = False
@@ -418,7 +420,7 @@ class SqliteStore(Reading):
 
     def _before_others(self) -> None:
         """Bring to an end what is open: another process comes next."""
-        with self._mutex:
+        with self._mutex.lock:
             self._end_transaction()
             version, self._written = self._written, None
             if version is not None and not self._broken:

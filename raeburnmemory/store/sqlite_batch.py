@@ -62,9 +62,8 @@ class Transaction:
             InvalidInput: It names a node that does not exist.
             DimensionMismatch: A vector has another length than those of its field.
         """
-        entry: dict[str, Any] = {}
         dropped: dict[str, list[int]] = {}
-        gone_links = [key for key in batch.removed_links if self._remove_link(key)]
+        gone_links = [key for key in batch.removed_links if self._remove_link(key)] if batch.removed_links else []
         gone_nodes = []
         for key in batch.removed_nodes:
             row = self._row(key)
@@ -82,20 +81,31 @@ class Transaction:
             self._db.execute("DELETE FROM history WHERE row = ?", (row,))
             self._db.execute("DELETE FROM nodes WHERE row = ?", (row,))
             self._rows[key] = None
-        entry["nodes"] = self._put_all(batch.nodes, dropped)
-        added = self._add_vectors(batch.vectors, version)
+        nodes = self._put_all(batch.nodes, dropped) if batch.nodes else []
+        added = self._add_vectors(batch.vectors, version) if batch.vectors else {}
         if batch.staged:
             self._settle(batch.staged, version)
-        entry["edges"] = self._put_links(batch.links)
+        edges = self._put_links(batch.links) if batch.links else []
         for name, value in batch.meta.items():
             if value is None:
                 self._db.execute("DELETE FROM meta WHERE key = ?", (name,))
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
             self._known.meta.pop(name, None)
-        entry.update(gone_nodes=gone_nodes, gone_edges=gone_links, added=added, dropped=dropped)
-        marked = {**self._said, "mark": os.urandom(4).hex()}
-        changes = to_json({**marked, **{k: v for k, v in entry.items() if v}})
+        entry: dict[str, Any] = {**self._said, "mark": os.urandom(4).hex()}
+        if nodes:
+            entry["nodes"] = nodes
+        if edges:
+            entry["edges"] = edges
+        if gone_nodes:
+            entry["gone_nodes"] = gone_nodes
+        if gone_links:
+            entry["gone_edges"] = gone_links
+        if added:
+            entry["added"] = added
+        if dropped:
+            entry["dropped"] = dropped
+        changes = to_json(entry)
         self._db.execute("INSERT INTO log VALUES (?, ?)", (version, changes))
         self._known.last = version, changes[:BEGINNING]
         if version % CHECKPOINT == 0:
@@ -186,14 +196,16 @@ class Transaction:
 
     def _put_links(self, links: Sequence[Link]) -> list[int]:
         """Write *links* and return their rows."""
-        keys = {(link.namespace, link.source, link.target, link.relation) for link in links}
+        touched = 0
         for link in links:
-            for end in (link.source, link.target):
-                if self._row((link.namespace, end)) is None:
-                    raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
+            source, target = (link.namespace, link.source), (link.namespace, link.target)
+            for end in (source, target):
+                if self._row(end) is None:
+                    raise InvalidInput(f"No node has the id {end[1]!r}, so no {link.relation!r} edge can touch it.")
+            touched += source in self._new or target in self._new
         # No edge touches a node yet that this transaction made.
-        new = len(keys) == len(links) and all(
-            (link.namespace, link.source) in self._new or (link.namespace, link.target) in self._new for link in links
+        new = touched == len(links) and (
+            len(links) == 1 or len({(e.namespace, e.source, e.target, e.relation) for e in links}) == len(links)
         )
         if not new:
             return [self._put_link(link) for link in links]
