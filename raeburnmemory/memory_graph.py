@@ -316,9 +316,10 @@ class MemoryGraph:
         A user's message is a prompt, an assistant's a response to the last prompt of the session; *name* is who
         spoke. The rest is as in `add_interaction`.
         """
-        for given, what in ((session_id, "a session's id"), (id, "an id")):
-            if given is not None:
-                checked_id(given, what)
+        if session_id is not None:
+            checked_id(session_id, "a session's id")
+        if id is not None:
+            checked_id(id, "an id")
         # What an assistant's message answers must still be the last prompt when it is written.
         with self._store.exclusive() if role == "assistant" else _NOTHING:
             record = message(

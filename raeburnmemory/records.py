@@ -160,10 +160,14 @@ def message(
     """
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidInput(f"{shown(role)} is no role of a message. Choose one of: {', '.join(ROLES)}.")
-    given: dict[str, Any] = {"id": id, "text": text, "role": role}
+    attributes: dict[str, Any] = {"role": role}
     if name is not None:
-        given["name"] = checked_text(name, "the name of a speaker")
-    node = _spoken(given, ROLES[role], namespace, metadata, utc(timestamp))
+        attributes["name"] = checked_text(name, "the name of a speaker")
+    if type(role) is not str or type(name) not in {str, type(None)}:
+        attributes = checked_data(attributes, "a message")  # a subclass becomes what JSON makes of it
+    kind, now = ROLES[role], utc(timestamp)
+    node_id = new_id() if id is None else checked_id(id, f"a {kind}'s id")
+    node = _said(node_id, kind, text, attributes, now, metadata, namespace)
     nodes: tuple[Node, ...] = (node,)
     links: tuple[Link, ...] = ()
     if answers is not None:
@@ -173,7 +177,8 @@ def message(
         nodes, session_id = (node, session), session.id
         if answers is None:
             links = (Link(node.id, session_id, BELONGS_TO, {}, namespace),)
-        _all_different(nodes)
+        if session_id == node.id:
+            _all_different(nodes)
     ids = Recorded(
         node.id if role == "user" else answers,
         node.id if role == "assistant" else None,
@@ -288,18 +293,29 @@ def _session(session: Any, namespace: str) -> Node:
 def _spoken(given: dict[str, Any], kind: str, namespace: str, metadata: Mapping[str, Any] | None, now: str) -> Node:
     node_id = given.pop("id", None)
     node_id = new_id() if node_id is None else checked_id(node_id, f"a {kind}'s id")
-    what = f"{kind} {node_id!r}"
-    text = given.pop("text", None)
+    text, stamp = given.pop("text", None), given.pop("timestamp", None)
+    attributes = _attributes(given, _NODE_KEYS, f"{kind} {node_id!r}")
+    return _said(node_id, kind, text, attributes, now if stamp is None else utc(stamp), metadata, namespace)
+
+
+def _said(
+    node_id: str,
+    kind: str,
+    text: Any,
+    attributes: dict[str, Any],
+    time: str,
+    metadata: Mapping[str, Any] | None,
+    namespace: str,
+) -> Node:
+    """Return the node of a text; its *attributes* were checked, and become its own."""
     if type(text) is not str or not text.isascii():
-        checked_text(text, f"the text of {what}")
-    stamp = given.pop("timestamp", None)
-    attributes = _attributes(given, _NODE_KEYS, what)
+        checked_text(text, f"the text of {kind} {node_id!r}")
     if metadata is not None:
         extra = checked_data(metadata, "metadata")
         if clash := sorted((_NODE_KEYS | {"timestamp"} | set(attributes)) & set(extra)):
-            raise InvalidInput(f"{clash[0]!r} in the metadata of {what} is taken. Choose another name.")
+            raise InvalidInput(f"{clash[0]!r} in the metadata of {kind} {node_id!r} is taken. Choose another name.")
         attributes.update(extra)
-    attributes["timestamp"] = now if stamp is None else utc(stamp)
+    attributes["timestamp"] = time
     return Node(node_id, kind, text, attributes, namespace)
 
 
@@ -332,6 +348,8 @@ def _attributes(given: Mapping[str, Any], reserved: set[str], what: str) -> dict
 
 
 def _all_different(nodes: Sequence[Node]) -> None:
+    if len({node.id for node in nodes}) == len(nodes):
+        return
     for one, other in itertools.combinations(nodes, 2):
         if one.id == other.id:
             raise InvalidInput(f"{one.id!r} is the id of a {one.kind} and of a {other.kind}. Give each its own.")

@@ -217,7 +217,7 @@ class State:
                 key = link.namespace, end
                 if key not in new and (key not in nodes or key in gone):
                     raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
-        going = [nodes.row(key) for key in gone | new if key in nodes]
+        going = [nodes.row(key) for key in (gone | new if gone else new) if key in nodes]
         dims: dict[str, int] = {}
         for vector in batch.vectors:
             key = vector.namespace, vector.node
