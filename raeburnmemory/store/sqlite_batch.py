@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -137,19 +138,16 @@ class Transaction:
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write whole *rows* of *table*, several with each statement as long as there are enough."""
-        if not rows:
-            return
-        row = f"({', '.join('?' * len(rows[0]))})"
         together = len(rows) - len(rows) % _TOGETHER
         if together:
             # Whoever calls takes back the whole batch if one fails, so that SQLite need not keep what each statement
             # changed: in a file among those of the system, where it is much.
             self._db.executemany(
-                f"INSERT OR FAIL INTO {table} VALUES {', '.join([row] * _TOGETHER)}",
+                f"INSERT OR FAIL INTO {table} VALUES {', '.join([_places(len(rows[0]))] * _TOGETHER)}",
                 (tuple(chain.from_iterable(rows[at : at + _TOGETHER])) for at in range(0, together, _TOGETHER)),
             )
-        for rest in rows[together:]:
-            self._db.execute(f"INSERT INTO {table} VALUES {row}", rest)
+        for row in rows[together:]:
+            self._db.execute(f"INSERT INTO {table} VALUES {_places(len(row))}", row)
 
     def _look_up(self, keys: Sequence[tuple[str, str]]) -> None:
         """Find out the rows of those nodes that are there."""
@@ -251,28 +249,27 @@ class Transaction:
     def _add_vectors(self, vectors: Sequence[Vector], version: int) -> dict[str, list[int]]:
         """Write *vectors* and return the first and the last slot given in each field."""
         added: dict[str, list[int]] = {}
-        sets: dict[str, tuple[int, int, int]] = {}  # of each field: the first key, the next key, the length
-        rows: list[tuple[Any, ...]] = []
         form = self._form() if vectors else ""
+        fields: dict[str, list[Vector]] = {}
         for vector in vectors:
-            row = self._row((vector.namespace, vector.node))
-            if row is None:
-                raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
-            if vector.field not in sets:
-                sets[vector.field] = self._set_for(vector, version)
-            first, key, dim = sets[vector.field]
-            if len(vector.values) != dim:
-                raise DimensionMismatch(
-                    f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
-                    f"Move the store to the other model with reembed()."
-                )
-            sets[vector.field] = first, key + 1, dim
-            added.setdefault(vector.field, [key - first, 0])[1] = key - first
-            values = pack_vector(vector.values, form)
-            rows.append((key, row, vector.part, vector.start, vector.end, values))
-        self._insert("vectors", rows)
-        for first, key, _ in sets.values():
-            self._known.next_keys[first // SLOTS] = key
+            fields.setdefault(vector.field, []).append(vector)
+        for field, some in fields.items():
+            first, key, dim = self._set_for(some[0], version)
+            rows: list[tuple[Any, ...]] = []
+            for number, vector in enumerate(some, key):
+                row = self._row((vector.namespace, vector.node))
+                if row is None:
+                    raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
+                values = vector.values
+                if len(values) != dim:
+                    raise DimensionMismatch(
+                        f"The vector of {vector.node!r} has {len(values)} numbers, the store's have {dim}. "
+                        f"Move the store to the other model with reembed()."
+                    )
+                rows.append((number, row, vector.part, vector.start, vector.end, pack_vector(values, form)))
+            self._insert("vectors", rows)
+            added[field] = [key - first, key - first + len(rows) - 1]
+            self._known.next_keys[first // SLOTS] = key + len(rows)
         return added
 
     def _form(self) -> str:
@@ -340,6 +337,11 @@ class Transaction:
     def _drop_set(self, number: int) -> None:
         self._db.execute("DELETE FROM vectors WHERE key >= ? AND key < ?", bounds(number))
         self._db.execute("DELETE FROM sets WHERE number = ?", (number,))
+
+
+@cache
+def _places(count: int) -> str:
+    return f"({', '.join('?' * count)})"
 
 
 def _written(data: Mapping[str, Any]) -> str:
