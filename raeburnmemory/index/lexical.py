@@ -7,6 +7,7 @@ negative, log(1 + (N - n + 0.5) / (n + 0.5)), as Lucene has it.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LexicalIndex", "Question"]
 
 _CACHED = 1 << 17  # chunks of texts whose words are remembered
+_FEW = 1000  # chunks of a text that comes alone
 _BLOCK = 1 << 14  # texts whose words are copied at once
 
 
@@ -125,6 +127,8 @@ class LexicalIndex:
 
     def _write(self, numbers: Sequence[int], texts: Sequence[str | None], before: Sequence[str]) -> NDArray[np.uint8]:
         """Write *texts* under *numbers* (ascending), which have no words now."""
+        if len(self._stops) > _CACHED:
+            self._forget_chunks()
         # As `Words` takes texts apart, where every chunk is known as a rule.
         known = self._chunks.__getitem__
         chunks: list[int] = []
@@ -136,14 +140,14 @@ class LexicalIndex:
             if text:
                 chunks += map(known, text.split())
             bounds.append(len(chunks))
+        if len(texts) == 1 and len(chunks) <= _FEW:
+            return np.array([self._write_one(numbers[0], chunks, bounds[0])], np.uint8)
         found, at = np.array(chunks, np.int64), np.array(numbers)
         begins, ends = np.array(bounds, np.int64).reshape(-1, 2).T
         told = _together(np.frombuffer(self._said, np.uint8)[found], begins, ends)
         if not len(found):
             return told
         stream, sizes = self._words_of(found, ends)
-        if len(self._chunks) > _CACHED or len(self._stops) > 2 * _CACHED:
-            self._forget_chunks()
         if not len(stream):
             return told
         self._starts[at] = len(self._saved_stream) + len(self._stream) + np.cumsum(sizes) - sizes
@@ -165,6 +169,24 @@ class LexicalIndex:
             if term not in self._new:
                 self._new[term] = array("i")
             self._new[term].frombytes(raw[start:end])
+        return told
+
+    def _write_one(self, number: int, chunks: Sequence[int], begin: int) -> int:
+        """Do what `_write` does for a text of few *chunks*, its own from *begin* on; numpy takes longer than these."""
+        stops, told = self._stops, 0
+        for chunk in chunks[begin:]:
+            told |= self._said[chunk]
+        words = [word for chunk in chunks for word in self._terms[stops[chunk] : stops[chunk + 1]]]
+        if words:
+            self._starts[number] = len(self._saved_stream) + len(self._stream)
+            self._lengths[number] = len(words)
+            self._stream.extend(words)
+            self.held += 1
+            self.total += len(words)
+            for term, count in Counter(words).items():
+                if term not in self._new:
+                    self._new[term] = array("i")
+                self._new[term].extend((number, count))
         return told
 
     def _words_of(
