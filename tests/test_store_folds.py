@@ -11,6 +11,7 @@ from outside import STORE_FILES
 from raeburnmemory.errors import StoreWriteFailed
 from raeburnmemory.nodes import Batch, Node, Vector
 from raeburnmemory.store import open_store
+from raeburnmemory.store.journal import Journal, version_of
 from raeburnmemory.testing._ledger import Ledger, batches, unit
 
 A, B = unit(1, 0, 0), unit(0, 1, 0)
@@ -135,3 +136,24 @@ def test_refused_renames_leave_the_store_whole(backend, place, monkeypatch):
             store.close()
             store = opener()
             ledger.compare(store)
+
+
+@pytest.mark.parametrize("end", [b"", b"0000", b"x" * (2 << 20)])
+def test_lines_of_any_length_are_read_whole(end, tmp_path):
+    block = 1 << 20  # what is read at a time
+    path = str(tmp_path / "g.json.journal")
+    sizes = [20, block - 60, block, 3 * block + 7, 20, 2 * block, 20]
+    lines = [b'{"version":%d,"x":"%b"}' % (at, b"a" * size) for at, size in enumerate(sizes, 5)]
+    lines.append(b'{"x":"[{","version":12}')
+    Journal.write_new(path, "store", 4, "digest", lines)
+    with open(path, "ab") as file:
+        file.write(end)  # torn, or being written right now
+    journal = Journal.open(path, read_only=True)
+    try:
+        found = list(journal.payloads())
+        assert found == lines
+        assert [version_of(line) for line in found] == list(range(5, 13))
+        assert journal.rest() == len(end)
+        assert list(journal.payloads()) == []
+    finally:
+        journal.close()

@@ -39,7 +39,7 @@ from ._files import open_regular, to_json, write_all, write_failed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch", "gone"]
+__all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch", "gone", "version_of"]
 
 FORMAT = 1
 _KIND = "raeburnmemory journal"
@@ -94,6 +94,12 @@ def decode_batch(fields: dict[str, Any]) -> Batch:
         meta=fields.get("meta", {}),
         staged=fields.get("staged"),
     )
+
+
+def version_of(payload: bytes) -> int:
+    """Return the version of a line, which is the first thing that it says."""
+    found = re.match(rb'\{"version":(\d+)[,}]', payload)
+    return int(json.loads(payload)["version"] if found is None else found[1])
 
 
 def _boot_of(line: bytes) -> str | None:
@@ -209,17 +215,20 @@ class Journal:
 
     def payloads(self) -> Iterator[bytes]:
         """Yield the unparsed lines between the offset and the end, and move the offset along."""
-        pending = b""
+        blocks: list[bytes] = []  # put together once a line ends: that of a large batch has many
+        size = 0
         while True:
-            block = os.pread(self.fd, 1 << 20, self.offset + len(pending))
+            block = os.pread(self.fd, 1 << 20, self.offset + size)
+            if block and b"\n" not in block:
+                blocks.append(block)
+                size += len(block)
+                continue
+            pending = b"".join([*blocks, block])
             if not block:
                 if pending[-1:].strip(b"\0") and pending[:9] == b"%08x " % zlib.crc32(pending[9:-1], self.crc):
                     raise self._damaged(f"the line at byte {self.offset} is whole, but for its line end")
                 return  # a rest without a line end is torn, or being written right now
-            pending += block
             whole = pending.rfind(b"\n") + 1
-            if not whole:
-                continue
             for line in pending[:whole].splitlines(keepends=True):
                 crc = zlib.crc32(line[9:-1], self.crc)
                 if line[:9] != b"%08x " % crc:
@@ -231,7 +240,7 @@ class Journal:
                 self.offset += len(line)
                 self._last = line[:_BEGINNING]
                 yield line[9:-1]
-            pending = pending[whole:]
+            blocks, size = [pending[whole:]], len(pending) - whole
 
     def power_failed(self) -> bool:
         """Tell whether what follows the last line may be what a power cut has left of lines that were not synced."""

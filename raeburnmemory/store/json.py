@@ -26,7 +26,7 @@ from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
 from .group_commit import Section
-from .journal import Journal, boot, decode_batch, encode_batch
+from .journal import Journal, boot, decode_batch, encode_batch, version_of
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
 from .snapshot import GraphFile, Snapshot, file_stamp
@@ -488,14 +488,12 @@ class JsonStore(MemoryStore):
 
     def _payloads_after(self, version: int) -> list[bytes]:
         """Return the lines of the present journal that are newer than *version*."""
-        import json
-
         if self._journal is None:
             return []
         again = Journal.open(self._journal_path, read_only=True)
         assert again is not None
         try:
-            return [p for p in again.payloads() if json.loads(p)["version"] > version]
+            return [line for line in again.payloads() if version_of(line) > version]
         finally:
             again.close()
 
