@@ -250,13 +250,20 @@ def test_a_question_with_too_many_rows_near_is_answered_by_8_bits(ladder):
     rows, _ = data("clustered", 4000, 256)
     index = ladder(256, few=50, patience=0, told=1000, bits=NEVER, candidates=200)
     index.add(np.arange(4000), rows)
-    looked_at = []
-    reached = index._reached
+    assert index.mode == "bits"
+    looked_at, compared = [], []
+    reached, differing = index._reached, index._differing
     index._reached = lambda *given: looked_at.append(reached(*given)) or looked_at[-1]
-    for query in unit_rows(20, 256, 3):
+    index._differing = lambda *given: compared.append(given) or differing(*given)
+    for query in unit_rows(40, 256, 3):
         slots, _ = index.search(query, 10)
         assert slots.tolist() == nearest(rows, query, 10, np.arange(4000))[0].tolist()
-    assert looked_at == [None] * 20
+    assert looked_at == [None] * 40
+    assert len(compared) == 9  # eight, and one after sixteen that did without
+    for _ in range(17):
+        index.search(rows[7], 10)
+    assert len(looked_at[-1]) < 500
+    assert index._in_vain == 0
     rows = np.repeat(rows[:1], 4000, axis=0)
     index = ladder(256, few=50, patience=0, told=1000, bits=NEVER, candidates=200)
     index._checked = 4000, 1.0, 200, 3.0

@@ -43,12 +43,13 @@ if TYPE_CHECKING:
 
 FEW = 8192  # rows that are compared in float32 where they are in place
 FILED = 1024  # and where they have to be read from the cache file
-TOLD = 65_536  # rows from which signs may tell what is too far
+TOLD = 100_000  # rows from which signs may tell what is too far
 BITS = 300_000  # rows from which signs are tried, whatever they tell
 CANDIDATES = 1000  # rows that signs propose at least
 PATIENCE = 32  # searches among rows in place before these get short forms
 EARLY = 8  # searches by signs before the codes are read from the file
 _PER_HIT = 4  # and for each hit
+_VAIN, _PAUSE = 8, 16  # after so many searches in a row of which signs tell too little, so many do without
 _ROUGH_OF = 100  # where a rough search is enough, one row in so many is proposed
 _PER_ROUGH = 20  # and for each of those that are many: the last of them are harder to tell by signs
 _RARE = 20  # with fewer rows than that for each hit that is wanted, leaving rows out does not pay
@@ -93,6 +94,7 @@ class Ladder(FlatIndex):
         self._odd: NDArray[np.int64] = np.empty(0, np.int64)  # positions of rows that stand out, ascending
         self._odd_rows: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None  # these, once somebody asked
         self._width = _WIDTH  # candidates that the next proof probably needs
+        self._in_vain = 0  # searches of late of which signs told too little
         # Rows there were at the last check, the share it found, with how many candidates, and how far signs reach.
         self._checked: tuple[int, float, int, float | None] | None = None
 
@@ -347,6 +349,9 @@ class Ladder(FlatIndex):
         worth = len(self) >= self._many and size >= WORTH * candidates
         if not worth and (reach is None or size < self._told_of):
             return within
+        if not worth and _VAIN <= self._in_vain < _VAIN + _PAUSE:
+            self._in_vain += 1
+            return within
         some = self._some(within)
         differ = self._differing(query, some)
         if reach is not None:
@@ -356,8 +361,12 @@ class Ladder(FlatIndex):
             usual, deviation = expected(query, self._centre, self._rows_near(_at(some, least)), k)
             found = np.flatnonzero(differ <= max(usual + reach * deviation, int(differ[least].max())))
             if len(found) <= (candidates if worth else size // REACHED):
+                self._in_vain = 0
                 return self._living(_at(some, found))
-        return self._living(_at(some, fewest(differ, candidates + len(self._dead)))) if worth else within
+        if worth:
+            return self._living(_at(some, fewest(differ, candidates + len(self._dead))))
+        self._in_vain = min(self._in_vain, _VAIN - 1) + 1
+        return within
 
     def _rows_near(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the rows at *positions* that are there, of their codes where these have been read."""
