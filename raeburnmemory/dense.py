@@ -270,9 +270,11 @@ class Dense:
 
     def checked_vectors(self, vectors: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
         """Return vectors that somebody brought along by the ids of their nodes, normalised; see `checked_vector`."""
+        if len(vectors) < 2:
+            return {name: self.checked_vector(values, repr(name)) for name, values in vectors.items()}
         found: dict[str, NDArray[np.float32]] = {}
         given = list(vectors.values())
-        if len(given) > 1 and all(isinstance(v, np.ndarray) and v.dtype == np.float32 and v.ndim == 1 for v in given):
+        if all(isinstance(v, np.ndarray) and v.dtype == np.float32 and v.ndim == 1 for v in given):
             names = list(vectors)
             for start in range(0, len(given) if len({len(v) for v in given}) == 1 else 0, _MANY):
                 exact = np.array(given[start : start + _MANY], np.float64)

@@ -156,7 +156,7 @@ class Link:
     row: int = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Vector:
     """The unit vector of one part of a node's text.
 
@@ -176,7 +176,7 @@ class Vector:
     row: int = -1
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """What one write changes, all of it or nothing.
 

@@ -57,7 +57,7 @@ _NODE_KEYS = {"id", "type", "text"}  # what a node's JSON says besides its attri
 _DEPTH = 100  # of nested lists and objects: more than anybody writes, less than any parser's limit
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
     """One interaction or message: its nodes, its links, the ids to report, and vectors given for node ids."""
 

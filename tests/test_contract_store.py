@@ -84,16 +84,16 @@ class Wrong:
         if self._fault == "links first, nodes later" and batch.links:
             self._store.write(Batch(nodes=batch.nodes))  # not one transaction
         if self._fault == "data of links is lost":
-            batch = Batch(**{**vars(batch), "links": [replace(link, data={}) for link in batch.links]})
+            batch = replace(batch, links=[replace(link, data={}) for link in batch.links])
         if self._fault == "meta None stays":
-            batch = Batch(**{**vars(batch), "meta": {k: v for k, v in batch.meta.items() if v is not None}})
+            batch = replace(batch, meta={k: v for k, v in batch.meta.items() if v is not None})
         if self._fault == "vectors of replaced nodes stay":
             known = [n for n in batch.nodes if self._store.get([n.id], n.namespace)]
             old = [b.values[b.rows == self._store.get([n.id], n.namespace)[n.id].row] for n in known
                    for b in self._store.vectors("prompt", -1).blocks]  # fmt: skip
             again = [Vector(n.id, "prompt", row, namespace=n.namespace) for n, rows in zip(known, old, strict=False)
                      for row in rows]  # fmt: skip
-            batch = Batch(**{**vars(batch), "vectors": [*batch.vectors, *again]})
+            batch = replace(batch, vectors=[*batch.vectors, *again])
         return self._store.write(batch)
 
     def erase(self, batch, *, backups=False, timeout=None):

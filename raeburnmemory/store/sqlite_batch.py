@@ -93,20 +93,12 @@ class Transaction:
             else:
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
             self._known.meta.pop(name, None)
-        entry: dict[str, Any] = {**self._said, "mark": os.urandom(4).hex()}
-        if nodes:
-            entry["nodes"] = nodes
-        if edges:
-            entry["edges"] = edges
-        if gone_nodes:
-            entry["gone_nodes"] = gone_nodes
-        if gone_links:
-            entry["gone_edges"] = gone_links
-        if added:
-            entry["added"] = added
-        if dropped:
-            entry["dropped"] = dropped
-        changes = to_json(entry)
+        told = {
+            "nodes": nodes, "edges": edges, "gone_nodes": gone_nodes, "gone_edges": gone_links, "added": added,
+            "dropped": dropped,
+        }  # fmt: skip
+        told = {name: what for name, what in told.items() if what}
+        changes = to_json({**self._said, "mark": os.urandom(4).hex(), **told})
         self._db.execute("INSERT INTO log VALUES (?, ?)", (version, changes))
         self._known.last = version, changes[:BEGINNING]
         if version % CHECKPOINT == 0:

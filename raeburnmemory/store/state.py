@@ -213,22 +213,20 @@ class State:
         nodes, gone = self.nodes, set(batch.removed_nodes)
         new = {(node.namespace, node.id) for node in batch.nodes}
         for link in batch.links:
-            for end in (link.source, link.target):
-                key = link.namespace, end
+            for key in ((link.namespace, link.source), (link.namespace, link.target)):
                 if key not in new and (key not in nodes or key in gone):
-                    raise InvalidInput(f"No node has the id {end!r}, so no {link.relation!r} edge can touch it.")
+                    raise InvalidInput(f"No node has the id {key[1]!r}, so no {link.relation!r} edge can touch it.")
         going = [nodes.row(key) for key in (gone | new if gone else new) if key in nodes]
         dims: dict[str, int] = {}
         for vector in batch.vectors:
             key = vector.namespace, vector.node
             if key not in new and (key not in nodes or key in gone):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
-            dim = dims.get(vector.field)
-            if dim is None:
+            if vector.field not in dims:
                 there = self.sets.get(vector.field)
                 stay = there is not None and len(there) > (there.count(going) if going else 0)
-                dim = dims[vector.field] = there.dim if there is not None and stay else len(vector.values)
-            if len(vector.values) != dim:
+                dims[vector.field] = there.dim if there is not None and stay else len(vector.values)
+            if len(vector.values) != (dim := dims[vector.field]):
                 raise DimensionMismatch(
                     f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
                     f"Move the store to the other model with reembed()."
