@@ -75,7 +75,7 @@ _FEW = 20  # texts
 _SHORTEST = 1e-12  # a vector that somebody brings along is longer than that
 _MANY = 1024  # vectors that are normalised at once
 _SCANNED = 12_000_000  # numbers up to which all vectors are compared faster than the nearest are found
-_BLOCK = 512  # vectors that are compared while they are near the processor
+_BLOCK = 1024  # vectors that are compared while they are near the processor
 _NOWHERE = 1e-6  # a vector shorter than that has no direction
 
 
