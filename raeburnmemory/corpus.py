@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     from .nodes import Changes, Link, Node
     from .store import Store
 
-__all__ = ["ANSWER", "ASKS", "DATED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "seconds"]
+__all__ = ["ANSWER", "ASKS", "DATED", "LINKED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "seconds"]
 
 # What is known of a node without reading it again, one bit each.
 TEXT, NAMED, ANSWER, ASKS, DATED, STANDING = (1 << bit for bit in range(6))
 _DATE, _NEAR, _ALWAYS = (1 << bit for bit in range(3))  # and what of a chunk of text
 _PASSED_ON = 1 << 6  # its session is that of what it answers
+LINKED = 1 << 7  # it is among `Corpus.linked`
 
 _COLUMNS: dict[str, tuple[type[np.generic], float]] = {
     "rows": (np.int64, -1),
@@ -69,7 +70,7 @@ _ABOUT_MEMORY = """
 across ask aspects bring chat conversation different discuss discussion list mention message order overview recommend
 say session suggest summarise summarize summary talk tell throughout various walk
 """
-_RULES = 4  # to be raised whenever anything here, or a word, is made in another way
+_RULES = 5  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
@@ -366,7 +367,7 @@ class Corpus:
         at = np.array(numbers)
         self.writes += 1
         self._written[at] = self.writes
-        flags = self.flags[at] & _PASSED_ON
+        flags = self.flags[at] & (_PASSED_ON | LINKED)
         self.rows[at] = [node.row for node in nodes]
         self.kinds[at] = [self.code(node.kind, new=True) for node in nodes]
         self.times[at] = [_time_of(node) for node in nodes]
@@ -414,6 +415,7 @@ class Corpus:
                 del self.linked[other][number, relation]
                 if not self.linked[other]:
                     del self.linked[other]
+                    self.flags[other] &= ~LINKED
         session = int(self.sessions[number])
         if session >= 0:
             self._leave(number, session)
@@ -482,6 +484,7 @@ class Corpus:
         else:
             self.linked.setdefault(source, {})[target, link.relation] = None
             self.linked.setdefault(target, {})[source, link.relation] = None
+            self.flags[[source, target]] |= LINKED
             if link.relation == SUPERSEDES and source != target:
                 self.newer[target] = max(source, int(self.newer[target]))
 

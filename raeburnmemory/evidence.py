@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .corpus import LINKED
 from .passages import EMBEDDED
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[Any]
     Compare = Callable[[NDArray[np.int64]], tuple[Floats, Floats]]
 
-__all__ = ["DENSE", "FORM", "GRAPH", "LEGS", "LEXICAL", "TIME", "Board", "Evidence", "Listed"]
+__all__ = ["DENSE", "FORM", "GRAPH", "LEGS", "LEXICAL", "TIME", "Board", "Evidence", "Listed", "among"]
 
 DENSE, LEXICAL, GRAPH, TIME, FORM = "dense", "lexical", "graph", "time", "form"
 LEGS = (DENSE, LEXICAL, GRAPH, TIME, FORM)
@@ -39,6 +40,7 @@ _SHORT, _LONG, _SESSION = (0.9, 0.4), (1.2, 0.95), (1.2, 0.75)  # k1 and b of BM
 _META = 0.5  # the weight of words that speak of the memory itself
 _WEEK = 7 * 86_400.0
 _LARGE, _SPARSE = 8192, 16  # values of which a sample, one in so many, tells which are worth sorting
+_FAR = 32  # numbers that are so few, of so many as there could be, are sorted in less time than a table of all takes
 
 
 class Places:
@@ -64,7 +66,7 @@ class Places:
 
     def of(self, numbers: Numbers) -> NDArray[np.int32]:
         """Return the place of each of *numbers*, -1 for those that are not there, and for -1."""
-        return self._at[numbers]
+        return self._at.take(numbers)
 
 
 class Board:
@@ -163,10 +165,11 @@ class Evidence:
         self.found: Numbers = np.empty(0, np.int64)  # texts that hold words of the question, or related ones
         self.words: Values = nothing
         self.exact_words: Values = nothing
-        self.held: Values = nothing
         self.session: Values = nothing
         self.holds = np.empty((0, 0), np.bool_)  # which words of the question stand in which of the texts found
         self.many: Numbers = np.zeros(1, np.int64)  # and how many in each, and in nobody's
+        self._weights: NDArray[Any] = np.empty(0, np.float64)  # what each of them weighs
+        self._all = allowed.numbers is None  # whoever has a text may be found
         self._compare: Compare | None = None
         if question is not None:
             self._look_for(question, related)
@@ -191,7 +194,7 @@ class Evidence:
         place, often = self.board.texts, often.astype(np.float32)
         texts = texts.astype(np.int64)  # as numpy looks things up; else it converts them every time
         self.found = place.put(texts, len(corpus), once=False)
-        n, mine, total = len(self.found), int(sizes[: len(own)].sum()), max(float(weights.sum(dtype=np.float64)), 1e-9)
+        n, mine = len(self.found), int(sizes[: len(own)].sum())
         at = place.of(texts).astype(np.int64)
         rows = np.repeat(np.array([row for row, *_ in (*own, *near)], np.int64), sizes)
         cells = rows * n + at  # of a table (words, texts): how often each stands in each
@@ -199,6 +202,7 @@ class Evidence:
         counts[cells[:mine]] = often[:mine]
         table = counts.reshape(len(weights), n)
         self.holds = table > 0
+        self._weights = weights.astype(np.float64)
         lengths = index.lengths()[self.found].astype(np.float32)
 
         # The words themselves: what each adds to each text. There are less of these than places in the table.
@@ -206,7 +210,6 @@ class Evidence:
         k1, _ = _LONG
         parts = worth * np.float32(k1 + 1) * (some / (some + _slowness(lengths, mean, _LONG)[here]))
         self.exact_words = self._valued(np.bincount(here, parts, n + 1))
-        self.held = self._valued(np.bincount(here, worth, n + 1) / total)
         self.many = np.bincount(here, minlength=n + 1)
         if GRAPH in self.legs:
             self._look_in_sessions(rows[:mine], self._sessions[here], some, share)
@@ -227,7 +230,11 @@ class Evidence:
     def _valued(self, values: NDArray[Any]) -> Values:
         """Return values of the texts found, and of nobody."""
         values = values.astype(np.float32, copy=False)
-        return Values(values, self.board.texts, float((values[:-1] * self._may).max(initial=np.float32(0))))
+        return Values(values, self.board.texts, float(self._allowed(values).max(initial=np.float32(0))))
+
+    def _allowed(self, values: Floats) -> Floats:
+        """Return the values of the texts found, 0 for those that may not be found."""
+        return values[:-1] if self._all else values[:-1] * self._may
 
     def _look_in_sessions(self, words: Numbers, sessions: Numbers, often: Numbers, share: Floats) -> None:
         """Fill in BM25 of every session as one text, from which word stands how often in a text of which session."""
@@ -314,29 +321,29 @@ class Evidence:
     @cached_property
     def _candidates(self) -> NDArray[np.int64]:
         corpus = self.corpus
-        there = np.zeros(len(corpus) + 1, np.bool_)  # the last place is that of -1, nobody
-        there[self.nearest] = True
+        parts = [self.nearest]
         for scores in (self.words, self.exact_words):
             if scores.best > 0:
-                values = scores.values[:-1] * self._may
+                values = self._allowed(scores.values)
                 best = _top(values, self.pool)
-                there[self.found[best[values[best] > 0]]] = True
+                parts.append(self.found[best[values[best] > 0]])
         if self.spans:
-            there[np.flatnonzero((self.timely > 0) & self.allowed)[-self.pool :]] = True
+            parts.append(np.flatnonzero((self.timely > 0) & self.allowed)[-self.pool :])
+        found = _once(parts, len(corpus))
         if GRAPH in self.legs:
-            numbers = np.flatnonzero(there[:-1])
+            parts = [found]
             if corpus.linked:
-                self._fill(numbers)
-                there[[other for number in self._first(numbers) for other, _ in corpus.linked.get(number, ())]] = True
-            for column in (corpus.previous, corpus.following, corpus.asked, corpus.answer, corpus.newer):
-                there[column[numbers]] = True
-            there[-1] = False
-            newest: Numbers = np.flatnonzero(there)
+                self._fill(found)
+                linked = [other for number in self._first(found) for other, _ in corpus.linked.get(number, ())]
+                parts.append(np.array(linked, np.int64))
+            columns = (corpus.previous, corpus.following, corpus.asked, corpus.answer, corpus.newer)
+            found = _once([*parts, *(column[found] for column in columns)], len(corpus))
+            newest: Numbers = found
             while len(newest):  # along chains of what supersedes
                 newer = corpus.newer[newest]
-                newest = newer[~there[newer] & (newer >= 0)]
-                there[newest] = True
-        found = np.flatnonzero(there[:-1])
+                newer = newer[newer >= 0]
+                newest = newer[among(newer, found) < 0]
+                found = _once([found, newest], len(corpus)) if len(newest) else found
         return found[self.allowed[found]]
 
     def _first(self, numbers: Numbers) -> list[int]:
@@ -347,13 +354,11 @@ class Evidence:
     def to_compare(self) -> NDArray[np.int64]:
         """Return the nodes whose cosines the ranking asks for, ascending."""
         numbers, corpus = self.candidates(), self.corpus
-        wanted = np.zeros(len(corpus) + 1, np.bool_)  # the last place is that of -1, nobody
-        for some in (numbers, corpus.previous[numbers], corpus.following[numbers], corpus.answer[numbers]):
-            wanted[some] = True
+        parts: list[Numbers] = [numbers, corpus.previous[numbers], corpus.following[numbers], corpus.answer[numbers]]
         if corpus.linked:
-            links = [corpus.linked[number] for number in numbers.tolist() if number in corpus.linked]
-            wanted[[other for other, _ in chain.from_iterable(links)]] = True
-        return np.flatnonzero(wanted[:-1])
+            links = [corpus.linked[number] for number in numbers[(corpus.flags[numbers] & LINKED) != 0].tolist()]
+            parts.append(np.array([other for other, _ in chain.from_iterable(links)], np.int64))
+        return _once(parts, len(corpus))
 
     @cached_property
     def timely(self) -> Floats:
@@ -406,6 +411,11 @@ class Evidence:
         """Tell which of some texts hold more than one word of the question."""
         return np.asarray(self.many[self.board.texts.of(numbers)] > 1)
 
+    def held(self, numbers: Numbers) -> Floats:
+        """Return the share of the question's words that each of some nodes holds, by idf."""
+        total = max(float(self._weights.sum()), 1e-9)
+        return np.asarray(self._weights @ self.words_in(numbers) / total, np.float32)
+
     def shares(self, numbers: Numbers) -> list[float | None]:
         """Return the share of the question's words that each of some nodes holds, by idf."""
         if self.question is None:
@@ -416,7 +426,11 @@ class Evidence:
 def _bm25(counts: Floats, lengths: Floats, weights: Floats, mean: float, parameters: tuple[float, float]) -> Floats:
     """Return BM25 of texts of some *lengths*, and of nobody, from how often each word stands in each (words, texts)."""
     k1, _ = parameters
-    return _with_nothing((weights * np.float32(k1 + 1)) @ (counts / (counts + _slowness(lengths, mean, parameters))))
+    worth = counts + _slowness(lengths, mean, parameters)
+    np.divide(counts, worth, out=worth)
+    found = np.zeros(counts.shape[1] + 1, np.float32)
+    np.matmul(weights * np.float32(k1 + 1), worth, out=found[:-1])
+    return found
 
 
 def _slowness(lengths: Floats, mean: float, parameters: tuple[float, float]) -> Floats:
@@ -430,11 +444,24 @@ def _scale(best: float) -> Callable[[Floats], Floats]:
     return lambda values: np.asarray(np.minimum(np.fmax(values, zero) * factor, one), np.float32)
 
 
-def _with_nothing(values: Floats) -> Floats:
-    """Return *values* and a 0 for nobody."""
-    longer = np.zeros(len(values) + 1, np.float32)
-    longer[:-1] = values
-    return longer
+def _once(parts: Sequence[Numbers], n: int) -> NDArray[np.int64]:
+    """Return the numbers (below *n*) that are in any of *parts*, ascending, each once; not -1, which is nobody's."""
+    if sum(map(len, parts)) * _FAR < n:
+        numbers = np.concatenate(parts)
+        numbers.sort()
+        return numbers[np.flatnonzero(np.diff(numbers, prepend=-1))]
+    there = np.zeros(n + 1, np.bool_)  # the last place is that of -1
+    for some in parts:
+        there[some] = True
+    return np.flatnonzero(there[:-1])
+
+
+def among(numbers: Numbers, known: Numbers) -> NDArray[np.int64]:
+    """Return the place of each of *numbers* among the *known* (ascending, each once), -1 for those not there."""
+    if not len(known):
+        return np.full(len(numbers), -1)
+    at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+    return np.where(known[at] == numbers, at, -1)
 
 
 def _top(values: Floats, pool: int) -> Numbers:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .corpus import ANSWER, ASKS, DATED, NAMED, STANDING
+from .corpus import ANSWER, ASKS, DATED, LINKED, NAMED, STANDING
 from .errors import InvalidInput
-from .evidence import DENSE, FORM, GRAPH, LEXICAL, TIME, Evidence
+from .evidence import DENSE, FORM, GRAPH, LEXICAL, TIME, Evidence, among
 from .nodes import RESPONDED_WITH, SUPERSEDES
 from .records import shown
 
@@ -220,8 +220,9 @@ def about(name: str) -> _Observed:
 def observe(evidence: Evidence) -> Observations:
     """Look at the candidates."""
     numbers, corpus = evidence.candidates(), evidence.corpus
-    observed = _observe(evidence, numbers)
-    named = (corpus.flags[numbers] & NAMED) != 0
+    flags = corpus.flags[numbers]
+    observed = _observe(evidence, numbers, flags)
+    named = (flags & NAMED) != 0
     lone = ~named & (corpus.sessions[numbers] < 0) & (corpus.answer[numbers] < 0) & (corpus.asked[numbers] < 0)
     return Observations(
         numbers,
@@ -235,10 +236,10 @@ def observe(evidence: Evidence) -> Observations:
 def _newer(corpus: Corpus, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return what supersedes each candidate: the next in its chain that is a candidate too, -1 for nothing."""
     found = corpus.newer[numbers].astype(np.int64)
-    if not (found >= 0).any():
-        return found
-    there = set(numbers.tolist())
-    for place in np.flatnonzero(found >= 0).tolist():
+    some = np.flatnonzero(found >= 0)
+    lost = some[among(found[some], numbers) < 0]
+    there = set(numbers.tolist()) if len(lost) else set()
+    for place in lost.tolist():
         other, seen = int(found[place]), {int(numbers[place])}
         while other >= 0 and other not in there and other not in seen:
             seen.add(other)
@@ -280,10 +281,9 @@ def _shares(of_kind: Sequence[Mapping[str, float]], *, timed: bool) -> dict[str,
     }
 
 
-def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats]:
-    """Return every observation of the candidates that a leg of the search asks for, from 0 to 1."""
+def _observe(evidence: Evidence, numbers: NDArray[np.int64], mine: NDArray[np.int32]) -> dict[str, Floats]:
+    """Return every observation of the candidates, whose flags are *mine*, that a leg asks for, from 0 to 1."""
     corpus, legs, observed = evidence.corpus, evidence.legs, {}
-    mine = corpus.flags[numbers]
     if DENSE in legs:
         observed["meaning"] = evidence.near()(numbers)
     if LEXICAL in legs:
@@ -291,7 +291,7 @@ def _observe(evidence: Evidence, numbers: NDArray[np.int64]) -> dict[str, Floats
         observed["exact_words"] = evidence.scaled(evidence.exact_words)(numbers)
         if evidence.question is not None:
             observed["pairs"] = _pairs(evidence, evidence.question, numbers)
-            observed["name"] = _named(evidence, numbers)
+            observed["name"] = _named(evidence, numbers, mine)
     if GRAPH in legs:
         observed |= _around(evidence, numbers, mine)
     if TIME in legs and evidence.spans:
@@ -333,7 +333,7 @@ def _around(evidence: Evidence, numbers: NDArray[np.int64], mine: NDArray[np.int
         "answer_words": exact_words(answer),
     }
     if corpus.linked:
-        observed["linked"] = _linked(corpus, numbers, lambda some: np.maximum(meaning(some), words(some)))
+        observed["linked"] = _linked(corpus, numbers, mine, lambda some: np.maximum(meaning(some), words(some)))
     return observed
 
 
@@ -348,41 +348,50 @@ def _pairs(evidence: Evidence, question: Question, numbers: NDArray[np.int64]) -
     if total <= 0:
         return np.zeros(len(numbers), np.float32)
     places = np.flatnonzero(evidence.several(numbers))
-    stream, owners = corpus.words.streams_of(numbers[places])
+    stream, ends = corpus.words.streams_of(numbers[places])
     known = [at for at, term in enumerate(question.terms) if term >= 0]
     asked = evidence.board.terms
     asked.put(np.array([question.terms[at] for at in known]), len(corpus.words.written))
     words = asked.of(stream)
-    at = np.flatnonzero((words[:-1] >= 0) & (words[1:] >= 0) & (owners[:-1] == owners[1:]))
+    held = np.flatnonzero(words >= 0)
+    at = held[np.flatnonzero(np.diff(held) == 1)]
+    owners = np.searchsorted(ends, at, "right")
+    within = np.searchsorted(ends, at + 1, "right") == owners
+    at, owners = at[within], owners[within]
     if not len(at):
         return np.zeros(len(numbers), np.float32)
     asked_at = np.array(known)
     left, right = asked_at[words[at]], asked_at[words[at + 1]]
-    pairs = (owners[at] * m + np.minimum(left, right)) * m + np.maximum(left, right)
+    pairs = (owners * m + np.minimum(left, right)) * m + np.maximum(left, right)
     sides = np.array(sorted(set(pairs.tolist())))  # a pair counts once in a text
     found = np.bincount(places[sides // (m * m)], worth.ravel()[sides % (m * m)] / total, len(numbers))
     return found.astype(np.float32)
 
 
-def _named(evidence: Evidence, numbers: NDArray[np.int64]) -> Floats:
+def _named(evidence: Evidence, numbers: NDArray[np.int64], mine: NDArray[np.int32]) -> Floats:
     """Tell whose speaker's name stands in the question."""
     corpus = evidence.corpus
     asked = set(evidence.question.words) if evidence.question is not None else set()
-    speakers = np.where((corpus.flags[numbers] & NAMED) != 0, corpus.speakers[numbers], -1)
+    speakers = np.where((mine & NAMED) != 0, corpus.speakers[numbers], -1)
     named = [
         code
-        for code in set(speakers.tolist())
-        if code >= 0 and not asked.isdisjoint(evidence.board.words_of(corpus, code))
+        for code in np.flatnonzero(np.bincount(speakers + 1)[1:]).tolist()
+        if not asked.isdisjoint(evidence.board.words_of(corpus, code))
     ]
     if not named:  # as mostly
         return np.zeros(len(numbers), np.float32)
     return np.isin(speakers, named).astype(np.float32)
 
 
-def _linked(corpus: Corpus, numbers: NDArray[np.int64], near: Callable[[Numbers], Floats]) -> Floats:
+def _linked(
+    corpus: Corpus, numbers: NDArray[np.int64], mine: NDArray[np.int32], near: Callable[[Numbers], Floats]
+) -> Floats:
     found = np.zeros(len(numbers), np.float32)
+    some = np.flatnonzero(mine & LINKED)
     links = [
-        (place, other) for place, number in enumerate(numbers.tolist()) for other, _ in corpus.linked.get(number, ())
+        (place, other)
+        for place, number in zip(some.tolist(), numbers[some].tolist(), strict=True)
+        for other, _ in corpus.linked[number]
     ]
     if links:
         places, others = np.array(links).T
@@ -391,7 +400,7 @@ def _linked(corpus: Corpus, numbers: NDArray[np.int64], near: Callable[[Numbers]
 
 
 class Ranking:
-    """Candidates with their scores, and what these are made of: `parts`, a row for each of `names`."""
+    """Candidates (ascending) with their scores, and what these are made of: `parts`, a row for each of `names`."""
 
     def __init__(self, numbers: NDArray[np.int64], names: Sequence[str], parts: Floats) -> None:
         self.numbers = numbers
@@ -417,12 +426,9 @@ class Ranking:
         """Put what is superseded below what supersedes it, and that where the best of the older ones was."""
         if not (newer >= 0).any():
             return
-        places = {number: place for place, number in enumerate(self.numbers.tolist())}
-        above = {
-            place: places[int(newer[place])]
-            for place in np.flatnonzero(newer >= 0).tolist()
-            if int(newer[place]) in places
-        }
+        some = np.flatnonzero(newer >= 0)
+        at = among(newer[some], self.numbers)
+        above: dict[int, int] = dict(zip(some[at >= 0].tolist(), at[at >= 0].tolist(), strict=True))
         steps: dict[int, int] = {}  # from each to the newest of its chain
         for place in above:
             chain = [place]

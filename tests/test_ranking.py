@@ -16,6 +16,7 @@ from outside import fake
 from raeburnmemory import MemoryGraph
 from raeburnmemory.embed.builtin import BuiltinEmbedder
 from raeburnmemory.errors import InvalidInput
+from raeburnmemory.evidence import _once, among
 from raeburnmemory.index.lexical import LexicalIndex
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.ranking import OBSERVED, Ranking, Weights
@@ -498,6 +499,21 @@ def test_every_weight_is_of_something_observed():
     given_weights = Weights().to_dict()
     assert all(set(weights) <= set(OBSERVED) for weights in given_weights.values())
     assert set(OBSERVED) == set().union(*given_weights.values())
+
+
+# --- numbers of candidates ---------------------------------------------------------------------------------------
+
+
+@given(
+    parts=st.lists(st.lists(st.integers(-1, 19), max_size=6), min_size=1, max_size=4),
+    n=st.sampled_from([20, 10_000]),  # of how many there are they are many, or few
+)
+def test_each_candidate_comes_once_and_is_found_again(parts, n):
+    found = _once([np.array(part, np.int32) for part in parts], n)
+    assert found.tolist() == sorted({number for part in parts for number in part} - {-1})
+    asked = np.arange(-1, 20)
+    places = among(asked, found)
+    assert places.tolist() == [found.tolist().index(one) if one in found else -1 for one in asked.tolist()]
 
 
 # --- related words -----------------------------------------------------------------------------------------------

@@ -350,22 +350,22 @@ class LexicalIndex:
         return np.array(self._stream[start : start + length], np.int32)
 
     def streams_of(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Return the words of several texts, one text after the other, and of each word the place of its text."""
+        """Return the words of several texts, one text after the other, and where in there each text ends."""
         starts, lengths = self._starts[numbers], self._lengths[numbers]
-        owners = np.repeat(np.arange(len(numbers)), lengths)
-        before = np.cumsum(lengths) - lengths
-        places = np.arange(len(owners)) + (starts - before)[owners]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        places = np.repeat(starts - (ends - lengths), lengths)
+        places += np.arange(len(places))
         kept = len(self._saved_stream)
         if not self._stream:
-            return self._saved_stream[places], owners
+            return self._saved_stream.take(places), ends
         # Views that are gone when this returns: while they are there, the stream cannot grow.
         if not kept:
-            return np.frombuffer(self._stream, np.int32)[places], owners
+            return np.frombuffer(self._stream, np.int32).take(places), ends
         new = places >= kept
         found = np.empty(len(places), np.int32)
         found[~new] = self._saved_stream[places[~new]]
         found[new] = np.frombuffer(self._stream, np.int32)[places[new] - kept]
-        return found, owners
+        return found, ends
 
     def term(self, word: str) -> int:
         """Return the number of a word, ready as `Words` makes it; -1 if no text ever held it."""
