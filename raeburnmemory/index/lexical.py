@@ -84,7 +84,7 @@ class LexicalIndex:
         self.written = Texts(_of("written", parts))  # of each word, how it was first written
         self._saved_texts: NDArray[np.int32] = parts["texts"]  # of each saved word the texts, one word after the other
         self._saved_counts: NDArray[np.int32] = parts["counts"]  # and how often each of them has it
-        self._saved_ends: NDArray[np.int64] = parts["ends"]  # where each word's postings end
+        self._saved_ends = parts["ends"].data  # where each word's postings end; an array takes longer to look one up
         self._saved_stream: NDArray[np.int32] = parts["stream"]  # the words of all texts, one after the other
         self._new: dict[int, array[int]] = {}  # of each word, the texts that came since, each with how often it has it
         self._stream: array[int] = array("i")  # goes on where the saved one ends
@@ -302,7 +302,7 @@ class LexicalIndex:
     def _saved_span(self, term: int) -> tuple[int, int]:
         if term >= len(self._saved_ends):
             return 0, 0
-        return (int(self._saved_ends[term - 1]) if term else 0), int(self._saved_ends[term])
+        return (self._saved_ends[term - 1] if term else 0), self._saved_ends[term]
 
     def postings(self, term: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the numbers of the texts that hold a word, in no order, and how often each does; not to be changed."""
