@@ -40,6 +40,7 @@ _MANY = 512  # likely words of a word from which it pays to find out first which
 _TRIED = 32  # of these, words that are compared whole to begin with
 _SECOND = 48  # numbers of the rests by which others are left out
 _DOUBT = 1e-5  # more than rounding adds to a cosine
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 class _Vectors:
@@ -77,10 +78,15 @@ class _Vectors:
         numbers, own, own_lengths, own_rests, *_ = self.arrays
         start = int(np.searchsorted(numbers, since)) if since else 0
         n = len(numbers) - start
+        if not n:
+            return [_NOTHING] * len(begins)
         promise = _products(own[start:], begins)
         likely = np.flatnonzero(promise >= _PROMISING)
         ends, found = np.searchsorted(likely, np.arange(len(begins) + 1) * n).tolist(), []
         for word, (first, last) in enumerate(pairwise(ends)):
+            if first == last:  # as mostly, where a few words came since
+                found.append(_NOTHING)
+                continue
             near = likely[first:last]
             begun = promise.ravel().take(near)
             near += start - word * n
