@@ -82,12 +82,15 @@ january february march april may june july august september october november dec
 friday saturday sunday yesterday tomorrow today tonight ago last since recently once twice one two three four five six
 seven eight nine ten
 """
-_DATES = frozenset(_DATE_WORDS.split())
-_NEAR_WORDS = frozenset(["this", "next"])
 _NEAR_DATE = re.compile(
     r"\b(?:this|next) (?:week|month|year|weekend|morning|fall|spring|summer|winter)\b", re.IGNORECASE
 )
-_STANDING_WORDS = frozenset(["always", "never", "sure", "remember", "now", "future", "forward", "please"])
+_STANDING_WORDS = "always never sure remember now future forward please"
+_TOLD = {
+    **dict.fromkeys(_DATE_WORDS.split(), _DATE),
+    **dict.fromkeys(["this", "next"], _NEAR),
+    **dict.fromkeys(_STANDING_WORDS.split(), _ALWAYS),
+}
 _STANDING = re.compile(
     r"\b(?:always|never|make sure (?:to|you)|remember to|from now on|in (?:the )?future|going forward|"
     r"please (?:use|keep|include|avoid|don't))\b.*\b(?:when(?:ever)? (?:i|we) (?:ask|mention|talk|request|say|discuss)|"
@@ -512,12 +515,10 @@ def _flags_of(node: Node, told: int) -> int:
 
 def _told_by(chunk: str) -> int:
     """Return what a piece of text between two white spaces says of times and of what holds for all times."""
-    words = set(_WORD.findall(chunk.lower()))
-    return (
-        (_DATE if _DIGIT.search(chunk) or not words.isdisjoint(_DATES) else 0)
-        | (_NEAR if not words.isdisjoint(_NEAR_WORDS) else 0)
-        | (_ALWAYS if not words.isdisjoint(_STANDING_WORDS) else 0)
-    )
+    told = _DATE if not chunk.isalpha() and _DIGIT.search(chunk) else 0
+    for word in _WORD.findall(chunk.lower()):
+        told |= _TOLD.get(word, 0)
+    return told
 
 
 def made_by(index: LexicalIndex) -> dict[str, str | int | None]:

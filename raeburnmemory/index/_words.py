@@ -87,7 +87,7 @@ class Words:
         # on words from elsewhere, often left out.
         self._accents = self._stem is not None and language not in {"english", "porter"}
         self._cache: dict[str, tuple[str, ...]] = {}
-        self._stems: dict[str, str] = {}
+        self._known: dict[str, tuple[tuple[str, str], ...]] = {}  # of a word, what `pairs` says of it, or nothing
 
     def _stemmer(self, language: str) -> Callable[[str], str] | None:
         if language == NO_STEMS:
@@ -135,8 +135,11 @@ class Words:
 
     def pairs(self, chunk: str) -> list[tuple[str, str]]:
         """Return the words of what stands between two white spaces, ready to be compared, and as they are written."""
-        split = ((self._ready(word), word) for word in self._split(chunk))
-        return [pair for pair in split if pair[0]]  # nothing is left of accents that stand alone
+        known = self._known
+        found: list[tuple[str, str]] = []
+        for word in _split(chunk, accents=self._accents):
+            found += self._pair(word) if (pair := known.get(word)) is None else pair
+        return found
 
     def shown(self, text: str) -> dict[str, str]:
         """Return the words of *text*, each with how it was first written there."""
@@ -146,21 +149,23 @@ class Words:
                 written.setdefault(word, plain)
         return written
 
-    def _split(self, chunk: str) -> list[str]:
-        """Return the words of a chunk that count, without the ending of a genitive."""
-        kept = [word for word in _split(chunk, accents=self._accents) if word not in self._stops]
-        bare = (word.removesuffix("'s") for word in kept)
-        return [word for word in bare if word not in self._stops]
+    def _pair(self, word: str) -> tuple[tuple[str, str], ...]:
+        """Return a word, ready and as it is written, without the ending of a genitive; nothing if it does not count."""
+        bare = word if word in self._stops else word.removesuffix("'s")
+        ready = "" if bare in self._stops else self._ready(bare)
+        pair = ((ready, bare),) if ready else ()  # nothing is left of accents that stand alone
+        if len(word) <= LONG:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            self._known[word] = pair
+        return pair
 
     def _ready(self, word: str) -> str:
         if self._stem is None or not (self._accents or word.isalpha()):
             return word
-        stem = self._stems.get(word)
-        if stem is None:
-            base = IRREGULAR.get(word, word) if self._stops else word
-            stem = base if any(map(str.isdigit, base)) else self._stem(base)
-            stem = self._stems[word] = _folded(stem) if self._accents else stem
-        return stem
+        base = IRREGULAR.get(word, word) if self._stops else word
+        stem = base if any(map(str.isdigit, base)) else self._stem(base)
+        return _folded(stem) if self._accents else stem
 
 
 def _split(chunk: str, *, accents: bool) -> list[str]:
