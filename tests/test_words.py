@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -386,3 +388,16 @@ def test_chunks_are_forgotten_and_learnt_again(monkeypatch):
         assert len(index._chunks) <= 3 + 3
     assert index.postings(index.term("red"))[0].tolist() == list(range(20))
     assert [index._vocabulary[term] for term in index.stream_of(19).tolist()] == ["red", "19", "blue", "x" * 50]
+
+
+def test_an_index_that_nobody_has_is_gone_at_once():
+    index = LexicalIndex("none", tell=bits)
+    index.extend(["red wine", "white wine"])
+    index.put(0, "blue")
+    gone = weakref.ref(index)
+    gc.disable()
+    try:
+        del index
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -48,14 +48,30 @@ class Question(NamedTuple):
 
 
 class _Chunks(dict[str, int]):
-    """Numbers of chunks of text: what stands between two white spaces. *learn* gives one to a chunk that is new."""
+    """Numbers of chunks of text, which is what stands between two white spaces; one that is new gets the next.
 
-    def __init__(self, learn: Callable[[str], int]) -> None:
+    It knows nothing of the index, so that both are gone as soon as nobody has the index any more.
+    """
+
+    def __init__(self, words: Words, vocabulary: Names, written: Texts, tell: Callable[[str], int] | None) -> None:
         super().__init__()
-        self._learn = learn
+        self._words, self._vocabulary, self._written, self._tell = words, vocabulary, written, tell
+        self.terms: array[int] = array("i")  # the words of all chunks, one chunk after the other
+        self.stops: array[int] = array("q", [0])  # where the words of each end, behind where those of the first begin
+        self.said = bytearray()  # of each chunk, what *tell* says
 
     def __missing__(self, chunk: str) -> int:
-        number = self._learn(chunk)
+        for word, written in self._words.pairs(chunk):
+            term = self._vocabulary.place(word)
+            if term < 0:
+                # How the text has it, not how somebody asked for it: what is found must not hang on old questions.
+                term = len(self._vocabulary)
+                self._vocabulary.append(word)
+                self._written.append(written)
+            self.terms.append(term)
+        number = len(self.said)
+        self.stops.append(len(self.terms))
+        self.said.append(self._tell(chunk) if self._tell is not None else 0)
         if len(chunk) <= LONG:
             self[chunk] = number
         return number
@@ -127,7 +143,7 @@ class LexicalIndex:
 
     def _write(self, numbers: Sequence[int], texts: Sequence[str | None], before: Sequence[str]) -> NDArray[np.uint8]:
         """Write *texts* under *numbers* (ascending), which have no words now."""
-        if len(self._stops) > _CACHED:
+        if len(self._chunks.stops) > _CACHED:
             self._forget_chunks()
         # As `Words` takes texts apart, where every chunk is known as a rule.
         known = self._chunks.__getitem__
@@ -144,7 +160,7 @@ class LexicalIndex:
             return np.array([self._write_one(numbers[0], chunks, bounds[0])], np.uint8)
         found, at = np.array(chunks, np.int64), np.array(numbers)
         begins, ends = np.array(bounds, np.int64).reshape(-1, 2).T
-        told = _together(np.frombuffer(self._said, np.uint8)[found], begins, ends)
+        told = _together(np.frombuffer(self._chunks.said, np.uint8)[found], begins, ends)
         if not len(found):
             return told
         stream, sizes = self._words_of(found, ends)
@@ -173,10 +189,10 @@ class LexicalIndex:
 
     def _write_one(self, number: int, chunks: Sequence[int], begin: int) -> int:
         """Do what `_write` does for a text of few *chunks*, its own from *begin* on; numpy takes longer than these."""
-        stops, told = self._stops, 0
+        terms, stops, told = self._chunks.terms, self._chunks.stops, 0
         for chunk in chunks[begin:]:
-            told |= self._said[chunk]
-        words = [word for chunk in chunks for word in self._terms[stops[chunk] : stops[chunk + 1]]]
+            told |= self._chunks.said[chunk]
+        words = [word for chunk in chunks for word in terms[stops[chunk] : stops[chunk + 1]]]
         if words:
             self._starts[number] = len(self._saved_stream) + len(self._stream)
             self._lengths[number] = len(words)
@@ -194,7 +210,7 @@ class LexicalIndex:
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the words of *chunks*, one chunk after the other, and how many there are up to each of *ends*."""
         # Views that are gone when this returns: until then, nothing can be learnt.
-        terms, stops = np.frombuffer(self._terms, np.int32), np.frombuffer(self._stops, np.int64)
+        terms, stops = np.frombuffer(self._chunks.terms, np.int32), np.frombuffer(self._chunks.stops, np.int64)
         begins = stops[chunks]
         each = stops[chunks + 1] - begins
         whole = np.cumsum(each)
@@ -204,24 +220,7 @@ class LexicalIndex:
 
     def _forget_chunks(self) -> None:
         """Know no chunk of text any more."""
-        self._chunks = _Chunks(self._learn)
-        self._terms: array[int] = array("i")  # the words of all chunks, one chunk after the other
-        self._stops: array[int] = array("q", [0])  # where the words of each end, behind where those of the first begin
-        self._said = bytearray()  # of each chunk, what `tell` says
-
-    def _learn(self, chunk: str) -> int:
-        """Take a chunk in, its words too where they are not known, and return its number."""
-        for word, written in self.words.pairs(chunk):
-            term = self._vocabulary.place(word)
-            if term < 0:
-                # How the text has it, not how somebody asked for it: what is found must not hang on old questions.
-                term = len(self._vocabulary)
-                self._vocabulary.append(word)
-                self.written.append(written)
-            self._terms.append(term)
-        self._stops.append(len(self._terms))
-        self._said.append(self._tell(chunk) if self._tell is not None else 0)
-        return len(self._said) - 1
+        self._chunks = _Chunks(self.words, self._vocabulary, self.written, self._tell)
 
     def _drop(self, number: int) -> None:
         length, terms = int(self._lengths[number]), set(self.stream_of(number).tolist())
