@@ -90,7 +90,8 @@ def _side_by_side(index: LexicalIndex, words: Sequence[str]) -> tuple[Numbers, N
     numbers = rarest[0].astype(np.int64)
     for texts, often in others:
         numbers = numbers[_often(texts, often, numbers) > 0]
-    stream, owners = index.streams_of(numbers)
+    stream, ends = index.streams_of(numbers)
+    owners = np.repeat(np.arange(len(numbers)), np.diff(ends, prepend=0))
     begins = max(len(stream) - len(terms) + 1, 0)
     there = owners[:begins] == owners[len(terms) - 1 :]
     for place, term in enumerate(terms):
