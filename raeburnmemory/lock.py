@@ -43,9 +43,15 @@ _POLL = 0.001  # seconds between two tries where the system cannot wake us
 _STAY = 1.0  # seconds that a thread that has waited stays in case somebody has to wait again
 _TENURE = 0.004  # seconds for which a process may write again and again while another one waits
 _PAUSE = 0.0001  # seconds after which that one looks for the first time whether the lock is free
-_nobody = threading.Event()  # to wait a moment; `time.sleep` fails where libfaketime sets the clock meanwhile
 _PASSES = 64  # threads of one process that may come after one another before another process gets in
 _PASSING = 0.02  # seconds; likewise
+
+
+def _rest(seconds: float) -> None:
+    """Wait a moment. `time.sleep` fails where libfaketime sets the clock meanwhile."""
+    nobody = threading.Lock()  # a new one: a fork in another thread must not copy one that is in use
+    nobody.acquire()
+    nobody.acquire(timeout=seconds)
 
 
 def owner_of(path: str) -> str:
@@ -208,7 +214,7 @@ class StoreLock:
         while time.monotonic() + pause < until:
             if self._main.acquire(0.0):
                 return True
-            _nobody.wait(pause)
+            _rest(pause)
             pause *= 2
         return self._main.acquire(deadline)
 

@@ -155,6 +155,8 @@ class Recall:
         """Return the *k* nodes *wanted* whose texts match *words* best: that hold any of them, or *every* one."""
         checked_text(words, "what to look for")
         checked_count(k, "the number of hits")
+        if not isinstance(every, bool):
+            raise InvalidInput(f"every must be True or False, not {shown(every)}.")
         with self._lock:
             self._catch_up()
             corpus = self._corpus

@@ -526,7 +526,7 @@ def test_a_process_may_go_on_for_a_while_and_then_lets_the_next_one_in(tmp_path,
         assert slept.wait(20)
 
     monkeypatch.setattr(raeburnmemory.lock, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(raeburnmemory.lock, "_nobody", SimpleNamespace(wait=pause))
+    monkeypatch.setattr(raeburnmemory.lock, "_rest", pause)
     first, second = StoreLock(tmp_path / "a", 30), StoreLock(tmp_path / "a", 30)
 
     def come():
