@@ -90,12 +90,28 @@ SYSTEMS: dict[str, Known] = {
         {"optimized": True},
         ("qdrant-edge-py",),
     ),
+    "qdrant-edge-wide": Known(
+        "qdrant_edge_shard",
+        "the same with hnsw_ef=256 instead of 100, which misses less",
+        PROCESS,
+        ("qdrant-edge-py", "numpy"),
+        {"optimized": True, "hnsw_ef": 256},
+        ("qdrant-edge-py",),
+    ),
     "chromadb": Known(
         "chroma",
         "a persistent chromadb collection, HNSW with its defaults",
         FULL,
         ("chromadb", "numpy"),
         shown=("chromadb",),
+    ),
+    "chromadb-wide": Known(
+        "chroma",
+        "the same with ef_search=1000 instead of 100, which misses less",
+        FULL,
+        ("chromadb", "numpy"),
+        {"ef_search": 1000},
+        ("chromadb",),
     ),
     "lancedb": Known(
         "lance",

@@ -12,14 +12,15 @@ __all__ = ["GOALS", "Goal", "Judged", "judge"]
 
 MILLION = 1_000_000
 EXACT = ("raw", "qdrant-edge", "sqlite-vec", "lancedb")
-APPROXIMATE = ("chromadb", "qdrant-edge-hnsw")
+APPROXIMATE = ("chromadb", "chromadb-wide", "qdrant-edge-hnsw", "qdrant-edge-wide")
 
 
 @dataclass(frozen=True)
 class Goal:
     """One aim: a measure at a size, against the best of some peers, or against a figure if there are none.
 
-    A ratio is to be at least so much; a figure, or a growth, at most.
+    Of the peers those count that find as much as the goal asks for, as long as there is one. A ratio is to be at least
+    so much; a figure, or a growth, at most.
     """
 
     measure: str
@@ -104,6 +105,7 @@ def _judged(results: Results, goal: Goal, *, cpu: bool) -> Judged:
         if not found:
             return Judged(goal, size, ", ".join(goal.peers), None, "no such peer was measured")
         sign = 1 if more_is_better else -1
+        found = [one for one in found if one.recall is None or one.recall >= goal.recall] or found
         best = max(found, key=lambda one: sign * spread(_figures(one, cpu=cpu)).middle)
         figure = ratio(_figures(ours, cpu=cpu), _figures(best, cpu=cpu), more_is_better=more_is_better)
         worse = best.recall is not None and best.recall < goal.recall

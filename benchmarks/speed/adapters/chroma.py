@@ -1,4 +1,4 @@
-"""A persistent collection of chromadb with its index's defaults."""
+"""A persistent collection of chromadb, with its index's defaults or a wider search."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from . import Base, Hits
 
 
 class System(Base):
-    """One collection; ids are texts there."""
+    """One collection; ids are texts there. Its index looks at *ef_search* candidates, if that is not its default."""
+
+    def __init__(self, folder: str, dim: int, *, ef_search: int | None = None) -> None:
+        super().__init__(folder, dim)
+        self._hnsw: Any = {"space": "cosine"} if ef_search is None else {"space": "cosine", "ef_search": ef_search}
 
     def open(self) -> None:
         settings = chromadb.Settings(anonymized_telemetry=False)
         self._client = chromadb.PersistentClient(self.folder, settings)
         self._collection = self._client.get_or_create_collection(
-            "messages", embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+            "messages", embedding_function=None, configuration={"hnsw": self._hnsw}
         )
 
     def close(self) -> None:

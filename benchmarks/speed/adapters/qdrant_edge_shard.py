@@ -14,11 +14,15 @@ from . import Base, Hits
 
 
 class System(Base):
-    """A shard with one search thread; *optimized* builds an HNSW index once all rows are in."""
+    """A shard with one search thread; *optimized* builds an HNSW index once all rows are in.
 
-    def __init__(self, folder: str, dim: int, *, optimized: bool) -> None:
+    Searches look at *hnsw_ef* candidates, if that is not the index's default.
+    """
+
+    def __init__(self, folder: str, dim: int, *, optimized: bool, hnsw_ef: int | None = None) -> None:
         super().__init__(folder, dim)
         self._optimized = optimized
+        self._params = None if hnsw_ef is None else edge.SearchParams(hnsw_ef=hnsw_ef)
         self._bm25 = edge.Bm25(edge.Bm25Config())
 
     def open(self) -> None:
@@ -63,7 +67,9 @@ class System(Base):
 
     def _asked(self, query: Any, k: int, condition: Any = None) -> Hits:
         chosen = None if condition is None else edge.Filter(must=[condition])
-        found = self._shard.query(edge.QueryRequest(k, query=query, filter=chosen, with_payload=True))
+        found = self._shard.query(
+            edge.QueryRequest(k, query=query, filter=chosen, with_payload=True, params=self._params)
+        )
         return [(point.id, point.payload["text"]) for point in found]
 
     def vector(self, vector: NDArray[Any], k: int) -> Hits:
