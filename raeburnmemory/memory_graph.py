@@ -477,6 +477,8 @@ class MemoryGraph:
     ) -> Node:
         """Give a node another text (and vector), set attributes from *metadata*, and drop those named in *remove*.
 
+        A text that stays, under the same name of a speaker, keeps its vectors, those brought along too.
+
         Raises:
             NodeNotFound: There is no such node.
         """

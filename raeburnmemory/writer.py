@@ -94,7 +94,7 @@ class Writer:
         nodes, links, given = _joined(records)
         vectors.give(given)
         if vectors.needed(nodes):
-            vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
+            self._embed(nodes, vectors)
         with self._store.exclusive():
             self._write(nodes, links, vectors)
 
@@ -120,7 +120,7 @@ class Writer:
         vectors.give(given)
         if vectors.needed(nodes):
             held.close()
-            vectors.embed(self._changed(nodes, {}))  # before the lock, because it takes long
+            self._embed(nodes, vectors)
             held.enter_context(no_collections())
         with self._store.exclusive():
             self._write(nodes, links, vectors)
@@ -131,7 +131,29 @@ class Writer:
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known)
         new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
+        self._keep(vectors, changed, known)
         self._store.write(vectors.batch(changed, new, self._namespace))
+
+    def _embed(self, nodes: Sequence[Node], vectors: _Vectors, *, expiring: bool = False) -> None:
+        """Embed what of *nodes* is new or has another text; before the lock, because it takes long."""
+        known: dict[str, Node] = {}
+        changed = self._changed(nodes, known, expiring=expiring)
+        self._keep(vectors, changed, known)
+        vectors.embed(changed)
+
+    def _keep(self, vectors: _Vectors, changed: Iterable[Node], known: Mapping[str, Node]) -> None:
+        """Let those of *changed* keep the vectors they have of which nothing that is embedded is to change.
+
+        These may be vectors that somebody brought along, and the model may cost money, or be out of reach.
+        """
+        same: dict[str, int] = {}
+        for node in changed:  # one that is there twice ends as the second one says
+            if (old := known.get(node.id)) is not None:
+                same.pop(node.id, None)
+                if _embedded(old) == _embedded(node):
+                    same[node.id] = old.row
+        found = self._store.vectors_at(list(same.values())) if same else {}
+        vectors.keep({node_id: found[row] for node_id, row in same.items() if row in found})
 
     def converse(
         self,
@@ -148,7 +170,7 @@ class Writer:
         vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
         nodes, _, given = _joined(expected)
         vectors.give(given)
-        vectors.embed(self._changed(nodes, {}))
+        self._embed(nodes, vectors)
         with self._store.exclusive():
             records = plan()
             nodes, links, _ = _joined(records)
@@ -168,7 +190,7 @@ class Writer:
         nodes, links = record.nodes, {(link.source, link.target, link.relation): link for link in record.links}
         for link in links.values():
             _link_data(link.data)
-        vectors.embed(self._changed(nodes, {}, expiring=True))  # before the lock, because it takes long
+        self._embed(nodes, vectors, expiring=True)
         with no_collections() if len(nodes) > 1 else contextlib.nullcontext(), self._store.exclusive():
             known: dict[str, Node] = {}
             changed = self._changed(nodes, known, expiring=True)
@@ -177,6 +199,7 @@ class Writer:
             for end in sorted(ends - set(self._store.get(list(ends), self._namespace))):
                 self._one(end)  # for its error
             new = self._new_links(list(links.values()), fresh)
+            self._keep(vectors, changed, known)
             self._store.write(vectors.batch(changed, new, self._namespace))
         return list(fresh)
 
@@ -234,7 +257,7 @@ class Writer:
 
         What was there under their ids before is put into *known*. When they expire is kept, unless *expiring*.
         """
-        known.update(self._store.get(list({node.id: None for node in nodes}), self._namespace))
+        known.update(self._known(nodes))
         changed: list[Node] = []
         latest: dict[str, Node] = {}
         for node in nodes:
@@ -243,6 +266,9 @@ class Writer:
                 changed.append(new)
                 latest[node.id] = new
         return changed
+
+    def _known(self, nodes: Iterable[Node]) -> dict[str, Node]:
+        return self._store.get(list({node.id: None for node in nodes}), self._namespace)
 
     def _new_links(
         self, links: Sequence[Link], fresh: Collection[str] = (), *, or_other_data: bool = True
@@ -303,11 +329,15 @@ class Writer:
             attributes = {key: value for key, value in {**old.attributes, **extra}.items() if key not in remove}
             return replace(old, text=old.text if text is None else text, attributes=attributes)
 
-        vectors.embed([changed(self._one(node_id))])  # before the lock, because it takes long
+        old = self._one(node_id)
+        new = changed(old)
+        self._keep(vectors, [new], {node_id: old})
+        vectors.embed([new])  # before the lock, because it takes long
         with self._store.exclusive():
             old = self._one(node_id)
             new = changed(old)
             if not _same(new, old):
+                self._keep(vectors, [new], {node_id: old})
                 self._store.write(vectors.batch([new], [], self._namespace))
             return new
 
@@ -352,10 +382,12 @@ class Writer:
         with self._store.snapshot():
             expected = plan()
             vectors.take(self._vectors_of(equals()))
+            self._keep(vectors, expected.nodes, self._known(expected.nodes))
         vectors.embed(expected.nodes)
         with self._store.exclusive():
             batch = plan()
             vectors.take(self._vectors_of(equals()))  # anew: all of them may have been moved to another model
+            self._keep(vectors, batch.nodes, self._known(batch.nodes))
             made = vectors.batch(batch.nodes, batch.links, self._namespace)
             self._store.write(replace(batch, vectors=made.vectors, meta={**batch.meta, **made.meta}))
             if counted is not None:
@@ -463,9 +495,13 @@ class Writer:
             given.setdefault(checked_id(source, "a node's id"), {})
             given.setdefault(checked_id(target, "a node's id"), {})
         vectors = _Vectors(self._dense, allow_unembedded=False)
-        vectors.embed(self._from_graph(given))
+        known: dict[str, Node] = {}
+        expected = self._from_graph(given, known)
+        self._keep(vectors, expected, known)
+        vectors.embed(expected)
         with self._store.exclusive():
-            changed = self._from_graph(given)
+            changed = self._from_graph(given, known)
+            self._keep(vectors, changed, known)
             there = {
                 (e.source, e.target, e.relation): e for e in self._store.links([e[0] for e in links], self._namespace)
             }
@@ -477,8 +513,10 @@ class Writer:
                     new.append(Link(source, target, relation, merged, self._namespace))
             self._store.write(vectors.batch(changed, new, self._namespace))
 
-    def _from_graph(self, given: Mapping[str, dict[str, Any]]) -> list[Node]:
-        known = self._store.get(list(given), self._namespace)
+    def _from_graph(self, given: Mapping[str, dict[str, Any]], known: dict[str, Node]) -> list[Node]:
+        """Return the nodes that change, as they are to be written; what is there under their ids becomes *known*."""
+        known.clear()
+        known.update(self._store.get(list(given), self._namespace))
         changed = []
         for node_id, attributes in given.items():
             rest = checked_data(attributes, f"node {node_id!r}")
@@ -532,6 +570,7 @@ class _Vectors:
         self._dim = dense.dim_seen  # of those that need no look
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._taken: Mapping[str, NDArray[np.float32]] = {}  # from the store
+        self._kept: Mapping[str, Mapping[tuple[str, int], NDArray[np.float32]]] = {}  # likewise, of the same nodes
         self._cut: dict[
             tuple[str, str, str | None, tuple[tuple[int, int], ...]], list[Piece]
         ] = {}  # it is asked for outside and inside the lock
@@ -551,8 +590,12 @@ class _Vectors:
         """Take vectors of texts that the store has as of now, instead of those taken before."""
         self._taken = vectors
 
+    def keep(self, vectors: Mapping[str, Mapping[tuple[str, int], NDArray[np.float32]]]) -> None:
+        """Take the vectors that nodes have and keep, by id, field and part, instead of those taken before."""
+        self._kept = vectors
+
     def _pieces(self, node: Node) -> list[Piece]:
-        key = (node.kind, prefix(node), node.text, parts(node))
+        key = _embedded(node)
         found = self._cut.get(key)
         if found is None:
             found = self._cut[key] = pieces(node)
@@ -560,7 +603,8 @@ class _Vectors:
 
     def needed(self, nodes: Iterable[Node]) -> list[Node]:
         """Return those of *nodes* that have to be embedded, or were."""
-        return [node for node in nodes if node.kind in _EMBEDDED and node.id not in self._given]
+        given, kept = self._given, self._kept
+        return [node for node in nodes if node.kind in _EMBEDDED and node.id not in given and node.id not in kept]
 
     def embed(self, nodes: Iterable[Node]) -> None:
         """Embed the texts of those of *nodes* that need it and were not embedded yet."""
@@ -602,9 +646,13 @@ class _Vectors:
             if given is not None:
                 vectors.append(Vector(node.id, node.kind, given, namespace=namespace))
                 continue
+            kept = self._kept.get(node.id)
             for piece in self._pieces(node):
-                values = self._taken.get(piece.text)
-                values = self._texts.get(piece.text) if values is None else values
+                if kept is not None:
+                    values = kept.get((piece.field, piece.part))
+                else:
+                    values = self._taken.get(piece.text)
+                    values = self._texts.get(piece.text) if values is None else values
                 if values is not None and values.any():
                     where = (piece.part, piece.start, piece.end)
                     vectors.append(Vector(node.id, piece.field, values, *where, namespace=namespace))
@@ -647,6 +695,11 @@ def _merged(old: Node | None, new: Node, *, expiring: bool) -> Node | None:
     if old.text == new.text and same_json(old.attributes, attributes) and expires_at == old.expires_at:
         return None
     return replace(new, attributes=attributes, expires_at=expires_at)
+
+
+def _embedded(node: Node) -> tuple[str, str, str | None, tuple[tuple[int, int], ...]]:
+    """Return all that the vectors of a node depend on."""
+    return node.kind, prefix(node), node.text, parts(node)
 
 
 def _same(one: Node, other: Node) -> bool:
