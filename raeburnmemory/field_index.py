@@ -34,6 +34,7 @@ _PAIRS = 1 << 24  # comparisons in one block: a fraction of a second, during whi
 _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
 _TABLE, _SPARSE = 32, 16  # for one row in so many, a table is faster than a search; none for rows that lie far apart
+_TOLD = 1000  # new vectors up to which each is asked whose it is, instead of reading what all are
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
 
 
@@ -125,12 +126,14 @@ class FieldIndex:
     def __init__(self, store: Store, field: str, fresh: Callable[[int], VectorIndex]) -> None:
         self._store, self._field, self._fresh = store, field, fresh
         self.index = self._new(1)
+        self._taken_out = 0  # how often more than new slots came
         self._forget_all()
         self._version = -1
         self._order: NDArray[np.int64] | None = None  # of the rows, once somebody asked
         self._in_step = -1  # the version at which the index has the slots that are known here
         self._unsaved = 0
-        self._allowed: dict[str, tuple[int, NDArray[np.int64] | None]] = {}
+        # Of a namespace, as of so many changes and the last slot then: its slots, None if all are.
+        self._allowed: dict[str, tuple[int, int, NDArray[np.int64] | None]] = {}
 
     def _new(self, dim: int) -> VectorIndex:
         """Return an empty index, which may keep files where its cache goes, and asks the store for what it loses."""
@@ -171,6 +174,7 @@ class FieldIndex:
         self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
         self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
         self._single = True  # and no row has two of them
+        self._taken_out += 1
 
     def _take_out(self, removed: NDArray[np.int64]) -> None:
         gone = np.searchsorted(self.slots, removed)
@@ -178,6 +182,7 @@ class FieldIndex:
         gone = gone[np.isin(self.slots[gone], removed)]
         self._slots, self._rows = np.delete(self.slots, gone), np.delete(self.rows, gone)
         self._count = len(self._slots)
+        self._taken_out += 1
 
     def _know(self, slots: NDArray[np.int64], rows: NDArray[np.int64], *, kept: bool = False) -> None:
         """Note whose vectors are at *slots*, which are greater than all before; the first as they are, if *kept*."""
@@ -382,14 +387,29 @@ class FieldIndex:
 
     def slots_of(self, namespace: str) -> NDArray[np.int64] | None:
         """Return the slots of *namespace*, None if that is all of them."""
-        version, allowed = self._allowed.get(namespace, (-1, None))
-        if version != self._version:
-            if self._store.namespaces() == [namespace]:
+        if not self._count:
+            return self.slots  # whose namespaces need not be asked for
+        taken_out, last, allowed = self._allowed.get(namespace, (-1, -1, None))
+        newest = int(self.slots[-1])
+        if (taken_out, last) != (self._taken_out, newest):
+            first = int(np.searchsorted(self.slots, last, "right")) if taken_out == self._taken_out else -1
+            if first >= 0 and self._count - first <= _TOLD:
+                allowed = self._allowed_with(allowed, first, namespace)
+            elif self._store.namespaces() == [namespace]:
                 allowed = None
             else:
                 allowed = self.slots[np.isin(self.rows, self._store.rows(Where(namespace)))]
-            self._allowed[namespace] = (self._version, allowed)
+            self._allowed[namespace] = (self._taken_out, newest, allowed)
         return allowed
+
+    def _allowed_with(self, allowed: NDArray[np.int64] | None, first: int, namespace: str) -> NDArray[np.int64] | None:
+        """Return what of *namespace* were *allowed* (None: all), and of the slots from place *first* on those of it."""
+        rows, new = self.rows[first:].tolist(), self.slots[first:]
+        nodes = self._store.at_rows(list(dict.fromkeys(rows)))
+        own = np.array([row in nodes and nodes[row].namespace == namespace for row in rows], np.bool_)
+        if allowed is None and own.all():
+            return None
+        return np.concatenate([self.slots[:first] if allowed is None else allowed, new[own]])
 
     def alike(self, after: int, namespace: str, threshold: float) -> Alike | None:
         """Compare the next vectors of *namespace* behind slot *after* with all before them; None if there are none."""

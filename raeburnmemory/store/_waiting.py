@@ -7,6 +7,7 @@ at each line for the id of its node; making objects of all would take most of wh
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,11 +33,13 @@ class Nodes(MutableMapping[NodeKey, Node]):
     def __init__(self) -> None:
         self._items: dict[NodeKey, Node | tuple[int, bytes]] = {}
         self._waiting = 0
+        self.counts: Counter[str] = Counter()  # how many each namespace holds, of those that hold any
 
     def wait(self, keys: Sequence[NodeKey], rows: Sequence[int], lines: Sequence[bytes]) -> None:
         """Take new nodes that stand in *lines*."""
         self._items.update(zip(keys, zip(rows, lines, strict=True), strict=True))
         self._waiting += len(lines)
+        self.counts.update(namespace for namespace, _ in keys)
 
     def __getitem__(self, key: NodeKey) -> Node:
         item = self._items[key]
@@ -63,13 +66,19 @@ class Nodes(MutableMapping[NodeKey, Node]):
         return key in self._items
 
     def __setitem__(self, key: NodeKey, node: Node) -> None:
-        if self._waiting and isinstance(self._items.get(key), tuple):
+        old = self._items.get(key)
+        if old is None:
+            self.counts[key[0]] += 1
+        elif isinstance(old, tuple):
             self._waiting -= 1
         self._items[key] = node
 
     def __delitem__(self, key: NodeKey) -> None:
         if isinstance(self._items.pop(key), tuple):
             self._waiting -= 1
+        self.counts[key[0]] -= 1
+        if not self.counts[key[0]]:
+            del self.counts[key[0]]
 
     def __iter__(self) -> Iterator[NodeKey]:
         return iter(self._items)

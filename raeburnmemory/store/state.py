@@ -418,7 +418,7 @@ class State:
 
     def count(self, namespace: str) -> int:
         """Return how many nodes a namespace holds."""
-        return sum(key[0] == namespace for key in self.nodes)
+        return self.nodes.counts[namespace]
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
@@ -441,7 +441,7 @@ class State:
 
     def spaces(self) -> list[str]:
         """Return the namespaces that hold nodes, sorted."""
-        return sorted({key[0] for key in self.nodes})
+        return sorted(self.nodes.counts)
 
     def _spaces(self, namespace: str | None) -> list[str]:
         return self.spaces() if namespace is None else [namespace]
