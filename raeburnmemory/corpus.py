@@ -31,7 +31,7 @@ from .nodes import (
     Where,
     collection_of,
 )
-from .passages import prefix, speaker
+from .passages import prefix
 from .records import time_of
 
 if TYPE_CHECKING:
@@ -309,36 +309,81 @@ class Corpus:
         self.version = changes.version
 
     def _apply(self, changes: Changes) -> bool:
-        """Apply changes; False if they undo connections, which is rare and not worth code of its own."""
+        """Apply changes; False if others would have to be connected anew: rare, and not worth code of its own."""
         mine = self._namespace
         gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
-        # Of a node that goes, its links go with it.
-        ends = [
-            (self.number(source), self.number(target))
-            for space, source, target, _ in changes.removed_links
-            if space == mine
-        ]
-        if any(one >= 0 and two >= 0 and not {one, two} & gone for one, two in ends):
-            return False
-        if any(self._holds_together(number) for number in gone):
+        cut = [link[1:] for link in changes.removed_links if link[0] == mine and self._stand(link[1:3], gone)]
+        if any(relation in _STRUCTURE for *_, relation in cut):
             return False
         nodes = sorted((node for node in changes.nodes if node.namespace == mine), key=lambda node: node.row)
         known = [self.number(node.id) for node in nodes]
-        changed = [number for number in known if number >= 0]
         # An agent may have another name now, under which its responses are to be found.
-        if (changed or gone) and np.isin(self.agents, [*changed, *gone]).any():
+        renamed = [
+            number for number, node in zip(known, nodes, strict=True) if number >= 0 and self._renames(number, node)
+        ]
+        if (renamed or gone) and not gone.issuperset(np.isin(self.agents, [*renamed, *gone]).nonzero()[0].tolist()):
             return False
         if self._n and any(node.row < self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
             return False  # it had expired, and is there again
+        if gone and not self._let_go(gone):
+            return False
+        superseded = {
+            other for one in gone for other, relation in self.linked.get(one, ()) if relation == SUPERSEDES
+        } - gone
         for number in gone:
             self._remove(number)
+        for source, target, relation in cut:
+            superseded |= self._unlink(source, target, relation)
+        for number in superseded:
+            by = self._store.links([self.ids[number]], mine, direction="in", relation=SUPERSEDES)
+            self.newer[number] = max({self.number(link.source) for link in by} - {number}, default=-1)
         self._take(nodes, (link for link in changes.links if link.namespace == mine))
         return True
 
-    def _holds_together(self, number: int) -> bool:
-        """Tell whether others are told apart by this node: a session, a prompt with responses, what superseded one."""
-        superseding = any(relation == SUPERSEDES for _, relation in self.linked.get(number, ()))
-        return bool(self.answer[number] >= 0 or superseding or (self.sessions == number).any())
+    def _stand(self, ids: Sequence[str], gone: set[int]) -> bool:
+        """Tell whether all of these nodes are there, and stay."""
+        return all((number := self.number(node_id)) >= 0 and number not in gone for node_id in ids)
+
+    def _renames(self, number: int, node: Node) -> bool:
+        """Tell whether *node* gives another name to what is said through it."""
+        name, known = _named(node), int(self.speakers[number]) if self._names_itself(number) else -1
+        return known != (-1 if name is None else self._codes.get(name, -2))
+
+    def _let_go(self, gone: set[int]) -> bool:
+        """Part what stays from the prompts and sessions that go; False if it may belong to others as well."""
+        answers = [answer for number in gone for answer in self.answers_to(number) if answer not in gone]
+        sessions = [number for number in gone if self.kinds[number] == self.code(SESSION)]
+        members = [member for session in sessions for member in self._members_of(session) if member not in gone]
+        for numbers, direction, relation in ((answers, "in", RESPONDED_WITH), (members, "out", BELONGS_TO)):
+            ids = [self.ids[number] for number in numbers]
+            if ids and self._store.links(ids, self._namespace, direction=direction, relation=relation):
+                return False
+        for answer in answers:
+            self.asked[answer] = -1
+        for number in [*members, *(answer for answer in answers if self.flags[answer] & _PASSED_ON)]:
+            if (session := int(self.sessions[number])) >= 0:
+                self._leave(number, session)
+            self.flags[number] &= ~_PASSED_ON
+        return True
+
+    def _unlink(self, source: str, target: str, relation: str) -> set[int]:
+        """Take a declared link out; return what it superseded."""
+        one, two = self.number(source), self.number(target)
+        around = self._store.links([source, target], self._namespace, relation=relation)
+        if not any(
+            {link.source, link.target} == {source, target} for link in around
+        ):  # nor is there one that leads back
+            for number, other in ((one, two), (two, one)):
+                self._part(number, other, relation)
+        return {two} if relation == SUPERSEDES and one != two else set()
+
+    def _part(self, number: int, other: int, relation: str) -> None:
+        """Let *number* know of no link with *other* any more."""
+        there = self.linked.get(number, {})
+        there.pop((other, relation), None)
+        if not there:
+            self.linked.pop(number, None)
+            self.flags[number] &= ~LINKED
 
     def _take(self, nodes: Iterable[Node], links: Iterable[Link]) -> None:
         rest = iter(nodes)
@@ -375,17 +420,11 @@ class Corpus:
         self.kinds[at] = [self.code(node.kind, new=True) for node in nodes]
         self.times[at] = [_time_of(node) for node in nodes]
         self.expires[at] = [math.inf if node.expires_at is None else node.expires_at for node in nodes]
-        named = [speaker(node) for node in nodes]
-        self.speakers[at] = [
-            self.code(name.casefold(), new=True) if isinstance(name, str) and name else -1
-            for name in (
-                node.attributes.get("name") if node.kind == AGENT else name
-                for node, name in zip(nodes, named, strict=True)
-            )
-        ]
+        names = [_named(node) for node in nodes]
+        self.speakers[at] = [-1 if name is None else self.code(name, new=True) for name in names]
         self.flags[at] = flags | [
-            _flags_of(node, told[number]) | (NAMED if name else 0)
-            for number, node, name in zip(numbers, nodes, named, strict=True)
+            _flags_of(node, told[number]) | (NAMED if name is not None and node.kind != AGENT else 0)
+            for number, node, name in zip(numbers, nodes, names, strict=True)
         ]
         for number in numbers:
             if number < begun:
@@ -415,10 +454,7 @@ class Corpus:
         self.words.put(number, None)
         for other, relation in self.linked.pop(number, ()):
             if other != number:
-                del self.linked[other][number, relation]
-                if not self.linked[other]:
-                    del self.linked[other]
-                    self.flags[other] &= ~LINKED
+                self._part(other, number, relation)
         session = int(self.sessions[number])
         if session >= 0:
             self._leave(number, session)
@@ -429,6 +465,7 @@ class Corpus:
             self._several.pop(asked, None)
             if len(left) > 1:
                 self._several[asked] = left
+        self._several.pop(number, None)
         row = self.rows[number]
         for name, (_, empty) in _COLUMNS.items():
             self._room[name][number] = empty
@@ -495,6 +532,12 @@ class Corpus:
 def _below(name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of *parts* that belong to *name*, without it."""
     return {part[len(name) + 1 :]: values for part, values in parts.items() if part.startswith(f"{name}.")}
+
+
+def _named(node: Node) -> str | None:
+    """Return the name that a node has itself, an agent's too, as it is looked for."""
+    name = node.attributes.get("name")
+    return name.casefold() if isinstance(name, str) and name else None
 
 
 def _flags_of(node: Node, told: int) -> int:

@@ -54,7 +54,7 @@ log = logging.getLogger("raeburnmemory")
 T = TypeVar("T")
 
 _EMBEDDED = frozenset(EMBEDDED)
-_BLOCK = 256  # texts embedded between two reports of progress
+_BLOCK = 256  # texts embedded between two reports of progress, nodes whose vectors are looked at together
 _LINK_KEYS = {"source", "target", "relation", "relations"}  # what an edge's JSON says besides its data
 
 
@@ -465,7 +465,10 @@ class Writer:
         around = self._store.links(list(nodes), self._namespace, direction="both")
         sessions = {e.target for e in around if e.relation == BELONGS_TO and e.source in nodes} - set(nodes)
         if sessions:
-            held = self._store.links(list(sessions), self._namespace, direction="in", relation=BELONGS_TO)
+            one_more = len(nodes) + 1  # of that many messages of a session one stays
+            held = self._store.links(
+                list(sessions), self._namespace, direction="in", relation=BELONGS_TO, newest=one_more
+            )
             empty = sessions - {e.target for e in held if e.source not in nodes}
             # A link of that name may also lead to what is no session, in a graph of somebody's own.
             found = self._store.get(list(empty), self._namespace)
@@ -473,10 +476,13 @@ class Writer:
             around = self._store.links(list(nodes), self._namespace, direction="both")
         if not nodes:
             return Forgotten(), ids
-        rows = [node.row for node in nodes.values()]
-        fields = self._store.counts(None)["vectors"] if len(self._store.namespaces()) else {}
-        vectors = sum(int(np.isin(self._store.vector_slots(name)[1], rows).sum()) for name in fields)
         gone = sorted(nodes.values(), key=lambda node: node.row)
+        rows = [node.row for node in gone]
+        vectors = sum(
+            len(found)
+            for start in range(0, len(rows), _BLOCK)
+            for found in self._store.vectors_at(rows[start : start + _BLOCK]).values()
+        )
         kinds = dict(sorted(Counter(node.kind for node in gone).items()))
         return Forgotten(tuple(node.id for node in gone), kinds, len(around), vectors), ids | set(nodes)
 

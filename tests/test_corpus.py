@@ -361,6 +361,49 @@ def test_what_is_linked_to_others_goes(memory):
     assert corpus.linked == {}
 
 
+def test_what_stays_is_not_read_anew_for_what_goes(memory):
+    """Forgetting what somebody said must not make the next question go through everything."""
+    said = Steps(memory)
+    for number in range(8):
+        said.interaction(number, number, number % 2, number % 3, "Red wine", None)
+    memory.link("p3", "r0", "responded_with")
+    for number in range(5):
+        said.node(f"f{number}", "Is it red?", None)
+    memory.link("f1", "f0", "supersedes")
+    memory.link("f2", "f0", "supersedes")
+    memory.link("f3", "f2", "supersedes")
+    memory.link("f3", "f4", "about")
+    memory.link("f4", "f3", "about")
+    corpus = after(memory)
+    words = corpus.words
+    for change in (
+        lambda: memory.forget("p1"),  # its response leaves the session with it
+        lambda: memory.forget(["p2", "r2"]),
+        lambda: memory.add_message("Red wine", "assistant", "s1", id="r9"),  # another response to p7
+        lambda: memory.forget("p7"),
+        lambda: memory.forget("s2"),
+        lambda: memory.forget(session="s0"),
+        lambda: memory.forget(agent="a1"),
+        lambda: memory.forget("f2"),
+        lambda: memory.unlink("f1", "f0", "supersedes"),
+        lambda: memory.unlink("f3", "f4", "about"),  # the one that leads back stays
+        lambda: memory.unlink("f4", "f3", "about"),
+        lambda: memory.update("a0", metadata={"likes": "tea"}),
+        lambda: memory.update("p4", metadata={"name": "Ana"}),
+    ):
+        change()
+        check(corpus, memory._store)
+        assert corpus.words is words
+    for change in (  # rare enough
+        lambda: memory.update("a0", metadata={"name": "Eva"}),
+        lambda: memory.unlink("p4", "r4", "responded_with"),
+    ):
+        change()
+        check(corpus, memory._store)
+        assert corpus.words is not words
+        words = corpus.words
+
+
 def test_an_id_that_comes_again(memory):
     """With another kind, row and text, between two looks or not."""
     said = Steps(memory)
