@@ -151,6 +151,9 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(work)
+    for name in ("pyarrow", "raeburnmemory.exporters.parquet"):  # a page does as if it were not installed
+        if name in sys.modules:
+            monkeypatch.delitem(sys.modules, name)
     log = logging.getLogger("raeburnmemory")
     level = log.level
     yield work
