@@ -112,7 +112,7 @@ class Edge:
 # --- what a store keeps ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Node:
     """One thing in the memory.
 
@@ -123,11 +123,29 @@ class Node:
 
     id: str
     kind: str
-    text: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    namespace: str = DEFAULT_NAMESPACE
-    expires_at: float | None = None
-    row: int = -1
+    text: str | None
+    attributes: Mapping[str, Any]
+    namespace: str
+    expires_at: float | None
+    row: int
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        kind: str,
+        text: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        expires_at: float | None = None,
+        row: int = -1,
+    ) -> None:
+        _node_id(self, id)
+        _node_kind(self, kind)
+        _node_text(self, text)
+        _node_attributes(self, {} if attributes is None else attributes)
+        _node_namespace(self, namespace)
+        _node_expires_at(self, expires_at)
+        _node_row(self, row)
 
     @property
     def timestamp(self) -> str | None:
@@ -144,16 +162,42 @@ class Node:
         return flat
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Link:
     """One edge as the store keeps it; `row` orders edges by when they were first written."""
 
     source: str
     target: str
     relation: str
-    data: Mapping[str, Any] = field(default_factory=dict)
-    namespace: str = DEFAULT_NAMESPACE
-    row: int = -1
+    data: Mapping[str, Any]
+    namespace: str
+    row: int
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        relation: str,
+        data: Mapping[str, Any] | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        row: int = -1,
+    ) -> None:
+        _link_source(self, source)
+        _link_target(self, target)
+        _link_relation(self, relation)
+        _link_data(self, {} if data is None else data)
+        _link_namespace(self, namespace)
+        _link_row(self, row)
+
+
+# What sets each of their slots. The `__init__` that is generated for a frozen dataclass calls `object.__setattr__`,
+# which looks for the slot first and takes twice as long; and these are made by the thousand.
+(_node_id, _node_kind, _node_text, _node_attributes, _node_namespace, _node_expires_at, _node_row) = (
+    getattr(Node, name).__set__ for name in Node.__slots__
+)
+(_link_source, _link_target, _link_relation, _link_data, _link_namespace, _link_row) = (
+    getattr(Link, name).__set__ for name in Link.__slots__
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -543,9 +587,10 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 def copied(value: Any) -> Any:
     """Return the JSON value *value* without sharing any of its lists and dicts; tuples become lists."""
-    if type(value) is dict or isinstance(value, Mapping):
-        # Most items hold nothing, and there may be a million of them: no call for those.
-        return {key: item if type(item) in _PLAIN else copied(item) for key, item in value.items()} if value else {}
+    if type(value) is dict and (not value or _PLAIN.issuperset(map(type, value.values()))):
+        return value.copy()  # nearly always, in two thirds of the time
+    if isinstance(value, Mapping):
+        return {key: item if type(item) in _PLAIN else copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [copied(item) for item in value]
     return value

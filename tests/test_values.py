@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import datetime as dt
 import json
 import math
 import os
+import pickle
 import shutil
 import tempfile
 import unicodedata
@@ -176,6 +179,22 @@ def test_an_id_given_again(path):
         assert len(memory) == 4
         assert memory.similar("second", 5).ids == ["p"]
         assert memory.similar("first", 5)[0].score < 0.5  # its vector went with it
+
+
+def test_nodes_and_links_are_what_their_fields_are():
+    node, link = Node("a", "prompt"), Link("a", "b", "next")
+    assert node == Node("a", "prompt", None, {}, "default", None, -1)
+    assert link == Link("a", "b", "next", {}, "default", -1)
+    assert node.attributes is not Node("a", "prompt").attributes
+    assert link.data is not Link("a", "b", "next").data
+    for one in (node, link):
+        assert (
+            copy.copy(one) == copy.deepcopy(one) == pickle.loads(pickle.dumps(one)) == dataclasses.replace(one) == one
+        )
+        for field in dataclasses.fields(one):
+            assert dataclasses.replace(one, **{field.name: "other"}) != one
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(one, field.name, "other")
 
 
 @pytest.mark.parametrize(
