@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import cache
+from datetime import datetime, timedelta, timezone
+from functools import cache, lru_cache
 from typing import Any
 
 from .errors import InvalidInput
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 ROLES = {"user": PROMPT, "assistant": RESPONSE, "system": "system", "tool": "tool"}
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - in UTC, and written in half the time where that need not be said
 _NODE_KEYS = {"id", "type", "text"}  # what a node's JSON says besides its attributes
 _DEPTH = 100  # of nested lists and objects: more than anybody writes, less than any parser's limit
 
@@ -155,6 +156,8 @@ def message(
 ) -> Record:
     """Turn one message of a chat into a record; *answers* is the id of the prompt that it answers, if any.
 
+    Its own *id* and *session_id* were checked by whoever calls, who may need them before.
+
     Raises:
         InvalidInput: Something cannot be stored; the message names it.
     """
@@ -163,27 +166,27 @@ def message(
     attributes: dict[str, Any] = {"role": role}
     if name is not None:
         attributes["name"] = checked_text(name, "the name of a speaker")
-    if type(role) is not str or type(name) not in {str, type(None)}:
+    if type(role) is not str or not (name is None or type(name) is str):
         attributes = checked_data(attributes, "a message")  # a subclass becomes what JSON makes of it
     kind, now = ROLES[role], utc(timestamp)
-    node_id = new_id() if id is None else checked_id(id, f"a {kind}'s id")
+    node_id = new_id() if id is None else id
     node = _said(node_id, kind, text, attributes, now, metadata, namespace)
     nodes: tuple[Node, ...] = (node,)
     links: tuple[Link, ...] = ()
     if answers is not None:
         links = (Link(answers, node.id, RESPONDED_WITH, {}, namespace),)
     if session_id is not None:
-        session = _session(session_id, namespace)
-        nodes, session_id = (node, session), session.id
+        nodes = node, _known_session(session_id, namespace)
         if answers is None:
-            links = (Link(node.id, session_id, BELONGS_TO, {}, namespace),)
-        if session_id == node.id:
+            links = (Link(node_id, session_id, BELONGS_TO, {}, namespace),)
+        if session_id == node_id:
             _all_different(nodes)
     ids = Recorded(
         node.id if role == "user" else answers,
         node.id if role == "assistant" else None,
-        session=session_id,
-        message=node.id,
+        None,
+        session_id,
+        node.id,
     )
     return Record(nodes, links, ids, {} if vector is None else {node.id: vector})
 
@@ -280,9 +283,14 @@ def _link(given: Any, namespace: str) -> Link:
     return Link(source, target, relation, checked_data(given.data, f"the data of the {relation!r} edge"), namespace)
 
 
+@lru_cache(64, typed=True)  # one message of a conversation after another names the same
+def _known_session(session_id: str, namespace: str) -> Node:
+    return Node(session_id, SESSION, None, {}, namespace)
+
+
 def _session(session: Any, namespace: str) -> Node:
     if isinstance(session, str):
-        return Node(checked_id(session, "a session's id"), SESSION, None, {}, namespace)
+        return _known_session(checked_id(session, "a session's id"), namespace)
     given = _fields(session, Session, "session", text_key="id")
     session_id = checked_id(given.pop("id", None), "a session's id")
     if given.get("start_time") is not None:
@@ -428,6 +436,8 @@ def utc(value: Any) -> str:
     if value is None:
         return datetime.now(timezone.utc).isoformat()
     try:
+        if type(value) is int:
+            return f"{(_EPOCH + timedelta(0, value)).isoformat()}+00:00"
         if isinstance(value, bool):
             raise TypeError("a truth value")
         if isinstance(value, (int, float)):

@@ -181,6 +181,16 @@ def test_an_id_given_again(path):
         assert memory.similar("first", 5)[0].score < 0.5  # its vector went with it
 
 
+def test_a_session_is_named_as_it_was_given(path):
+    class Name(str):
+        __slots__ = ()
+
+    with open_memory(path) as memory:
+        for name in (Name("s"), "s", Name("s")):  # which are equal
+            done = memory.add_message("hello", session_id=name), memory.add_interaction("hello", session_id=name)
+            assert [type(ids.session) for ids in done] == [type(name), type(name)]
+
+
 def test_nodes_and_links_are_what_their_fields_are():
     node, link = Node("a", "prompt"), Link("a", "b", "next")
     assert node == Node("a", "prompt", None, {}, "default", None, -1)
@@ -304,6 +314,20 @@ def test_the_order_is_that_of_writing_whatever_the_clock_says(path, monkeypatch,
         assert memory.recall("thing 3", k=3).ids
         memory.forget(before="1969-12-31T00:00:00Z")
         assert len(list(memory.nodes("prompt"))) == (0 if jump == "before 1970" else 12)
+
+
+@given(st.integers(-62_135_596_800, 253_402_300_799))
+@example(0)
+@example(-1)
+def test_a_time_in_whole_seconds_is_that_of_the_same_time_in_other_words(seconds):
+    when = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(seconds=seconds)
+    assert records.utc(seconds) == records.utc(when) == when.isoformat()
+
+
+@pytest.mark.parametrize("seconds", [-62_135_596_801, 253_402_300_800, 10**30])
+def test_whole_seconds_beyond_the_calendar_are_refused(seconds):
+    with pytest.raises(InvalidInput, match=f"{seconds} is no time"):
+        records.utc(seconds)
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------
