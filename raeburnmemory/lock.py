@@ -136,7 +136,7 @@ class StoreLock:
         limit = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
         try:
-            if not self._turn.take(min(max(limit, 0.0), threading.TIMEOUT_MAX)):
+            if not self._turn.take(limit):
                 raise LockTimeout(
                     f"{self._name!r} is held by another thread of this process (pid {os.getpid()}), which did not "
                     f"let go for {limit:g} s. Wait, or pass a larger timeout=."
@@ -190,12 +190,14 @@ class StoreLock:
         self._gate.close()
 
     def _take(self, deadline: float, limit: float) -> None:
-        if time.monotonic() < self._stays and self._main.acquire(0.0):
-            self._taken = True
+        now = time.monotonic()
+        if now < self._stays and self._main.acquire(0.0):
+            self._taken, self._since = True, now
         else:
             self._come_in(deadline, limit)
+            self._since = time.monotonic()
         self._main.sign()
-        self._passed, self._since = 0, time.monotonic()
+        self._passed = 0
 
     def _come_in(self, deadline: float, limit: float) -> None:
         if not self._gate.acquire(deadline):
@@ -262,7 +264,7 @@ class _Turn:
             bell.acquire()
             self.line.append((me, bell))
         try:
-            return bell.acquire(timeout=timeout) or not self._gave_up(bell)
+            return bell.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)) or not self._gave_up(bell)
         except BaseException:
             self._gave_up(bell)  # if it is this thread's turn by now, whoever catches this sees to it
             raise
@@ -337,6 +339,7 @@ class _Descriptor:
                 ) from exc
             found = os.fstat(self._fd)
             self._file = found.st_ino, found.st_dev
+            self._signature = b"%-20d" % os.getpid()
         return self._fd
 
     def still_there(self) -> bool:
@@ -349,7 +352,7 @@ class _Descriptor:
 
     def sign(self) -> None:
         try:
-            os.pwrite(self._fd, b"%-20d" % os.getpid(), 0)
+            os.pwrite(self._fd, self._signature, 0)
         except OSError:  # a courtesy to those who wait; a full disk must not stop a writer here
             return
 

@@ -62,7 +62,7 @@ class Section:
         self._mutex = mutex
         self._owner = 0
         self._again = 0  # how often the owner has entered it once more
-        self._open: _Group | None = None  # changes that wait for their sync
+        self.pending: _Group | None = None  # changes that wait for their sync
         self._seen: _Group | None = None  # what was waiting when this section began
         self._wrote: _Group | None = None  # the last that this section added to
         self.lock: StoreLock
@@ -77,14 +77,9 @@ class Section:
         """Whether some thread of this process is in it."""
         return self._owner != 0
 
-    @property
-    def pending(self) -> bool:
-        """Whether something waits for its sync."""
-        return self._open is not None
-
     def renew(self) -> None:
         """Forget what a parent process was doing."""
-        self._owner, self._again, self._open, self._seen, self._wrote = 0, 0, None, None, None
+        self._owner, self._again, self.pending, self._seen, self._wrote = 0, 0, None, None, None
 
     def __enter__(self) -> None:
         if self._owner == threading.get_ident():
@@ -94,7 +89,7 @@ class Section:
             return
         try:
             with self._mutex.lock:
-                self._owner, self._seen, self._wrote = threading.get_ident(), self._open, None
+                self._owner, self._seen, self._wrote = threading.get_ident(), self.pending, None
                 self._store._begin_section()  # noqa: SLF001
         except BaseException:
             self._owner = 0
@@ -130,14 +125,14 @@ class Section:
 
     def wrote(self) -> None:
         """Note that something waits to be synced; the mutex is held."""
-        if self._open is None:
-            self._open = _Group()
-        self._wrote = self._open
+        if self.pending is None:
+            self.pending = _Group()
+        self._wrote = self.pending
 
     def settle(self) -> None:
         """Sync what waits for it. Those who wrote it learn whether it failed, at the end of their sections."""
         with self._mutex.lock:
-            group = self._open
+            group = self.pending
             if group is None:
                 return
             try:
@@ -157,14 +152,14 @@ class Section:
 
     def fail(self, error: Exception) -> None:
         """Let those fail whose changes went with what just failed; the mutex is held."""
-        if self._open is not None:
-            self._open.error = error
-            self._close(self._open)
+        if self.pending is not None:
+            self.pending.error = error
+            self._close(self.pending)
 
     def _close(self, group: _Group) -> None:
         if group.settled:
             return
-        self._open, group.settled = None, True
+        self.pending, group.settled = None, True
         for bell in group.bells:
             bell.release()
 

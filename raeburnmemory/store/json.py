@@ -293,7 +293,7 @@ class JsonStore(MemoryStore):
             journal = self._journal
             assert journal is not None
         version = state.version + 1
-        journal.add(encode_batch(batch, version, unsynced=self._boot, joined=self._section.pending))
+        journal.add(encode_batch(batch, version, unsynced=self._boot, joined=self._section.pending is not None))
         self._waiting.append((batch, version))
         self._section.wrote()
         return version
