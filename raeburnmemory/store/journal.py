@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "Journal", "boot", "decode_batch", "encode_batch", "gone", "version_of"]
 
 FORMAT = 1
+_FLOAT32 = np.dtype("<f4")
 _KIND = "raeburnmemory journal"
 _SECTOR = 512  # bytes that a disk writes as one, or a part of these
 _BEGINNING = 80  # bytes of a line in which it says how it was written
@@ -70,14 +71,15 @@ def encode_batch(batch: Batch, version: int, *, unsynced: str | None = None, joi
         fields["meta"] = batch.meta
     if batch.staged:
         fields["staged"] = batch.staged
-    line = to_json(fields)
+    line = to_json(fields).encode("ascii")
     if batch.vectors:  # their base64 is nearly all of it, and nothing in that is to be escaped
-        vectors = [
-            f'{to_json([v.namespace, v.node, v.field, v.part, v.start, v.end])[:-1]},"{_pack(v.values)}"]'
-            for v in batch.vectors
-        ]
-        line = f'{line[:-1]},"vectors":[{",".join(vectors)}]}}'
-    return line.encode("ascii")
+        parts, before = [line[:-1]], b',"vectors":['
+        for v in batch.vectors:
+            head = to_json([v.namespace, v.node, v.field, v.part, v.start, v.end])[:-1].encode("ascii")
+            parts += before, head, b',"', _pack(v.values), b'"]'
+            before = b","
+        line = b"".join([*parts, b"]}"])
+    return line
 
 
 def decode_batch(fields: dict[str, Any]) -> Batch:
@@ -123,8 +125,8 @@ def boot() -> str:
         return ""
 
 
-def _pack(values: Any) -> str:
-    return binascii.b2a_base64(np.ascontiguousarray(values, "<f4").data, newline=False).decode("ascii")
+def _pack(values: Any) -> bytes:
+    return binascii.b2a_base64(np.ascontiguousarray(values, _FLOAT32).data, newline=False)
 
 
 def _unpack(packed: str) -> Any:
@@ -144,8 +146,8 @@ class Journal:
     crc: int
     inode: int
     read_only: bool
-    _waiting: list[tuple[int, bytes]] = field(default_factory=list)  # lines, with their CRCs
-    _crc: int = 0  # of the last line that waits
+    _waiting: list[bytes] = field(default_factory=list)  # lines
+    _waiting_crcs: list[int] = field(default_factory=list)  # their CRCs
     _last: bytes = b""  # the beginning of the last line
     _doubtful: bool = False  # a sync of lines that stay has failed
     _mark: str | None = None  # of the version that it continues
@@ -281,8 +283,9 @@ class Journal:
 
     def add(self, payload: bytes) -> None:
         """Let *payload* be the next line that `flush` writes."""
-        self._crc = zlib.crc32(payload, self._crc if self._waiting else self.crc)
-        self._waiting.append((self._crc, b"%08x %b\n" % (self._crc, payload)))
+        crc = zlib.crc32(payload, self._waiting_crcs[-1] if self._waiting else self.crc)
+        self._waiting.append(b"%08x %b\n" % (crc, payload))
+        self._waiting_crcs.append(crc)
 
     def flush(self, *, sync: bool = True) -> None:
         """Append the lines that wait, and sync them; on failure the journal is as it was before, without them.
@@ -292,8 +295,8 @@ class Journal:
         Raises:
             StoreWriteFailed: The disk refused.
         """
-        waiting, self._waiting = self._waiting, []
-        lines = b"".join([line for _, line in waiting])
+        waiting, crcs, self._waiting, self._waiting_crcs = self._waiting, self._waiting_crcs, [], []
+        lines = b"".join(waiting)
         try:
             before = _boot_of(self._last)
             if sync and before is not None:
@@ -310,8 +313,8 @@ class Journal:
             if isinstance(exc, OSError):
                 raise write_failed("write", self.path, exc, len(lines)) from exc
             raise
-        self.crc, self._last = self._crc, waiting[-1][1][:_BEGINNING]
-        self._crcs.extend([crc for crc, _ in waiting])
+        self.crc, self._last = crcs[-1], waiting[-1][:_BEGINNING]
+        self._crcs.extend(crcs)
         self.offset += len(lines)
 
     def mark(self, version: int) -> str | None:

@@ -216,17 +216,18 @@ class State:
             for key in ((link.namespace, link.source), (link.namespace, link.target)):
                 if key not in new and (key not in nodes or key in gone):
                     raise InvalidInput(f"No node has the id {key[1]!r}, so no {link.relation!r} edge can touch it.")
-        going = [nodes.row(key) for key in (gone | new if gone else new) if key in nodes]
         dims: dict[str, int] = {}
         for vector in batch.vectors:
             key = vector.namespace, vector.node
             if key not in new and (key not in nodes or key in gone):
                 raise InvalidInput(f"No node has the id {vector.node!r}, so it can have no vector.")
-            if vector.field not in dims:
-                there = self.sets.get(vector.field)
-                stay = there is not None and len(there) > (there.count(going) if going else 0)
-                dims[vector.field] = there.dim if there is not None and stay else len(vector.values)
-            if len(vector.values) != (dim := dims[vector.field]):
+            if (dim := dims.get(vector.field)) is None:
+                there, dim = self.sets.get(vector.field), len(vector.values)
+                if there is not None and there.dim != dim:
+                    going = [nodes.row(key) for key in gone | new if key in nodes]
+                    dim = there.dim if len(there) > there.count(going) else dim
+                dims[vector.field] = dim
+            if len(vector.values) != dim:
                 raise DimensionMismatch(
                     f"The vector of {vector.node!r} has {len(vector.values)} numbers, the store's have {dim}. "
                     f"Move the store to the other model with reembed()."
@@ -248,20 +249,18 @@ class State:
                 del self.rows[node.row]
                 self.past.pop(node_key, None)
                 self._drop_vectors(node, version)
-        for node in batch.nodes:
-            self._put(node, version)
+        nodes = [self._put(node, version) for node in batch.nodes]
         for vector in batch.vectors:
             self._add_vector(vector, version)
         if batch.staged:
             self._settle(batch.staged, version)
-        links = [self.links.put(link) for link in batch.links]
+        links = list(map(self.links.put, batch.links))
         for name, value in batch.meta.items():
             if value is None:
                 self.meta.pop(name, None)
             else:
                 self.meta[name] = copied(value)
         self.version = version
-        nodes = [(node.namespace, node.id) for node in batch.nodes]
         self.log.append((version, nodes, links, removed_nodes, removed_links))
         if len(self.log) > _REMEMBERED:
             self.known_since = self.log.popleft()[0]
@@ -304,7 +303,7 @@ class State:
         for vectors in self.sets.values():
             vectors.drop(node.row, version)
 
-    def _put(self, node: Node, version: int) -> None:
+    def _put(self, node: Node, version: int) -> NodeKey:
         key = (node.namespace, node.id)
         old = self.nodes.get(key)
         if old is None:
@@ -318,6 +317,7 @@ class State:
         self.nodes[key] = Node(
             node.id, node.kind, node.text, copied(node.attributes), node.namespace, node.expires_at, row
         )
+        return key
 
     def _add_vector(self, vector: Vector, version: int) -> None:
         vectors = self.sets.get(vector.field)
