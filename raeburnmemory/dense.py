@@ -261,8 +261,8 @@ class Dense:
             except (ValueError, TypeError) as exc:
                 raise InvalidInput(f"The vector of {what} is no row of numbers: {exc}.") from exc
         exact = vector.astype(np.float64)  # in which the length of no float32 vector overflows
-        norm = math.sqrt(exact.dot(exact)) if exact.ndim == 1 else math.nan
-        if not (len(exact) if exact.ndim else 0) or not math.isfinite(norm):
+        norm = math.sqrt(exact.dot(exact)) if exact.ndim == 1 and len(exact) else math.nan
+        if not math.isfinite(norm):
             raise InvalidInput(f"The vector of {what} must be one row of finite numbers; its shape is {vector.shape}.")
         if norm <= _SHORTEST:
             raise InvalidInput(f"The vector of {what} is all zero, which points nowhere. Leave vector out.")

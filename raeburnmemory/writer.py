@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -55,6 +56,7 @@ T = TypeVar("T")
 
 _EMBEDDED = frozenset(EMBEDDED)
 _BLOCK = 256  # texts embedded between two reports of progress, nodes whose vectors are looked at together
+_ID = attrgetter("id")
 _LINK_KEYS = {"source", "target", "relation", "relations"}  # what an edge's JSON says besides its data
 
 
@@ -90,7 +92,7 @@ class Writer:
         progress: Callable[[int, int], Any] | None = None,
     ) -> None:
         """Write *records* in one transaction; what is there already in every part changes nothing."""
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors = _Vectors(self._dense, allow_unembedded, progress)
         nodes, links, given = _joined(records)
         vectors.give(given)
         if vectors.needed(nodes):
@@ -130,7 +132,7 @@ class Writer:
         """Write what of *nodes* and *links* is not there; somebody holds the lock."""
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known)
-        new = self._new_links(links, {node.id for node in nodes if node.id not in known}, or_other_data=False)
+        new = self._new_links(links, set(map(_ID, nodes)).difference(known), or_other_data=False)
         self._keep(vectors, changed, known)
         self._store.write(vectors.batch(changed, new, self._namespace))
 
@@ -268,7 +270,7 @@ class Writer:
         return changed
 
     def _known(self, nodes: Iterable[Node]) -> dict[str, Node]:
-        return self._store.get(list({node.id: None for node in nodes}), self._namespace)
+        return self._store.get(list(dict.fromkeys(map(_ID, nodes))), self._namespace)
 
     def _new_links(
         self, links: Sequence[Link], fresh: Collection[str] = (), *, or_other_data: bool = True
@@ -566,9 +568,7 @@ class Writer:
 class _Vectors:
     """The vectors of one write: given, or embedded from texts; each text once."""
 
-    def __init__(
-        self, dense: Dense, *, allow_unembedded: bool, progress: Callable[[int, int], Any] | None = None
-    ) -> None:
+    def __init__(self, dense: Dense, allow_unembedded: bool, progress: Callable[[int, int], Any] | None = None) -> None:
         self._dense = dense
         self._allow = allow_unembedded
         self._progress = progress
@@ -644,13 +644,14 @@ class _Vectors:
 
     def batch(self, nodes: Sequence[Node], links: Sequence[Link], namespace: str) -> Batch:
         """Return the batch that writes *nodes* and *links* with their vectors; the lock is held."""
-        self.embed(nodes)
         latest = {node.id: node for node in nodes}
+        if not latest.keys() <= self._given.keys():
+            self.embed(nodes)
         vectors = []
         for node in latest.values():
             given = self._given.get(node.id)
             if given is not None:
-                vectors.append(Vector(node.id, node.kind, given, namespace=namespace))
+                vectors.append(Vector(node.id, node.kind, given, 0, 0, -1, namespace))
                 continue
             kept = self._kept.get(node.id)
             for piece in self._pieces(node):
@@ -669,7 +670,7 @@ class _Vectors:
             for node_id, given in self._given.items():
                 if len(given) != record["dim"]:  # the store was moved to another model meanwhile
                     self._dense.check_dim(given, repr(node_id), record)
-        return Batch(nodes=nodes, links=links, vectors=vectors, meta=meta)
+        return Batch(nodes, links, vectors, (), (), meta)
 
 
 def _joined(records: Sequence[Record]) -> tuple[Sequence[Node], Sequence[Link], Mapping[str, Any]]:
