@@ -72,6 +72,7 @@ say session suggest summarise summarize summary talk tell throughout various wal
 """
 _RULES = 5  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
+_SPOKE = 100  # sessions up to which what was said is added up for each
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -125,6 +126,7 @@ class Corpus:
         self.version = -1
         self.unsaved = 0  # nodes that came or changed since this was saved
         self.writes = 0  # how often nodes came or changed
+        self.rewrites = 0  # how often nodes changed or went that had been there
         self._clear()
 
     def _clear(self, parts: Mapping[str, Any] | None = None) -> None:
@@ -139,12 +141,14 @@ class Corpus:
         self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
-        self._said, self._said_at = np.empty(0, np.float32), -1
-        self._earliest, self._earliest_at = math.nan, -1
+        self._said: NDArray[np.float32] | None = None
+        self._spoke: set[int] = set()  # sessions of which something else was said since
+        self._earliest: tuple[int, int, float] | None = None  # after so many rewrites, of so many nodes, the time
         self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
         self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
         self.writes += 1
+        self.rewrites += 1
         self._written = np.full(
             self._n, self.writes, np.int32
         )  # of every node, at which of the writes it came or changed
@@ -275,23 +279,33 @@ class Corpus:
         return (answer,) if answer >= 0 else ()
 
     def said(self) -> NDArray[np.float32]:
-        """Return, at the number of each session, how many words were said there."""
-        if self._said_at != self.version:
+        """Return, at the number of each session, how many words were said there; not to be changed."""
+        if self._said is None or len(self._spoke) > _SPOKE:
             inside = self.sessions >= 0
-            said = np.bincount(self.sessions[inside], self.words.lengths()[inside], self._n)
-            self._said, self._said_at = said.astype(np.float32), self.version
+            counted = np.bincount(self.sessions[inside], self.words.lengths()[inside], self._n)
+            self._said = counted.astype(np.float32)
+        elif self._spoke or len(self._said) < self._n:
+            said, lengths = np.zeros(self._n, np.float32), self.words.lengths()
+            said[: len(self._said)] = self._said
+            for session in self._spoke:
+                said[session] = lengths[self._members_of(session)].sum()
+            self._said = said
+        self._spoke.clear()
         return self._said
 
     def earliest(self) -> float:
         """Return the time of the oldest node that carries one, NaN if none does."""
-        if self._earliest_at != self.version:
-            known = self.times[np.isfinite(self.times)]
-            self._earliest, self._earliest_at = float(known.min()) if len(known) else math.nan, self.version
-        return self._earliest
+        rewrites, known, before = self._earliest or (-1, 0, math.nan)
+        if rewrites != self.rewrites:
+            known, before = 0, math.nan
+        if self._earliest is None or (rewrites, known) != (self.rewrites, self._n):
+            found = np.fmin.reduce(self.times[known:], initial=before)  # NaN if there is nothing else
+            self._earliest = self.rewrites, self._n, float(found)
+        return self._earliest[2]
 
-    def alive(self, now: float) -> NDArray[np.bool_]:
-        """Tell of every node whether it is there, has a text and has not expired."""
-        return np.asarray(((self.flags & TEXT) != 0) & (self.expires > now))
+    def alive(self, now: float, begin: int = 0) -> NDArray[np.bool_]:
+        """Tell of every node, from number *begin* on, whether it is there, has a text and has not expired."""
+        return np.asarray(((self.flags[begin:] & TEXT) != 0) & (self.expires[begin:] > now))
 
     # --- keeping up ---------------------------------------------------------------------------------------------
 
@@ -411,6 +425,8 @@ class Corpus:
         }
         new = [latest[number] for number in range(begun, self._n)]
         more = self.words.extend([node.text for node in new], [*map(prefix, new)])
+        self.rewrites += bool(told)
+        self._spoke.update(self.sessions[list(told)].tolist())
         told.update(zip(range(begun, self._n), more.tolist(), strict=True))
         at = np.array(numbers)
         self.writes += 1
@@ -451,6 +467,7 @@ class Corpus:
             self.ids.append(node_id)
 
     def _remove(self, number: int) -> None:
+        self.rewrites += 1
         self.words.put(number, None)
         for other, relation in self.linked.pop(number, ()):
             if other != number:
@@ -472,6 +489,7 @@ class Corpus:
         self.rows[number] = row  # keeps the column sorted; no kind says that nobody is there
 
     def _leave(self, number: int, session: int) -> None:
+        self._spoke.add(session)
         members = self._members_of(session)
         del members[bisect_left(members, number)]
         before, after = int(self.previous[number]), int(self.following[number])
@@ -488,6 +506,7 @@ class Corpus:
                 return
             self._leave(number, int(self.sessions[number]))
         self.flags[number] = (self.flags[number] & ~_PASSED_ON) | (_PASSED_ON if passed_on else 0)
+        self._spoke.add(session)
         members = self._members_of(session)
         insort(members, number)
         at = bisect_left(members, number)

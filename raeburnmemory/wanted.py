@@ -73,13 +73,16 @@ class Allowed(NamedTuple):
     """How many there are of each kind, by its code."""
 
 
+_NOBODY = Allowed(np.zeros(0, np.bool_), None, np.zeros(0, np.int64))
+
+
 class Selection:
     """Chooses from a corpus. What no filter changes is remembered. For one thread at a time."""
 
     def __init__(self, corpus: Corpus, store: Store) -> None:
         self._corpus, self._store = corpus, store
-        # Who is there: at a version of the corpus, from one time until before another.
-        self._alive = Allowed(np.zeros(0, np.bool_), None, np.zeros(0, np.int64))
+        # Who is there: after so many rewrites of the corpus, from one time until before another.
+        self._alive = _NOBODY
         self._when = -1, 0.0, 0.0
         self._judged: dict[str, tuple[NDArray[np.int8], int]] = {}  # by conditions on attributes, at a write
 
@@ -98,14 +101,21 @@ class Selection:
     def alive(self) -> Allowed:
         """Tell who is there, with a text; not to be changed."""
         corpus, now = self._corpus, time.time()  # what expired is gone, whenever the question is asked from
-        version, since, until = self._when
-        if version != corpus.version or not since <= now < until:
-            later = corpus.expires[corpus.expires > now]
-            mask = corpus.alive(now)
-            numbers = np.flatnonzero(mask)
-            all_of_them = len(numbers) == np.count_nonzero(corpus.flags & TEXT)
-            self._alive = Allowed(mask, None if all_of_them else numbers, self._counted(corpus.kinds[numbers]))
-            self._when = corpus.version, now, float(later.min()) if len(later) else math.inf
+        rewrites, since, until = self._when
+        if rewrites != corpus.rewrites or not since <= now < until:
+            self._alive, until = _NOBODY, math.inf
+        known = len(self._alive.mask)
+        if self._alive is _NOBODY or known < len(corpus):  # those that came since, or all
+            mask, numbers, kinds = self._alive
+            new, expires = corpus.alive(now, known), corpus.expires[known:]
+            places = np.flatnonzero(new) + known
+            if numbers is not None or len(places) < np.count_nonzero(corpus.flags[known:] & TEXT):
+                numbers = np.concatenate([np.flatnonzero(mask) if numbers is None else numbers, places])
+            counted = self._counted(corpus.kinds[places])
+            counted[: len(kinds)] += kinds
+            self._alive = Allowed(np.concatenate([mask, new]), numbers, counted)
+            later = expires[expires > now]
+            self._when = corpus.rewrites, now, min(until, float(later.min(initial=math.inf)))
         return self._alive
 
     def numbers(self, wanted: Wanted) -> NDArray[np.int64] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from datetime import datetime
 
 import pytest
@@ -16,6 +17,7 @@ from raeburnmemory.errors import KindConflict, NodeNotFound
 from raeburnmemory.index._words import Words
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Link, Node, Where
+from raeburnmemory.wanted import Selection
 
 # Texts, whether they ask and whether they name a time.
 TEXTS = {
@@ -155,7 +157,7 @@ def held(corpus, vocabulary):
 VOCABULARY = {word for text in TEXTS for word in Words("none").of(text)} | {"ana", "ben", "cy"}
 
 
-def check(corpus, store):
+def check(corpus, store, selection=None):
     corpus.catch_up()
     assert corpus.version == store.version()
     wanted = expected(store)
@@ -163,6 +165,24 @@ def check(corpus, store):
     texts = [node for node in wanted["columns"].values() if node["flags"] & TEXT]
     assert corpus.words.total == sum(sum(there.values()) for there in wanted["postings"].values())
     assert corpus.words.held == len({i for there in wanted["postings"].values() for i in there}) <= len(texts)
+    lengths = Counter()
+    for there in wanted["postings"].values():
+        lengths.update(there)
+    said = {session: sum(lengths[one] for one in some) for session, some in wanted["members"].items()}
+    found = corpus.said()
+    assert {corpus.ids[n]: found[n] for n in found.nonzero()[0]} == {i: n for i, n in said.items() if n}
+    assert len(found) == len(corpus)
+    times = [node["time"] for node in wanted["columns"].values() if node["time"] is not None]
+    assert corpus.earliest() == min(times) if times else math.isnan(corpus.earliest())
+    for one in filter(
+        None, (selection, Selection(corpus, store))
+    ):  # one that has seen all of it, and one that began now
+        mask, numbers, kinds = one.alive()
+        alive = {i for i, node in wanted["columns"].items() if node["flags"] & TEXT}
+        assert {corpus.ids[n] for n in mask.nonzero()[0]} == alive
+        assert numbers is None or numbers.tolist() == mask.nonzero()[0].tolist()
+        counted = {corpus.names[code]: count for code, count in enumerate(kinds.tolist()) if count}
+        assert counted == Counter(wanted["columns"][i]["kind"] for i in alive)
 
 
 def begun_anew(corpus, store):
@@ -260,6 +280,7 @@ def test_any_changes(backend, begun, steps, saved, tmp_path_factory):
     place = ":memory:" if backend == "memory" else tmp_path_factory.mktemp("corpus") / "m.db"
     with MemoryGraph(place, fake, vector_backend="exact") as memory:
         do, corpus = Steps(memory), Corpus(memory._store, SPACE, "none")
+        selection = Selection(corpus, memory._store)
         for number in range(3 if begun else 0):  # so that links find something to link
             do.interaction(number, number, number % 2, [None, 0, 1][number], "Red wine", None)
             do.node(f"f{number}", "Is it red?", None)
@@ -268,10 +289,11 @@ def test_any_changes(backend, begun, steps, saved, tmp_path_factory):
             with contextlib.suppress(KindConflict, NodeNotFound):
                 getattr(do, name)(*given_)
             if look:
-                check(corpus, memory._store)
+                check(corpus, memory._store, selection)
                 if again:  # from here on as whoever opens the memory now
                     corpus = begun_anew(corpus, memory._store)
-        check(corpus, memory._store)
+                    selection = Selection(corpus, memory._store)
+        check(corpus, memory._store, selection)
         check(Corpus(memory._store, SPACE, "none"), memory._store)
 
 
@@ -288,10 +310,11 @@ def memory(tmp_path, request):
 def after(memory, *changes):
     """Do *changes* one by one under the eyes of a corpus."""
     corpus = Corpus(memory._store, SPACE, "none")
-    check(corpus, memory._store)
+    selection = Selection(corpus, memory._store)
+    check(corpus, memory._store, selection)
     for change in changes:
         change()
-        check(corpus, memory._store)
+        check(corpus, memory._store, selection)
     return corpus
 
 
