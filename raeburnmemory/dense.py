@@ -309,7 +309,7 @@ class Dense:
 
     def _cached(self, field: str, version: int | None = None) -> FieldIndex:
         """Return the index of *field*, at *version* of the store: asking for that costs something, so ask once."""
-        with self._lock:
+        with self._lock.lock:
             cached = self._indexes.get(field)
             if cached is None:
                 cached = self._indexes[field] = FieldIndex(self._store, field, self._new_index)
@@ -375,16 +375,19 @@ class Dense:
         """
         if (lost := self.lost()) is not None:
             raise EmbeddingsMissing(lost)
-        with self._lock:
+        with self._lock.lock:
             version, rows = (self._store.version(), None) if among is None else among
             query = None if isinstance(question, str) else self._checked_question(question, version)
-            if not any(len(self._cached(field, version).index) for field in fields):
+            indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
+            indexes = [(one, passages) for one, passages in indexes if len(one.index)]
+            if all(passages for _, passages in indexes):
                 return self._nothing(namespace, fields)
             if query is None:
                 query = self.embed([question])[0]
-            if not query.any():
-                return Hits(skipped={"dense": self.unknown_words("the question")})
-            return Hits(self._found(query, k, namespace, fields, rows, version, scope), legs=["dense"])
+                if not query.any():
+                    return Hits(skipped={"dense": self.unknown_words("the question")})
+            hits = self._found(query, k, namespace, indexes, rows, scope, fragments=FRAGMENT in fields)
+            return Hits(hits, legs=["dense"])
 
     def _checked_question(self, values: Any, version: int) -> NDArray[np.float32]:
         vector = self.checked_vector(values, "a question")
@@ -425,19 +428,21 @@ class Dense:
         query: NDArray[np.float32],
         k: int,
         namespace: str,
-        fields: Sequence[str],
+        indexes: Sequence[tuple[FieldIndex, bool]],
         among: NDArray[np.int64] | None,
-        version: int,
         scope: Scope | None,
+        *,
+        fragments: bool,
     ) -> list[Hit]:
+        """Return hits from *indexes*, of each of which is told whether it is one of passages."""
         wanted = k
         while True:
-            indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
-            rows, scores = _merged(
-                *(self._nearest_in(one, query, wanted, namespace, among, passages, scope) for one, passages in indexes)
-            )
+            several = [
+                self._nearest_in(one, query, wanted, namespace, among, passages, scope) for one, passages in indexes
+            ]
+            rows, scores = several[0] if len(several) == 1 and indexes[0][0].single else _merged(*several)
             nodes = self._store.at_rows(rows[:wanted].tolist())
-            places = places_of(self._store, namespace, list(nodes.values())) if FRAGMENT in fields else {}
+            places = places_of(self._store, namespace, list(nodes.values())) if fragments else {}
             why = Why()  # making one for each takes a quarter of what a hit does
             found = [
                 Hit(node, score, score, None, why, place=places.get(node.id))
@@ -559,6 +564,8 @@ class Dense:
         wanted = k
         while allowed is None or len(allowed):
             slots, scores = cached.search(query, wanted, allowed, scope, rough=rough)
+            if among is not None and allowed is not None and len(allowed) == len(among) and cached.single:
+                return among[allowed.searchsorted(slots)], scores  # each of them has one vector, in the same place
             rows = cached.rows_of(slots)
             if not passages or len(slots) < wanted or len(set(rows.tolist())) >= k:
                 known = rows >= 0

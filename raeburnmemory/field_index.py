@@ -126,6 +126,7 @@ class FieldIndex:
     def __init__(self, store: Store, field: str, fresh: Callable[[int], VectorIndex]) -> None:
         self._store, self._field, self._fresh = store, field, fresh
         self.index = self._new(1)
+        self._elsewhere = hasattr(self.index, "keep_for")
         self._taken_out = 0  # how often more than new slots came
         self._forget_all()
         self._version = -1
@@ -234,9 +235,14 @@ class FieldIndex:
                 return
 
     @property
+    def single(self) -> bool:
+        """Whether no row has two vectors, rows ascend as slots do, and nobody else can know of others."""
+        return self._single and not self._elsewhere
+
+    @property
     def _remote(self) -> RemoteIndex | None:
         """The index, if it is elsewhere."""
-        return cast("RemoteIndex", self.index) if hasattr(self.index, "keep_for") else None
+        return cast("RemoteIndex", self.index) if self._elsewhere else None
 
     def _start_over(self) -> None:
         """Know nothing any more: what an index elsewhere holds is looked up the next time."""
@@ -346,14 +352,14 @@ class FieldIndex:
         known = self.slots
         if not len(known):
             return np.full(len(slots), -1)
-        at = np.minimum(np.searchsorted(known, slots), len(known) - 1)
+        at = np.minimum(known.searchsorted(slots), len(known) - 1)
         return np.where(known[at] == slots, self.rows[at], -1)
 
     def slots_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slots of the nodes at *rows* (ascending), ascending."""
         known, slots = self.rows, self.slots
         if len(rows) and self._rising:  # nothing but what lies between the first and the last of them
-            low, high = np.searchsorted(known, (int(rows[0]), int(rows[-1]) + 1))
+            low, high = known.searchsorted((int(rows[0]), int(rows[-1]) + 1))
             known, slots = known[low:high], slots[low:high]
             if len(known) == len(rows) and (known == rows).all():  # as of a session of prompts
                 return slots

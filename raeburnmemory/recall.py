@@ -145,7 +145,7 @@ class Recall:
                 )
         among = None
         if wanted != _ANYTHING:
-            with self._lock:
+            with self._lock.lock:
                 self._catch_up()
                 among = self._corpus.version, self._corpus.rows[self._selection.numbers(wanted)]
         scope = scope_of(wanted, self._namespace)

@@ -511,7 +511,7 @@ def new_id() -> str:
 def checked_ids(values: Any, what: str) -> list[str]:
     """Return several ids, given as one or as an iterable of them."""
     if isinstance(values, str):
-        values = [values]
+        return [checked_id(values, what)]
     if isinstance(values, (bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidInput(f"{what[0].upper()}{what[1:]}s must be strings, not {shown(values)}.")
     return [checked_id(value, what) for value in values]

@@ -187,6 +187,8 @@ def slack_for(dim: int, scale: float) -> float:
 
 def scores(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the scores that count: inner products in float64, summed row by row, rounded to float32."""
+    if len(positions) <= _BLOCK:
+        return scores_of(rows.take(positions), query)
     found = np.empty(len(positions), np.float32)
     for start in range(0, len(positions), _BLOCK):
         found[start : start + _BLOCK] = scores_of(rows.take(positions[start : start + _BLOCK]), query)

@@ -127,7 +127,7 @@ class Saved:
         width = self._kinds["rows"][1]
         found = np.empty((len(numbers), width), "<u8")
         for part, low, high in zip(self.segments, self._starts, self._starts[1:], strict=False):
-            first, last = np.searchsorted(numbers, (low, high))
+            first, last = numbers.searchsorted((low, high))
             if first < last:
                 self._records(found[first:last], numbers[first:last] - low, part.columns["rows"][0])
         if (checksums(found[:, :-1], numbers) != found[:, -1]).any():

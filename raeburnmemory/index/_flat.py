@@ -172,7 +172,7 @@ class FlatIndex:
     def _positions(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where those of *slots* (ascending) are that are present."""
         if len(slots) and int(slots[-1]) - int(slots[0]) == len(slots) - 1:  # all from one to another: two to look up
-            low, high = np.searchsorted(self._slots[: self._count], (int(slots[0]), int(slots[-1]) + 1))
+            low, high = self._slots[: self._count].searchsorted((int(slots[0]), int(slots[-1]) + 1))
             found = np.arange(low, high)
         else:
             found = self._places(slots)
@@ -218,7 +218,7 @@ class FlatIndex:
             values = np.zeros(k, np.float32)
         else:
             found, values = self._near(query, k, within, slack_for(self.dim, scale))
-        order = np.argsort(-values, kind="stable")[:k]  # found ascends, so that stable means by slot
+        order = (-values).argsort(kind="stable")[:k]  # found ascends, so that stable means by slot
         return self._slots[found[order]], values[order]
 
     def scan(self, vector: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -136,9 +136,9 @@ class Ladder(FlatIndex):
     def _near(
         self, query: NDArray[np.float32], k: int, within: NDArray[np.int64] | None, slack: float
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        available = self._count - len(self._dead) if within is None else len(within)
-        if available <= self._few or k * _RARE > available or not self._worth_it():
-            self._compared_whole += available > self._few
+        available, few = self._count - len(self._dead) if within is None else len(within), self._few
+        if available <= few or k * _RARE > available or not self._worth_it():
+            self._compared_whole += available > few
             return super()._near(query, k, within, slack)
         if self._by_signs():
             within = self._reached(query, k, within)

@@ -74,7 +74,7 @@ class Rows:
         if self.base is None:
             found: NDArray[np.float32] = self._own.rows.take(positions, axis=0)
             return found
-        split = int(np.searchsorted(positions, self.based))
+        split = int(positions.searchsorted(self.based))
         numbers = positions[:split] if self._numbers is None else self._numbers[positions[:split]]
         read = self._read(numbers)
         return (

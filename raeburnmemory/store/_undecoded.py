@@ -23,14 +23,17 @@ class Undecoded(Mapping[int, "Node"], Generic[Raw]):
         self._made: dict[int, Node] = {}
 
     def __getitem__(self, row: int) -> Node:
-        found = self._made.get(row)
+        found = self.get(row)
         if found is None:
-            found = self._made[row] = self._decode(self._raw[row])
-        return found
+            raise KeyError(row)
+        return found  # type: ignore[no-any-return]
 
     def get(self, row: int, default: Any = None) -> Any:
         """Return the node at *row*, or *default*: without the exception that tells a `Mapping` so."""
-        return self[row] if row in self._raw else default
+        found = self._made.get(row)
+        if found is None and (raw := self._raw.get(row)) is not None:
+            found = self._made[row] = self._decode(raw)
+        return default if found is None else found
 
     def __contains__(self, row: object) -> bool:
         return row in self._raw

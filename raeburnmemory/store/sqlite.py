@@ -245,7 +245,8 @@ class SqliteStore(Reading):
             self._ready()
         if self._section.mine and not self._aside:
             return self._in_transaction()
-        self._section.settle()
+        if self._section.pending:
+            self._section.settle()
         return self._present()
 
     def _present(self) -> sqlite3.Connection:

@@ -212,7 +212,7 @@ class Reading:
                         rows = _chunked(db, f"{base} AND {column} IN", list(ids), values)
                     else:
                         last = f"{base} AND {column} = ? ORDER BY row DESC LIMIT {newest:d}"
-                        rows = (row for node_id in ids for row in db.execute(last, (*values, node_id)).fetchall())
+                        rows = [row for node_id in ids for row in db.execute(last, (*values, node_id)).fetchall()]
                     found.update((row[0], _link(row)) for row in rows)
         return [found[row] for row in sorted(found)]
 
@@ -417,15 +417,15 @@ def _tallied(
         yield from db.execute(f"SELECT {columns} {source}", (*given, *values)).fetchone()
 
 
-def _chunked(
-    db: sqlite3.Connection, sql: str, items: list[Any], before: Sequence[Any] = ()
-) -> Iterator[tuple[Any, ...]]:
+def _chunked(db: sqlite3.Connection, sql: str, items: list[Any], before: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
     for start in range(0, len(items), 500):  # SQLite once allowed no more than 999 variables
         some = items[start : start + 500]
-        yield from db.execute(f"{sql} ({', '.join('?' * len(some))})", (*before, *some)).fetchall()
+        found += db.execute(f"{sql} (?{', ?' * (len(some) - 1)})", (*before, *some)).fetchall()
+    return found
 
 
-def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+def _by_rows(db: sqlite3.Connection, select: str, rows: list[int]) -> list[tuple[Any, ...]]:
     return _chunked(db, f"{select} WHERE row IN", rows)
 
 
@@ -446,8 +446,8 @@ def _object(text: Any) -> Any:
         return {}
     if not isinstance(text, str):
         raise DamagedRowError(f"{text!r:.40} stands where JSON should")
-    if text[:1] == "{" and text[-1:] == "}":  # as we write it
+    try:
         value, end = _decode(text)
-        if end == len(text):
-            return value
-    return json.loads(text)  # which allows for white space around it, and says what is wrong
+    except json.JSONDecodeError:
+        end = -1
+    return value if end == len(text) else json.loads(text)  # which allows for white space, and says what is wrong
