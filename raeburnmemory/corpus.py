@@ -73,6 +73,7 @@ say session suggest summarise summarize summary talk tell throughout various wal
 _RULES = 5  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
 _SPOKE = 100  # sessions up to which what was said is added up for each
+_CLOSE = 8192  # nodes between the first and the last of a session up to which all of them are looked through
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
 _STRUCTURE = {BELONGS_TO, RESPONDED_WITH, GENERATED_BY}
 _QUESTION = re.compile("[?\uff1f][\"')\\]\u201d\u2019]*\\s*(?:\\[[^\\]]*\\]\\s*)?$")  # a note in brackets may follow
@@ -137,7 +138,8 @@ class Corpus:
         self.names: list[str] = [] if parts is None else parts["names"]  # of kinds and speakers, by their codes
         self._codes = {name: code for code, name in enumerate(self.names)}
         self._members: dict[int, list[int]] = {}  # of sessions, in order, once somebody asked
-        self._firsts: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None  # sessions, and the first of each
+        # Sessions as they were when this began, ascending, with what was said first and last in each.
+        self._ends: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None = None
         self._several: dict[int, list[int]] = {}  # of each prompt with several, the responses that answered it first
         self.linked: dict[int, dict[tuple[int, str], None]] = {}  # declared links, from either end
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
@@ -245,30 +247,36 @@ class Corpus:
             self._collected = np.concatenate([self._collected, np.array(fresh, np.int32)])
         return np.isin(self._collected, [self._collections[name] for name in names if name in self._collections])
 
-    def members(self, session: int) -> list[int]:
-        """Return what was said in a session, in order; not to be changed."""
-        return self._members_of(session)
+    def members(self, session: int) -> NDArray[np.int64]:
+        """Return what was said in a session, in order."""
+        if session not in self._members and session < self._begun:
+            first, last = self._ends_of(session)
+            if last - first < _CLOSE:  # faster than from one to the next, and nothing to remember
+                inside: NDArray[np.int64] = (self.sessions[first : last + 1] == session).nonzero()[0] + first
+                return inside
+        return np.array(self._members_of(session), np.int64)
 
     def _members_of(self, session: int) -> list[int]:
         found = self._members.get(session)
         if found is None:
             # Of a session that is newer than what was saved, all members are known.
-            last, number = -1, -1 if session >= self._begun else self._first_of(session)
+            last, number = -1, -1 if session >= self._begun else self._ends_of(session)[0]
             found = self._members[session] = []
             while number > last:
                 found.append(number)
                 last, number = number, self.following.item(number)
         return found
 
-    def _first_of(self, session: int) -> int:
-        """Return what was said first in a session that nobody has joined or left since this began; -1 for nothing."""
-        if self._firsts is None:
-            firsts = np.flatnonzero((self.sessions >= 0) & (self.previous < 0)).astype(np.int32)
-            order = np.argsort(self.sessions[firsts], kind="stable")
-            self._firsts = self.sessions[firsts[order]], firsts[order]
-        sessions, firsts = self._firsts
+    def _ends_of(self, session: int) -> tuple[int, int]:
+        """Return what was said first and last in a session that nobody joined or left since this began; else -1."""
+        if self._ends is None:
+            inside = self.sessions >= 0
+            ends = [np.flatnonzero(inside & (beyond < 0)) for beyond in (self.previous, self.following)]
+            firsts, lasts = (some[np.argsort(self.sessions[some], kind="stable")].astype(np.int32) for some in ends)
+            self._ends = self.sessions[firsts], firsts, lasts
+        sessions, firsts, lasts = self._ends
         at = bisect_left(sessions, session)
-        return int(firsts[at]) if at < len(sessions) and sessions[at] == session else -1
+        return (firsts.item(at), lasts.item(at)) if at < len(sessions) and sessions[at] == session else (-1, -1)
 
     def answers_to(self, prompt: int) -> Sequence[int]:
         """Return the responses that answered a prompt first, in order."""

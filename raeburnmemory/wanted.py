@@ -126,8 +126,8 @@ class Selection:
         corpus, alive, inside = self._corpus, self.alive().mask, None
         if wanted.session is not None:
             sessions = {corpus.number(one) for one in checked_ids(wanted.session, "a session's id")}
-            said = [number for session in sessions if session >= 0 for number in corpus.members(session)]
-            inside = np.array(sorted(said), np.int64)
+            said = [corpus.members(session) for session in sessions if session >= 0]
+            inside = said[0] if len(said) == 1 else np.sort(np.concatenate([np.empty(0, np.int64), *said]))
             alive = alive[inside]
         tests = self._tests(wanted, slice(None) if inside is None else inside)
         if inside is None and not tests and wanted.where is None:

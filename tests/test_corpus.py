@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outside import fake
 
-from raeburnmemory.corpus import ANSWER, ASKS, DATED, NAMED, STANDING, TEXT, Corpus
+from raeburnmemory.corpus import _CLOSE, ANSWER, ASKS, DATED, NAMED, STANDING, TEXT, Corpus
 from raeburnmemory.errors import KindConflict, NodeNotFound
 from raeburnmemory.index._words import Words
 from raeburnmemory.memory_graph import MemoryGraph
@@ -143,7 +143,8 @@ def held(corpus, vocabulary):
     assert rows == sorted(set(rows))
     assert corpus.numbers(corpus.rows).tolist() == [n if n in ids else -1 for n in range(len(corpus))]
     assert corpus.alive(0.0).tolist() == [n in ids and bool(corpus.flags[n] & TEXT) for n in range(len(corpus))]
-    members = {i: [ids[one] for one in corpus.members(number)] for number, i in ids.items() if corpus.members(number)}
+    members = {i: [ids[one] for one in corpus.members(number).tolist()] for number, i in ids.items()}
+    members = {session: said for session, said in members.items() if said}
     answers = {i: [ids[one] for one in corpus.answers_to(number)] for number, i in ids.items()}
     answers = {node_id: several for node_id, several in answers.items() if several}
     linked = {
@@ -484,11 +485,13 @@ def test_names_and_numbers_of_what_is_not_there(memory):
     corpus = after(memory)
     assert (len(corpus), corpus.number("p0"), corpus.code("prompt")) == (0, -1, -1)
     assert corpus.numbers(corpus.rows).tolist() == []
-    assert corpus.members(0) == []
+    assert corpus.members(0).tolist() == []
 
 
-def test_members_of_many_sessions_that_were_saved(memory):
-    """Each is followed from its first one, those that joined or left since included."""
+@pytest.mark.parametrize("close", [_CLOSE, 1])
+def test_members_of_many_sessions_that_were_saved(memory, close, monkeypatch):
+    """Those that joined or left since included, whether they stand close together or are followed from the first one."""
+    monkeypatch.setattr("raeburnmemory.corpus._CLOSE", close)
     corpus = after(memory)
     for number in range(200):
         memory.add_message("Red wine", session_id=f"s{number % 90}", id=f"p{number}")
