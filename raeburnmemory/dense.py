@@ -89,6 +89,7 @@ class Dense:
         self.index_name = str(getattr(maker, "name", None) or getattr(maker, "__name__", "custom"))
         self._new_index: Callable[[int], VectorIndex] = maker.connected() if hasattr(maker, "connected") else maker
         self._indexes: dict[str, FieldIndex] = {}
+        self._fields: tuple[int, set[str]] = (-1, set())  # that have vectors, at a version
         # The indexes that hold anything, at a version: those of whole texts, and of passages.
         self._filled: tuple[int, dict[bool, list[FieldIndex]]] = (-1, {})
         self._centres: dict[str, tuple[int, NDArray[np.float64], int]] = {}
@@ -313,7 +314,10 @@ class Dense:
             cached = self._indexes.get(field)
             if cached is None:
                 cached = self._indexes[field] = FieldIndex(self._store, field, self._new_index)
-            cached.catch_up(self._store.version() if version is None else version)
+            version = self._store.version() if version is None else version
+            if self._fields[0] != version:
+                self._fields = version, self._store.vector_fields()
+            cached.catch_up(version, there=field in self._fields[1])  # most memories have vectors in one or two of them
             return cached
 
     def _holding(self, version: int, *, passages: bool) -> list[FieldIndex]:

@@ -214,9 +214,15 @@ class FieldIndex:
         """The node row of each of `slots`; not to be changed."""
         return self._rows[: self._count]
 
-    def catch_up(self, version: int) -> None:
-        """Bring the index to the version of the store, which was *version* a moment ago."""
+    def catch_up(self, version: int, *, there: bool = True) -> None:
+        """Bring the index to the version of the store, which was *version* a moment ago.
+
+        If nothing of this field is *there*, an empty index is at that version already.
+        """
         if version == self._version:
+            return
+        if not there and not self._elsewhere and not len(self.index):
+            self._version = version
             return
         if hasattr(self.index, "in_store"):
             self._follow()

@@ -1096,6 +1096,22 @@ def test_links_and_sessions_that_go(two):
     assert other.recall("castle", legs="lexical").ids == []
 
 
+def test_after_a_write_only_kinds_that_have_vectors_are_looked_at(two, monkeypatch):
+    """The first vector of a kind is found at once, whoever wrote it; until there is one, nothing is asked of it."""
+    one, other = two
+    asked, vectors = [], other._store.vectors
+    monkeypatch.setattr(other._store, "vectors", lambda field, since: asked.append(field) or vectors(field, since))
+    say(one, p="The harbour froze.")
+    assert other.recall("harbour froze").ids[0] == other.similar("harbour froze").ids[0] == "p"
+    assert asked == ["prompt"]
+    one.add_interaction({"id": "q", "text": "What burned?"}, {"id": "r", "text": "The castle."})
+    assert other.similar("the castle", kinds="response").ids == ["r"]
+    assert other.recall("castle").ids[0] == "r"
+    one.forget("r")
+    assert other.similar("the castle", kinds="response").ids == []
+    assert set(asked) == {"prompt", "response"}
+
+
 def test_the_same_id_again_is_another_node(two):
     one, other = two
     one.add_interaction({"id": "p", "text": "castle"}, {"id": "r", "text": "bread"}, "a", "s")

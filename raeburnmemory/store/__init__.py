@@ -191,6 +191,9 @@ class Store(Protocol):
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since* (-1: everything)."""
 
+    def vector_fields(self) -> set[str]:
+        """Return the fields that have vectors, and perhaps some that had. Cheap enough for every version."""
+
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
 

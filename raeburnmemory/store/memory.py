@@ -171,6 +171,11 @@ class MemoryStore:
         with self._mutex:
             return np.array(self._current().rows_of(where), np.int64)
 
+    def vector_fields(self) -> set[str]:
+        """Return the fields that have vectors, and perhaps some that had."""
+        with self._mutex:
+            return set(self._current().sets)
+
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
         with self._mutex:

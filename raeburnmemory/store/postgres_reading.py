@@ -149,6 +149,10 @@ class Reading:
         layout = np.dtype([("head", ">u2", (2,)), ("values", ">f4", (dim,))])
         return np.frombuffer(whole, layout)["values"].astype(np.float32)
 
+    def vector_fields(self) -> set[str]:
+        """Return the fields that have vectors, and perhaps some that had."""
+        return {unescaped(field) for (field,) in self._query("SELECT field FROM sets")}
+
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
         sql = (

@@ -293,6 +293,10 @@ class Reading:
         found = self._query(f"SELECT row FROM nodes WHERE {' AND '.join(conditions)}", values)
         return np.sort(np.array([row for (row,) in found], np.int64))
 
+    def vector_fields(self) -> set[str]:
+        """Return the fields that have vectors, and perhaps some that had."""
+        return {field for (field,) in self._query("SELECT field FROM sets")}
+
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
         with self._reading() as db:

@@ -232,6 +232,7 @@ class Ledger:
             for key, span, values in several:
                 wanted.setdefault(self.rows[key], {})[name, span[0]] = values
         rows = [*self.rows.values(), self.last_row + 1]  # those of nodes that are gone, too, and of none
+        that(set(filter(self.vectors.get, self.vectors)) <= store.vector_fields(), "vector_fields() lacks one")
         found = store.vectors_at([*rows, *rows[:1]])
         plain = {row: {part: values.tolist() for part, values in parts.items()} for row, parts in found.items()}
         equal(plain, wanted, "vectors_at()")

@@ -204,6 +204,7 @@ def check_store_closed(open_store: Callable[[], Store]) -> None:
         "links": lambda: store.links(None, None),
         "history": lambda: store.history("a", "default"),
         "vectors": lambda: [*store.vectors("prompt", -1).blocks],
+        "vector_fields": store.vector_fields,
         "vector_slots": lambda: store.vector_slots("prompt"),
         "counts": lambda: store.counts(None),
         "namespaces": store.namespaces,

@@ -32,9 +32,11 @@ def check_vectors_slots(open_store: Callable[[], Store]) -> None:
     """Slots are dense and append-only for each field, and never given again, whatever happens to their vectors."""
     store = open_store()
     equal((_slots(store), store.vector_slots("prompt")[1].tolist()), ([], []), "the slots of a new store")
+    equal(store.vector_fields(), set(), "vector_fields() of a new store")
     first = [vector(name, 1, n) for n, name in enumerate("abc")]
     store.write(Batch(nodes=_nodes("abc"), vectors=[*first, vector("b", 1, 1, field="fact")]))
     equal((_slots(store), _slots(store, "fact")), ([0, 1, 2], [0]), "the first slots")
+    equal(store.vector_fields(), {"prompt", "fact"}, "vector_fields()")
     store.write(Batch(nodes=_nodes("a"), vectors=[vector("a", 5, 5)]))
     equal(_slots(store), [1, 2, 3], "slots after replacing a node")
     store.write(Batch(removed_nodes=[("default", "a"), ("default", "c")]))
