@@ -382,8 +382,12 @@ class Dense:
         with self._lock.lock:
             version, rows = (self._store.version(), None) if among is None else among
             query = None if isinstance(question, str) else self._checked_question(question, version)
-            indexes = [(self._cached(f + ending, version), bool(ending)) for f in fields for ending in ("", PASSAGES)]
-            indexes = [(one, passages) for one, passages in indexes if len(one.index)]
+            indexes = [
+                (one, bool(ending))
+                for field in fields
+                for ending in ("", PASSAGES)
+                if len((one := self._cached(field + ending, version)).index)
+            ]
             if all(passages for _, passages in indexes):
                 return self._nothing(namespace, fields)
             if query is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +227,7 @@ class Recall:
         What *wanted* keeps out is not brought in by what stands beside it. These hits have no score and no reasons.
         """
         fits = (lambda _: True) if wanted.where is None else condition(wanted.where)
-        others = replace(wanted, where=None)
+        others = wanted._replace(where=None)
         with self._lock:
             self._catch_up()
         allowed, version = np.zeros(0, np.bool_), -1

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,8 +30,7 @@ _UNKNOWN = -1
 _FEW = 4  # values up to which comparing with each is faster than looking all up
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Which nodes may be found, and how; see `MemoryGraph.recall` for what each means."""
 
     kinds: str | Sequence[str] | None = None
