@@ -104,7 +104,7 @@ class Place:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Hit:
     """One node found. `score`, from 0 to 1, orders the hits of one search and says nothing across searches.
 
@@ -117,14 +117,41 @@ class Hit:
 
     node: Node
     score: float
-    similarity: float | None = None
-    coverage: float | None = None
-    why: Why = field(default_factory=Why)
-    speaker: str | None = None
-    session: str | None = None
-    exchange: Exchange | None = None
-    duplicates: tuple[str, ...] = ()
-    place: Place | None = None
+    similarity: float | None
+    coverage: float | None
+    why: Why
+    speaker: str | None
+    session: str | None
+    exchange: Exchange | None
+    duplicates: tuple[str, ...]
+    place: Place | None
+
+    def __init__(
+        self,
+        node: Node,
+        score: float,
+        similarity: float | None = None,
+        coverage: float | None = None,
+        why: Why | None = None,
+        speaker: str | None = None,
+        session: str | None = None,
+        exchange: Exchange | None = None,
+        duplicates: tuple[str, ...] = (),
+        place: Place | None = None,
+    ) -> None:
+        # The `__init__` that is generated for a frozen dataclass calls a function for each of them, for twice the time.
+        self.__dict__.update(
+            node=node,
+            score=score,
+            similarity=similarity,
+            coverage=coverage,
+            why=Why() if why is None else why,
+            speaker=speaker,
+            session=session,
+            exchange=exchange,
+            duplicates=duplicates,
+            place=place,
+        )
 
     @property
     def id(self) -> str:

@@ -22,6 +22,7 @@ from outside import fake, open_memory, unit
 
 from raeburnmemory import records
 from raeburnmemory.errors import InvalidInput, KindConflict, NodeNotFound
+from raeburnmemory.hits import Hit, Why
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Link, Node
 from raeburnmemory.store._files import encoder, to_json
@@ -205,6 +206,17 @@ def test_nodes_and_links_are_what_their_fields_are():
             assert dataclasses.replace(one, **{field.name: "other"}) != one
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(one, field.name, "other")
+
+
+def test_a_hit_is_what_its_fields_are():
+    hit = Hit(Node("a", "prompt"), 0.5)
+    assert hit == Hit(Node("a", "prompt"), 0.5, None, None, Why(), None, None, None, (), None)
+    assert hit.why.legs is not Hit(Node("a", "prompt"), 0.5).why.legs
+    assert copy.copy(hit) == copy.deepcopy(hit) == pickle.loads(pickle.dumps(hit)) == dataclasses.replace(hit) == hit
+    for field in dataclasses.fields(hit):
+        assert dataclasses.replace(hit, **{field.name: "other"}) != hit
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(hit, field.name, "other")
 
 
 @pytest.mark.parametrize(
