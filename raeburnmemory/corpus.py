@@ -434,7 +434,7 @@ class Corpus:
         new = [latest[number] for number in range(begun, self._n)]
         more = self.words.extend([node.text for node in new], [*map(prefix, new)])
         self.rewrites += bool(told)
-        self._spoke.update(self.sessions[list(told)].tolist())
+        self._spoke.update(session for session in self.sessions[list(told)].tolist() if session >= 0)
         told.update(zip(range(begun, self._n), more.tolist(), strict=True))
         at = np.array(numbers)
         self.writes += 1

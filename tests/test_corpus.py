@@ -428,6 +428,16 @@ def test_what_stays_is_not_read_anew_for_what_goes(memory):
         words = corpus.words
 
 
+def test_words_of_a_text_that_belongs_nowhere(memory):
+    said = Steps(memory)
+    after(
+        memory,
+        lambda: said.node("f0", "Red wine", None),
+        lambda: said.interaction(0, None, None, 0, "Is it red?", None),  # the session is the last node
+        lambda: memory.update("f0", text="Wine? No."),
+    )
+
+
 def test_an_id_that_comes_again(memory):
     """With another kind, row and text, between two looks or not."""
     said = Steps(memory)
