@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from contextlib import closing, suppress
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from outside import STORE_FILES
 
 from raeburnmemory.errors import StoreWriteFailed
-from raeburnmemory.nodes import Batch, Node, Vector
+from raeburnmemory.nodes import Batch, Node, Vector, Where
 from raeburnmemory.store import open_store
 from raeburnmemory.store.journal import Journal, version_of
+from raeburnmemory.store.snapshot import Snapshot
 from raeburnmemory.testing._ledger import Ledger, batches, unit
 
 A, B = unit(1, 0, 0), unit(0, 1, 0)
@@ -136,6 +138,49 @@ def test_refused_renames_leave_the_store_whole(backend, place, monkeypatch):
             store.close()
             store = opener()
             ledger.compare(store)
+
+
+def notes(store):
+    return [node.text for node in store.nodes(Where())]
+
+
+@pytest.mark.parametrize("how", ["writes", "reads", "folds", "is folding"])
+@pytest.mark.parametrize("text", ["as long as that", "longer than that one was", "short"])
+def test_a_line_that_was_read_before_its_sync_failed_is_forgotten(how, text, place, monkeypatch):
+    """Whatever stands in its place by then, and whatever the other one does next."""
+    opener = place("json")
+    store, other = opener(), opener()
+    store.write(Batch(nodes=[Node("before", "note", "before")]))
+    fold, begun, over = threading.Thread(target=other.checkpoint), threading.Event(), threading.Event()
+    write = Snapshot.write
+
+    def slow(self, *more):
+        begun.set()
+        assert over.wait(20)
+        return write(self, *more)
+
+    def refuse(fd):
+        assert notes(other) == ["before", "one of 15 bytes"]
+        if how == "is folding":
+            fold.start()
+            assert begun.wait(20)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Snapshot, "write", slow)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StoreWriteFailed):
+            store.write(Batch(nodes=[Node("n", "note", "one of 15 bytes")]))
+    store.write(Batch(nodes=[Node("n", "note", text)]))
+    over.set()
+    if how == "is folding":
+        fold.join(20)
+    elif how == "folds":
+        other.checkpoint()
+    (other if how == "writes" else store).write(Batch(nodes=[Node("m", "note", "after")]))
+    for each in (other, store, opener()):
+        assert notes(each) == ["before", text, "after"]
+    assert other.changes(2).reset  # who followed it, too, has to know
 
 
 @pytest.mark.parametrize("end", [b"", b"0000", b"x" * (2 << 20)])

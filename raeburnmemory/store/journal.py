@@ -149,6 +149,7 @@ class Journal:
     _waiting: list[bytes] = field(default_factory=list)  # lines
     _waiting_crcs: list[int] = field(default_factory=list)  # their CRCs
     _last: bytes = b""  # the beginning of the last line
+    _start: int = 0  # where that stands
     _doubtful: bool = False  # a sync of lines that stay has failed
     _mark: str | None = None  # of the version that it continues
     _crcs: array[int] = field(default_factory=lambda: array("I"))  # of the lines, from the first on
@@ -239,6 +240,7 @@ class Journal:
                     raise self._damaged(f"the line at byte {self.offset} has a wrong checksum")
                 self.crc = crc
                 self._crcs.append(crc)
+                self._start = self.offset
                 self.offset += len(line)
                 self._last = line[:_BEGINNING]
                 yield line[9:-1]
@@ -316,6 +318,7 @@ class Journal:
         self.crc, self._last = crcs[-1], waiting[-1][:_BEGINNING]
         self._crcs.extend(crcs)
         self.offset += len(lines)
+        self._start = self.offset - len(waiting[-1][1])
 
     def mark(self, version: int) -> str | None:
         """Return what tells *version* from one of the same number in another past; None if it is not known here."""
@@ -368,6 +371,10 @@ class Journal:
         """Tell whether the file still has its name, and ends where it was read or written up to."""
         now = os.fstat(self.fd)
         return now.st_nlink > 0 and now.st_size == self.offset
+
+    def stands(self) -> bool:
+        """Tell whether the last line is still the one that was read; one whose sync failed is taken back."""
+        return os.pread(self.fd, len(self._last), self._start) == self._last
 
     def rest(self) -> int:
         """Return how many bytes follow the last whole line."""

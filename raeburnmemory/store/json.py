@@ -68,6 +68,7 @@ class JsonStore(MemoryStore):
         self._foreign = False  # graph.json was written by something else; fold before appending
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
+        self._unsure = False  # lines were read outside the lock, whose sync may have failed since
         self._marked = False  # the files say themselves that vectors are lost
         self._opened = False
         self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
@@ -131,13 +132,29 @@ class JsonStore(MemoryStore):
         if journal is None or entry is None:
             if file_stamp(graph) != self._stamp or os.path.exists(self._journal_path):
                 self._load()
-        elif entry.st_ino != journal.inode or file_stamp(graph) != self._stamp or entry.st_size < journal.offset:
+        elif entry.st_ino != journal.inode or file_stamp(graph) != self._stamp:
             self._switch()
+        elif entry.st_size < journal.offset:
+            self._start_over()
         elif entry.st_size == journal.offset:
             return True
         else:
-            self._replay(journal, self._state)
+            try:
+                self._replay(journal, self._state)
+            except StoreCorrupt:  # or a line that was read before was taken back, as its sync failed
+                self._start_over()
         return False
+
+    def _taken_back(self) -> bool:
+        """Tell whether a line that was read outside the lock is not there any more; the lock is held."""
+        return self._unsure and self._journal is not None and not self._journal.stands()
+
+    def _start_over(self) -> None:
+        """Read everything, and let everybody do so who knows of a version of which a line was taken back."""
+        before = self._state.version
+        self._load()
+        state = self._state
+        state.known_since = state.known_vectors_since = max(before, state.version) + 1
 
     def _after_fork(self) -> None:
         # The file descriptors are shared with the parent, and so would be its lock.
@@ -170,6 +187,7 @@ class JsonStore(MemoryStore):
         self._load()
 
     def _replay(self, journal: Journal, state: State) -> None:
+        self._unsure = True
         for fields in journal.lines():
             version = fields["version"]
             if version > state.version:
@@ -178,6 +196,7 @@ class JsonStore(MemoryStore):
 
     def _load(self) -> None:
         """Read everything from the files."""
+        self._unsure = True
         for attempt in range(_TRIES):
             settled(self._path)
             if self._journal is not None:
@@ -242,8 +261,13 @@ class JsonStore(MemoryStore):
     def _begin_section(self) -> None:
         if self._closed:
             super()._current()  # says so
-        if not self._section.pending and (self._held or not self._look()) and self._journal is not None:
+        if self._section.pending:
+            return
+        if self._taken_back():
+            self._start_over()  # a line appended to another one than is there would be damage
+        if (self._held or not self._look()) and self._journal is not None:
             self._cut(self._journal)
+        self._unsure = False
 
     def _cut(self, journal: Journal) -> None:
         """Cut off what a crash left behind the last whole line of *journal*."""
@@ -346,7 +370,8 @@ class JsonStore(MemoryStore):
         with self._mutex:
             state = self._current()
             snapshot = Snapshot.of(state, self.id)
-            inode = self._journal.inode if self._journal else None
+            journal = self._journal
+            inode = journal.inode if journal else None
             base = (self._journal.base if self._journal else 0) if self._lost is None else None
         rows = {node.row: node for node in snapshot.nodes}
 
@@ -372,8 +397,8 @@ class JsonStore(MemoryStore):
             )
             with self._lock(), self._mutex:
                 self._current()
-                if (self._journal.inode if self._journal else None) != inode:
-                    return  # somebody else folded meanwhile, and later than this snapshot
+                if self._journal is not journal or self._taken_back():
+                    return  # somebody else folded meanwhile, or not all that is in this snapshot stayed
                 later = self._payloads_after(snapshot.version)
                 mark = self._journal.mark(snapshot.version) if self._journal else None
                 Journal.write_new(temporary[1], self.id, snapshot.version, digest, later, mark)
