@@ -11,7 +11,7 @@ from outside import STORE_FILES
 
 from raeburnmemory.errors import StoreWriteFailed
 from raeburnmemory.nodes import Batch, Node, Vector, Where
-from raeburnmemory.store import open_store
+from raeburnmemory.store import json, open_store
 from raeburnmemory.store.journal import Journal, version_of
 from raeburnmemory.store.snapshot import Snapshot
 from raeburnmemory.testing._ledger import Ledger, batches, unit
@@ -142,6 +142,55 @@ def test_refused_renames_leave_the_store_whole(backend, place, monkeypatch):
 
 def notes(store):
     return [node.text for node in store.nodes(Where())]
+
+
+def test_one_of_those_who_write_folds_for_all(place, monkeypatch):
+    """Unless it does not get on with it: then another one does, once the journal is twice as long."""
+    monkeypatch.setattr(json, "_LEAST", 4000)
+    opener = place("json")
+    store, other, begun, over = opener(), opener(), threading.Event(), threading.Event()
+    folded = []
+    write = Snapshot.write
+
+    def slow(self, path, *more):
+        folded.append(threading.current_thread().name)
+        if len(folded) == 1:
+            begun.set()
+            assert over.wait(20)
+        return write(self, path, *more)
+
+    monkeypatch.setattr(Snapshot, "write", slow)
+
+    def add(number):
+        other.write(Batch(nodes=[Node(f"n{number}", "note", f"{number} " + "x" * 1000)]))
+
+    first = threading.Thread(target=store.write, args=[Batch(nodes=[Node("first", "note", "x" * 4000)])], name="first")
+    first.start()
+    assert begun.wait(20)
+    for number in range(3):
+        add(number)
+    assert folded == ["first"]
+    for number in range(3, 6):
+        add(number)
+    assert folded == ["first", "MainThread"]  # and those after it are in a journal that is short again
+    over.set()
+    first.join(20)
+    monkeypatch.undo()
+    for each in (store, other, opener()):
+        assert len(notes(each)) == 7
+
+
+def test_a_fold_that_fails_leaves_it_to_others(place, monkeypatch):
+    monkeypatch.setattr(json, "_LEAST", 4000)
+    opener = place("json")
+    store, other = opener(), opener()
+    with monkeypatch.context() as patch:
+        patch.setattr(json.JsonStore, "_put_in_place", lambda *_: (_ for _ in ()).throw(OSError(5, "refused")))
+        store.write(Batch(nodes=[Node("a", "note", "x" * 5000)]))
+    before = os.stat(store._journal_path).st_ino
+    other.write(Batch(nodes=[Node("b", "note", "y")]))
+    assert os.stat(store._journal_path).st_ino != before
+    assert notes(store) == notes(other) == ["x" * 5000, "y"]
 
 
 @pytest.mark.parametrize("how", ["writes", "reads", "folds", "is folding"])

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import StoreCorrupt, StoreTooNew
+from ..lock import fcntl
 from ..nodes import Batch, Link, Node, Vector
 from ._files import open_regular, to_json, write_all, write_failed
 
@@ -394,6 +395,23 @@ class Journal:
             fresh = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
             os.close(self.fd)
             self.fd = fresh
+
+    def claim(self) -> bool:
+        """Be the one process that folds this journal, until `release` or `close`; False where another one is at it."""
+        if fcntl is not None:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:  # a file system without locks: each folds for itself
+                return True
+        return True
+
+    def release(self) -> None:
+        """Let others fold this journal."""
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give back the file descriptor."""

@@ -302,6 +302,9 @@ class JsonStore(MemoryStore):
                 self._journal_floor = 2 * self._journal.offset if self._journal else 0
         finally:
             self._folding = False
+            with self._mutex:
+                if self._journal is not None:
+                    self._journal.release()
 
     def _commit(self, batch: Batch, state: State) -> int:
         self._section.may_write()
@@ -352,7 +355,13 @@ class JsonStore(MemoryStore):
         journal = self._journal  # without the mutex: who folds takes it, and looks again
         if journal is None or self._closed or self._folding or journal.offset <= _LEAST:
             return False
-        return journal.offset > max(self._snapshot_bytes // 2, self._journal_floor)
+        least = max(_LEAST, self._snapshot_bytes // 2, self._journal_floor)
+        if journal.offset <= least:
+            return False
+        with self._mutex:
+            journal = self._journal
+            # One process does it for all, unless it takes as long as this: it may be stopped.
+            return journal is not None and (journal.claim() or journal.offset > 2 * least)
 
     def fold(self, *, mended: bool = False) -> None:
         """Write everything into `graph.json` and the vector files, and start a new journal.
