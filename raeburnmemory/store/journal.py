@@ -319,7 +319,7 @@ class Journal:
         self.crc, self._last = crcs[-1], waiting[-1][:_BEGINNING]
         self._crcs.extend(crcs)
         self.offset += len(lines)
-        self._start = self.offset - len(waiting[-1][1])
+        self._start = self.offset - len(waiting[-1])
 
     def mark(self, version: int) -> str | None:
         """Return what tells *version* from one of the same number in another past; None if it is not known here."""
