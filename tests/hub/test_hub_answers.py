@@ -47,13 +47,13 @@ class Listener:
         self._thread.start()
 
     def _read(self):
-        answer = self._connection.getresponse()
-        self.status, kind = answer.status, None
-        while text := answer.readline().decode().rstrip("\n") or answer.readline().decode().rstrip("\n"):
-            if text.startswith("event: "):
-                kind = text[7:]
-            elif text.startswith("data: "):
-                self.found.append((kind, json.loads(text[6:])))
+        with self._connection.getresponse() as answer:
+            self.status, kind = answer.status, None
+            while text := answer.readline().decode().rstrip("\n") or answer.readline().decode().rstrip("\n"):
+                if text.startswith("event: "):
+                    kind = text[7:]
+                elif text.startswith("data: "):
+                    self.found.append((kind, json.loads(text[6:])))
 
     def said(self):
         return "".join(data["text"] for kind, data in self.found if kind == "delta").rstrip()

@@ -26,22 +26,22 @@ def events_of(port, path, headers, body=None, *, until_kind=None, seconds=30):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         connection.request("GET" if body is None else "POST", path, body, headers)
-        response = connection.getresponse()
-        assert response.status == 200, response.read()
-        assert response.headers["content-type"].startswith("text/event-stream")
-        kind, found = None, []
-        while line := response.readline().decode().rstrip("\n"):
-            pass
-        while True:
-            line = response.readline().decode()
-            if not line:
-                return found
-            if line.startswith("event: "):
-                kind = line[7:].strip()
-            elif line.startswith("data: "):
-                found.append((kind, json.loads(line[6:])))
-                if kind == until_kind:
+        with connection.getresponse() as response:  # which the connection does not close where it is the last one
+            assert response.status == 200, response.read()
+            assert response.headers["content-type"].startswith("text/event-stream")
+            kind, found = None, []
+            while line := response.readline().decode().rstrip("\n"):
+                pass
+            while True:
+                line = response.readline().decode()
+                if not line:
                     return found
+                if line.startswith("event: "):
+                    kind = line[7:].strip()
+                elif line.startswith("data: "):
+                    found.append((kind, json.loads(line[6:])))
+                    if kind == until_kind:
+                        return found
     finally:
         connection.close()
 

@@ -208,7 +208,7 @@ class _Test:
 
         def hear() -> None:
             # Closed here alone, when the hub ends it: elsewhere that waits until there is something to hear.
-            with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.closing(connection), response, contextlib.suppress(OSError, http.client.HTTPException):
                 while line := response.readline():
                     if line.startswith(b"event: "):
                         self.events.append(line[7:].decode().strip())
