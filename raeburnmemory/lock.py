@@ -99,13 +99,23 @@ class StoreLock:
 
     With *settle* it may go from one thread of this process to the next without being free in between: *settle* is
     called in the last of them, before other processes get in. So what several threads did can be synced at once.
+
+    *follow* is called now and then while another process holds it, to take in what that writes: that need not be done
+    inside the lock then.
     """
 
-    def __init__(self, path: Path, timeout: float, settle: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        timeout: float,
+        settle: Callable[[], None] | None = None,
+        follow: Callable[[], None] | None = None,
+    ) -> None:
         self.timeout = timeout
         self._name = path.name
         self._turn = _Turn()
         self._settle = settle
+        self._follow = follow
         self._taken = False  # this process holds the main lock
         self._passed, self._since = 0, 0.0
         self._stays = 0.0  # until when this process may take the main lock without the gate
@@ -218,6 +228,8 @@ class StoreLock:
                 return True
             _rest(pause)
             pause *= 2
+            if self._follow is not None:
+                self._follow()
         return self._main.acquire(deadline)
 
     def _timed_out(self, limit: float) -> LockTimeout:

@@ -21,9 +21,11 @@ from faults import rounds
 from outside import add, check_whole, end, finish, open_memory, run, start
 
 import raeburnmemory.lock
-from raeburnmemory.errors import LockTimeout
+from raeburnmemory.errors import LockTimeout, StoreCorrupt
 from raeburnmemory.lock import StoreLock
 from raeburnmemory.memory_graph import MemoryGraph
+from raeburnmemory.nodes import Batch, Node, Where
+from raeburnmemory.store import open_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, fork and /proc are those of a POSIX system")
 
@@ -551,6 +553,89 @@ def test_a_process_may_go_on_for_a_while_and_then_lets_the_next_one_in(tmp_path,
     assert order == ["first"] * 3 + ["second", "late"]
     for one in (first, second):
         one.close()
+
+
+def until(reached):
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_who_waits_for_another_process_takes_in_meanwhile_what_that_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(raeburnmemory.lock, "_TENURE", 20.0)
+    with closing(open_store(tmp_path / "g.json")) as one, closing(open_store(tmp_path / "g.json")) as other:
+        told = []
+        waiting = threading.Thread(target=lambda: told.append(other.write(Batch(nodes=[Node("late", "note", "late")]))))
+        with one.exclusive():
+            waiting.start()
+            for number in range(3):
+                one.write(Batch(nodes=[Node(f"n{number}", "note", "text")]))
+                one._section.sync()
+                until(lambda: other._state.version == number + 1)  # noqa: B023
+            assert not told
+        waiting.join(20)
+        assert told == [4]
+        assert [node.id for node in one.nodes(Where())] == ["n0", "n1", "n2", "late"]
+
+
+def test_who_waits_for_another_process_waits_for_no_reader_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(raeburnmemory.lock, "_TENURE", 20.0)
+    with (
+        closing(open_store(tmp_path / "g.json")) as one,
+        closing(open_store(tmp_path / "g.json", timeout=0.3)) as other,
+    ):
+        reading, over, told = threading.Event(), threading.Event(), []
+
+        def read():
+            with other.snapshot():
+                reading.set()
+                assert over.wait(20)
+
+        def write():
+            try:
+                other.write(Batch(nodes=[Node("late", "note", "late")]))
+            except LockTimeout as error:
+                told.append(str(error))
+
+        reader, writer = threading.Thread(target=read), threading.Thread(target=write)
+        reader.start()
+        assert reading.wait(20)
+        with one.exclusive():
+            writer.start()
+            writer.join(20)
+            assert "did not let go for 0.3 s" in told[0]
+        over.set()
+        reader.join(20)
+        assert other.write(Batch(nodes=[Node("now", "note", "now")])) == 1
+
+
+def test_what_cannot_be_read_while_waiting_is_told_by_the_write_and_keeps_nobody_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(raeburnmemory.lock, "_TENURE", 20.0)
+    with closing(open_store(tmp_path / "g.json")) as one, closing(open_store(tmp_path / "g.json")) as other:
+        looked, told = threading.Event(), []
+        look = other._look
+        monkeypatch.setattr(other, "_look", lambda: looked.set() or look())
+
+        def write():
+            try:
+                other.write(Batch(nodes=[Node("late", "note", "late")]))
+            except StoreCorrupt as error:
+                told.append(error)
+
+        waiting = threading.Thread(target=write)
+        with one.exclusive():
+            with open(tmp_path / "g.json.journal", "ab") as journal:
+                journal.write(b'00000000 {"version":1}\n')
+            waiting.start()
+            assert looked.wait(20)
+            assert not told
+        waiting.join(20)
+        assert "wrong checksum" in str(told[0])
+        assert (other._mutex.take(0), other._lock._gate.acquire(0), other._lock._main.acquire(0)) == (True,) * 3
+        other._mutex.lock.release()
+        other._lock._gate.release()
+        other._lock._main.release()
 
 
 def test_who_waits_again_and_again_does_so_in_one_thread(tmp_path, monkeypatch):

@@ -117,8 +117,20 @@ class JsonStore(MemoryStore):
     def _new_lock(self, timeout: float) -> StoreLock:
         from pathlib import Path
 
-        self._section.lock = StoreLock(Path(self._path), timeout, self._section.settle)
+        self._section.lock = StoreLock(Path(self._path), timeout, self._section.settle, self._follow)
         return self._section.lock
+
+    def _follow(self) -> None:
+        """Take in what another process writes while this thread waits for it to let go of the lock."""
+        if not self._mutex.take(0.0):  # a reader has it, perhaps for longer than this thread may wait
+            return
+        try:
+            if self._opened and not (self._closed or self._held):
+                self._look()
+        except (MemoryGraphError, OSError):
+            pass  # whoever enters the section looks again, and says so
+        finally:
+            self._mutex.lock.release()
 
     def _look(self) -> bool:
         """Catch up with what others committed; the mutex is held. Tell whether nothing stands after what was known."""
