@@ -392,9 +392,8 @@ class Corpus:
         """Take a declared link out; return what it superseded."""
         one, two = self.number(source), self.number(target)
         around = self._store.links([source, target], self._namespace, relation=relation)
-        if not any(
-            {link.source, link.target} == {source, target} for link in around
-        ):  # nor is there one that leads back
+        leads_back = any({link.source, link.target} == {source, target} for link in around)
+        if not leads_back:
             for number, other in ((one, two), (two, one)):
                 self._part(number, other, relation)
         return {two} if relation == SUPERSEDES and one != two else set()
