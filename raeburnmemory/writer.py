@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import Counter
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from ._collector import no_collections
-from .embed import checked_embed
-from .errors import InvalidInput, KindConflict, MissingDependency, NodeNotFound
+from .errors import InvalidInput, KindConflict, NodeNotFound
+from .new_vectors import NewVectors, what_is_embedded
 from .nodes import (
     AGENT,
     BELONGS_TO,
@@ -29,33 +26,28 @@ from .nodes import (
     Forgotten,
     Link,
     Node,
-    Vector,
     Where,
     same_json,
 )
-from .passages import EMBEDDED, parts, pieces, prefix
+from .passages import pieces
 from .records import checked_data, checked_id, checked_ids, checked_text, stated, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from .dense import Dense
-    from .embed import Embedder
     from .nodes import Recorded
-    from .passages import Piece
     from .records import Record
     from .store import Store
 
 __all__ = ["Chosen", "Writer"]
 
-log = logging.getLogger("raeburnmemory")
-
 T = TypeVar("T")
 
-_EMBEDDED = frozenset(EMBEDDED)
-_BLOCK = 256  # texts embedded between two reports of progress, nodes whose vectors are looked at together
+_BLOCK = 256  # nodes whose vectors are looked at together
 _ID = attrgetter("id")
 _LINK_KEYS = {"source", "target", "relation", "relations"}  # what an edge's JSON says besides its data
 
@@ -92,7 +84,7 @@ class Writer:
         progress: Callable[[int, int], Any] | None = None,
     ) -> None:
         """Write *records* in one transaction; what is there already in every part changes nothing."""
-        vectors = _Vectors(self._dense, allow_unembedded, progress)
+        vectors = NewVectors(self._dense, allow_unembedded, progress)
         nodes, links, given = _joined(records)
         vectors.give(given)
         if vectors.needed(nodes):
@@ -108,14 +100,14 @@ class Writer:
         progress: Callable[[int, int], Any] | None = None,
     ) -> list[Recorded]:
         """Write the records that *make* makes, as `record` does, and return their ids."""
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors = NewVectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
         # All that is made for it is gone before the collector, which would walk over it, may run again.
         with contextlib.ExitStack() as held:
             held.enter_context(no_collections())
             return self._record_many(make, held, vectors)
 
     def _record_many(
-        self, make: Callable[[], Sequence[Record]], held: contextlib.ExitStack, vectors: _Vectors
+        self, make: Callable[[], Sequence[Record]], held: contextlib.ExitStack, vectors: NewVectors
     ) -> list[Recorded]:
         records = make()
         nodes, links, given = _joined(records)
@@ -128,7 +120,7 @@ class Writer:
             self._write(nodes, links, vectors)
         return [record.ids for record in records]
 
-    def _write(self, nodes: Sequence[Node], links: Sequence[Link], vectors: _Vectors) -> None:
+    def _write(self, nodes: Sequence[Node], links: Sequence[Link], vectors: NewVectors) -> None:
         """Write what of *nodes* and *links* is not there; somebody holds the lock."""
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known)
@@ -136,14 +128,14 @@ class Writer:
         self._keep(vectors, changed, known)
         self._store.write(vectors.batch(changed, new, self._namespace))
 
-    def _embed(self, nodes: Sequence[Node], vectors: _Vectors, *, expiring: bool = False) -> None:
+    def _embed(self, nodes: Sequence[Node], vectors: NewVectors, *, expiring: bool = False) -> None:
         """Embed what of *nodes* is new or has another text; before the lock, because it takes long."""
         known: dict[str, Node] = {}
         changed = self._changed(nodes, known, expiring=expiring)
         self._keep(vectors, changed, known)
         vectors.embed(changed)
 
-    def _keep(self, vectors: _Vectors, changed: Iterable[Node], known: Mapping[str, Node]) -> None:
+    def _keep(self, vectors: NewVectors, changed: Iterable[Node], known: Mapping[str, Node]) -> None:
         """Let those of *changed* keep the vectors they have of which nothing that is embedded is to change.
 
         These may be vectors that somebody brought along, and the model may cost money, or be out of reach.
@@ -152,7 +144,7 @@ class Writer:
         for node in changed:  # one that is there twice ends as the second one says
             if (old := known.get(node.id)) is not None:
                 same.pop(node.id, None)
-                if _embedded(old) == _embedded(node):
+                if what_is_embedded(old) == what_is_embedded(node):
                     same[node.id] = old.row
         found = self._store.vectors_at(list(same.values())) if same else {}
         vectors.keep({node_id: found[row] for node_id, row in same.items() if row in found})
@@ -169,7 +161,7 @@ class Writer:
         *plan* is called twice, as in `transact`; its nodes must have the same ids each time.
         """
         expected = plan()
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors = NewVectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
         nodes, _, given = _joined(expected)
         vectors.give(given)
         self._embed(nodes, vectors)
@@ -187,7 +179,7 @@ class Writer:
         progress: Callable[[int, int], Any] | None = None,
     ) -> list[str]:
         """Write nodes as they are given, and links, in one transaction; return the ids of nodes that were not there."""
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
+        vectors = NewVectors(self._dense, allow_unembedded=allow_unembedded, progress=progress)
         vectors.give(record.vectors)
         nodes, links = record.nodes, {(link.source, link.target, link.relation): link for link in record.links}
         for link in links.values():
@@ -325,7 +317,7 @@ class Writer:
             raise InvalidInput(f"{clash[0]!r} is no attribute that update can change that way. Use text= for the text.")
         if text is not None:
             checked_text(text, f"the text of {node_id!r}")
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded)
+        vectors = NewVectors(self._dense, allow_unembedded=allow_unembedded)
 
         def changed(old: Node) -> Node:
             attributes = {key: value for key, value in {**old.attributes, **extra}.items() if key not in remove}
@@ -380,7 +372,7 @@ class Writer:
         in the store whose vectors those of equal texts in the batch are taken from. *counted* is told how many texts
         were embedded.
         """
-        vectors = _Vectors(self._dense, allow_unembedded=allow_unembedded)
+        vectors = NewVectors(self._dense, allow_unembedded=allow_unembedded)
         with self._store.snapshot():
             expected = plan()
             vectors.take(self._vectors_of(equals()))
@@ -502,7 +494,7 @@ class Writer:
             _link_data(data)
             given.setdefault(checked_id(source, "a node's id"), {})
             given.setdefault(checked_id(target, "a node's id"), {})
-        vectors = _Vectors(self._dense, allow_unembedded=False)
+        vectors = NewVectors(self._dense, allow_unembedded=False)
         known: dict[str, Node] = {}
         expected = self._from_graph(given, known)
         self._keep(vectors, expected, known)
@@ -565,114 +557,6 @@ class Writer:
         return found
 
 
-class _Vectors:
-    """The vectors of one write: given, or embedded from texts; each text once."""
-
-    def __init__(self, dense: Dense, allow_unembedded: bool, progress: Callable[[int, int], Any] | None = None) -> None:
-        self._dense = dense
-        self._allow = allow_unembedded
-        self._progress = progress
-        self._given: dict[str, NDArray[np.float32]] = {}
-        self._dim = dense.dim_seen  # of those that need no look
-        self._texts: dict[str, NDArray[np.float32]] = {}
-        self._taken: Mapping[str, NDArray[np.float32]] = {}  # from the store
-        self._kept: Mapping[str, Mapping[tuple[str, int], NDArray[np.float32]]] = {}  # likewise, of the same nodes
-        self._cut: dict[
-            tuple[str, str, str | None, tuple[tuple[int, int], ...]], list[Piece]
-        ] = {}  # it is asked for outside and inside the lock
-        self._embedder: Embedder | None = None
-        self._gave_up = False
-        self.computed = 0  # texts that the model was asked for
-
-    def give(self, vectors: Mapping[str, Any]) -> None:
-        """Take vectors that somebody brought along."""
-        self._given = self._dense.checked_vectors(vectors)
-        for node_id, vector in self._given.items():
-            if len(vector) != self._dim:  # looked at before the lock, because a model may have to be loaded for it
-                self._dense.check_dim(vector, repr(node_id), self._dense.record())
-                self._dim = len(vector)
-
-    def take(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take vectors of texts that the store has as of now, instead of those taken before."""
-        self._taken = vectors
-
-    def keep(self, vectors: Mapping[str, Mapping[tuple[str, int], NDArray[np.float32]]]) -> None:
-        """Take the vectors that nodes have and keep, by id, field and part, instead of those taken before."""
-        self._kept = vectors
-
-    def _pieces(self, node: Node) -> list[Piece]:
-        key = _embedded(node)
-        found = self._cut.get(key)
-        if found is None:
-            found = self._cut[key] = pieces(node)
-        return found
-
-    def needed(self, nodes: Iterable[Node]) -> list[Node]:
-        """Return those of *nodes* that have to be embedded, or were."""
-        given, kept = self._given, self._kept
-        return [node for node in nodes if node.kind in _EMBEDDED and node.id not in given and node.id not in kept]
-
-    def embed(self, nodes: Iterable[Node]) -> None:
-        """Embed the texts of those of *nodes* that need it and were not embedded yet."""
-        needed = self.needed(nodes)
-        if not needed or self._gave_up:
-            return
-        texts = dict.fromkeys(
-            piece.text for node in needed for piece in self._pieces(node) if piece.text not in self._taken
-        )
-        if not texts:
-            return
-        try:
-            self._embed(texts)
-        except MissingDependency as exc:
-            if not self._allow:
-                raise
-            log.warning("Recorded without vectors, for reindex to make them: %s", exc)
-            self._gave_up, self._texts = True, {}
-
-    def _embed(self, texts: Iterable[str]) -> None:
-        embedder = self._dense.embedder()
-        if embedder is not self._embedder:  # the store was moved to another model by somebody else meanwhile
-            self._texts, self._embedder = {}, embedder
-        todo = [text for text in texts if text not in self._texts]
-        for start in range(0, len(todo), _BLOCK):
-            some = todo[start : start + _BLOCK]
-            self._texts.update(zip(some, checked_embed(embedder, some), strict=True))
-            self.computed += len(some)
-            if self._progress is not None:
-                self._progress(start + len(some), len(todo))
-
-    def batch(self, nodes: Sequence[Node], links: Sequence[Link], namespace: str) -> Batch:
-        """Return the batch that writes *nodes* and *links* with their vectors; the lock is held."""
-        latest = {node.id: node for node in nodes}
-        if not latest.keys() <= self._given.keys():
-            self.embed(nodes)
-        vectors = []
-        for node in latest.values():
-            given = self._given.get(node.id)
-            if given is not None:
-                vectors.append(Vector(node.id, node.kind, given, 0, 0, -1, namespace))
-                continue
-            kept = self._kept.get(node.id)
-            for piece in self._pieces(node):
-                if kept is not None:
-                    values = kept.get((piece.field, piece.part))
-                else:
-                    values = self._taken.get(piece.text)
-                    values = self._texts.get(piece.text) if values is None else values
-                if values is not None and values.any():
-                    where = (piece.part, piece.start, piece.end)
-                    vectors.append(Vector(node.id, piece.field, values, *where, namespace=namespace))
-        meta = {}
-        if vectors and (record := self._dense.record()) is None:
-            meta["embedder"] = self._dense.new_record()
-        elif vectors and record is not None:
-            for node_id, given in self._given.items():
-                if len(given) != record["dim"]:  # the store was moved to another model meanwhile
-                    self._dense.check_dim(given, repr(node_id), record)
-        return Batch(nodes, links, vectors, (), (), meta)
-
-
 def _joined(records: Sequence[Record]) -> tuple[Sequence[Node], Sequence[Link], Mapping[str, Any]]:
     """Return the nodes, the links and the vectors of all *records*."""
     if len(records) == 1:
@@ -702,11 +586,6 @@ def _merged(old: Node | None, new: Node, *, expiring: bool) -> Node | None:
     if old.text == new.text and same_json(old.attributes, attributes) and expires_at == old.expires_at:
         return None
     return replace(new, attributes=attributes, expires_at=expires_at)
-
-
-def _embedded(node: Node) -> tuple[str, str, str | None, tuple[tuple[int, int], ...]]:
-    """Return all that the vectors of a node depend on."""
-    return node.kind, prefix(node), node.text, parts(node)
 
 
 def _same(one: Node, other: Node) -> bool:
