@@ -17,6 +17,13 @@ __all__ = ["MEDIA_TYPE", "Problem", "problem_for"]
 
 MEDIA_TYPE = "application/problem+json"
 
+# What RFC 9110 calls these; Python does from 3.13 on.
+_TITLES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 _BUSY = "Somebody else holds the memory. Ask again."
 _DISK = "The memory could not be written. Nothing was changed."
 _MODEL = "The embedding model of this memory is not available here. What needs no model still works."
@@ -44,7 +51,7 @@ class Problem(Exception):
         """Return the answer as JSON."""
         said: dict[str, Any] = {
             "type": "about:blank",
-            "title": http.HTTPStatus(self.status).phrase,
+            "title": _TITLES.get(self.status) or http.HTTPStatus(self.status).phrase,
             "status": self.status,
             "detail": self.detail,
         }

@@ -545,13 +545,21 @@ class TestAnswers:
         problem = Problem(422, 'say "no"', code="InvalidInput", errors=[{"where": "k"}])
         assert json.loads(problem.body("r1")) == {
             "type": "about:blank",
-            "title": "Unprocessable Entity",
+            "title": "Unprocessable Content",
             "status": 422,
             "detail": 'say "no"',
             "code": "InvalidInput",
             "request_id": "r1",
             "errors": [{"where": "k"}],
         }
+
+
+    @pytest.mark.parametrize(
+        ("status", "title"),
+        [(400, "Bad Request"), (413, "Content Too Large"), (414, "URI Too Long"), (416, "Range Not Satisfiable")],
+    )
+    def test_a_title_is_the_same_on_every_python(self, status, title):
+        assert json.loads(Problem(status, "no").body())["title"] == title
 
 
 class TestLife:
