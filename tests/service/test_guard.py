@@ -553,7 +553,6 @@ class TestAnswers:
             "errors": [{"where": "k"}],
         }
 
-
     @pytest.mark.parametrize(
         ("status", "title"),
         [(400, "Bad Request"), (413, "Content Too Large"), (414, "URI Too Long"), (416, "Range Not Satisfiable")],
