@@ -675,7 +675,10 @@ def test_names_of_ours_exist(page):
                 if path == "raeburnmemory.index.qdrant":
                     pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
                 importlib.import_module(path)
-            value = getattr(value, part)
+            try:
+                value = getattr(value, part)
+            except errors.MissingDependency as exc:  # of a module that others have imported already
+                pytest.skip(str(exc))
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=[*NAMES, "CHANGELOG.md"])

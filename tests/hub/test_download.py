@@ -348,6 +348,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts are those of Linux")
 def test_what_does_not_fit_is_not_begun(server, small_disk):
+    pytest.importorskip("psutil", reason="what a model takes and what there is needs psutil")
     with manager_of(small_disk, spec_of(server)) as manager:
         plan = manager.plan("m")
         assert (plan.bytes_missing, plan.fits) == (SIZE, False)
