@@ -662,20 +662,20 @@ def test_names_of_ours_exist(page):
         value, path = importlib.import_module(found), found
         for part in rest:
             path = f"{path}.{part}"
-            if not hasattr(value, part):
-                assert importlib.util.find_spec(path) is not None, f"{page.name}: {name}"
-                if path == "raeburnmemory.cli":
-                    pytest.importorskip("typer", reason="the command line needs typer")
-                if path == "raeburnmemory.langchain":
-                    pytest.importorskip("langchain_core", reason="the LangChain door needs langchain-core")
-                if path == "raeburnmemory.mcp":
-                    pytest.importorskip("mcp", reason="the MCP door needs mcp")
-                if path == "raeburnmemory.langgraph":
-                    pytest.importorskip("langgraph", reason="the LangGraph door needs langgraph-checkpoint")
-                if path == "raeburnmemory.index.qdrant":
-                    pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
-                importlib.import_module(path)
             try:
+                if not hasattr(value, part):
+                    assert importlib.util.find_spec(path) is not None, f"{page.name}: {name}"
+                    if path == "raeburnmemory.cli":
+                        pytest.importorskip("typer", reason="the command line needs typer")
+                    if path == "raeburnmemory.langchain":
+                        pytest.importorskip("langchain_core", reason="the LangChain door needs langchain-core")
+                    if path == "raeburnmemory.mcp":
+                        pytest.importorskip("mcp", reason="the MCP door needs mcp")
+                    if path == "raeburnmemory.langgraph":
+                        pytest.importorskip("langgraph", reason="the LangGraph door needs langgraph-checkpoint")
+                    if path == "raeburnmemory.index.qdrant":
+                        pytest.importorskip("qdrant_client", reason="the qdrant index needs qdrant-client")
+                    importlib.import_module(path)
                 value = getattr(value, part)
             except errors.MissingDependency as exc:  # of a module that others have imported already
                 pytest.skip(str(exc))
