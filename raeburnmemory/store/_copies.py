@@ -311,7 +311,8 @@ class Copies:
     def _remove_original(self, db: sqlite3.Connection) -> None:
         ids = [(node_id,) for namespace, node_id in self._gone if namespace == DEFAULT_NAMESPACE]
         db.executemany("DELETE FROM nodes WHERE id = ?", ids)
-        db.executemany("DELETE FROM edges WHERE src = ?1 OR dst = ?1", ids)
+        db.executemany("DELETE FROM edges WHERE src = ?", ids)
+        db.executemany("DELETE FROM edges WHERE dst = ?", ids)
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'vectors'").fetchone():
             db.executemany("DELETE FROM vectors WHERE id = ?", ids)
 
