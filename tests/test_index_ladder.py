@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from raeburnmemory.errors import DimensionMismatch, InvalidInput, StoreCorrupt
 from raeburnmemory.index import _columns, _ladder, _rows, open_index
+from raeburnmemory.index._arrays import fewest, low
 from raeburnmemory.index._codes import signs
 from raeburnmemory.index._ladder import Ladder
 from raeburnmemory.index._signs import Signs
@@ -135,6 +136,39 @@ def test_8_bits_give_the_hits_of_everything_to_the_last_bit(ladder, shape, tmp_p
                 plain, close = nearest(rows, query, k, among)
                 assert scores == pytest.approx(close, abs=1e-6)
                 assert len(plain) == len(slots)
+
+
+def test_what_a_proof_compares_is_read_together(ladder, tmp_path, monkeypatch):
+    rows, queries = data("clustered", queries=40)
+    index = ladder(48, few=50, patience=0, bits=NEVER)
+    index.add(np.arange(len(rows)), rows)
+    index = saved_and_loaded(index, lambda: ladder(48, few=50, patience=0, bits=NEVER), tmp_path / "cache")
+    read, taken = [], _rows.Rows.take
+    monkeypatch.setattr(_rows.Rows, "take", lambda rows, at: read.append(len(at)) or taken(rows, at))
+    for query in queries:
+        index.search(query, 10)
+    assert len(read) < 1.5 * len(queries)
+    assert sum(read) < 0.1 * len(rows) * len(queries)
+
+
+@pytest.mark.parametrize("n", [1, 50, 8192, 8193, 20_000, 100_000])
+@pytest.mark.parametrize("shape", ["even", "rising", "falling", "same", "hidden"])
+def test_the_fewest_are_those_of_a_sort(n, shape):
+    values = {
+        "even": lambda: np.random.default_rng(n).integers(0, 300, n, np.int32),
+        "rising": lambda: np.arange(n, dtype=np.int32),
+        "falling": lambda: np.arange(n, dtype=np.int32)[::-1],
+        "same": lambda: np.full(n, 7, np.int32),
+        # All that a sample sees are low, the others high.
+        "hidden": lambda: np.where(np.arange(n) % max(n // 8192, 1), 200, np.arange(n) % 100).astype(np.int32),
+    }[shape]()
+    for k in (1, 64, 1000, n // 2, n):
+        if 1 <= k <= n:
+            wanted = np.flatnonzero(values <= np.sort(values)[k - 1])
+            assert np.array_equal(fewest(values, k), wanted if k < n else np.arange(n))
+            some, limit = low(values, k)
+            assert np.array_equal(some, np.flatnonzero(values <= limit))
+            assert len(some) >= k
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 1024  # rows gathered, moved or scored again at a time: some megabytes, near the processor
 _TILE = 4096  # rows compared with as many others at a time, or fewer
-_LARGE, _SAMPLED = 8192, 16  # values of which a sample, one in so many, tells which are worth sorting
+_LARGE = 8192  # values of which a sample of about so many tells which are worth sorting
+_SPARE, _LOW = 16, 100  # of the sample at least so many, and one in so many
 _GATHER = 5  # gathering a row costs this many times scanning one in place (384 numbers a row)
 
 
@@ -161,18 +162,28 @@ def by_rows(table: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[n
     return np.asarray(np.vecdot(table, query), np.float32)
 
 
+def low(values: NDArray[Any], k: int) -> tuple[NDArray[np.int64], int]:
+    """Return, ascending, where *values* are no greater than a limit that *k* of them reach or more, and the limit."""
+    if len(values) > _LARGE:
+        step = len(values) // _LARGE
+        sample, rank = values[::step], max(2 * k // step + _SPARE, _LARGE // _LOW)
+        if rank < len(sample):
+            # What so many of a sample reach, enough of all reach, as a rule.
+            limit = int(np.partition(sample, rank)[rank])
+            some = np.flatnonzero(values <= limit)
+            if len(some) >= k:
+                return some, limit
+    limit = int(np.partition(values, k - 1)[k - 1])
+    return np.flatnonzero(values <= limit), limit
+
+
 def fewest(values: NDArray[Any], k: int) -> NDArray[np.int64]:
     """Return where the *k* (at least 1) least of *values* are, and all that equal the last of them, ascending."""
     if k >= len(values):
         return np.arange(len(values))
-    sample, rank = values[::_SAMPLED], 2 * k // _SAMPLED + _SAMPLED
-    if len(values) > _LARGE and rank < len(sample):
-        # What twice as many of a sample reach as need be, enough of all reach, as a rule.
-        some = np.flatnonzero(values <= np.partition(sample, rank)[rank])
-        if len(some) >= k:
-            few = values[some]
-            return np.asarray(some[few <= np.partition(few, k - 1)[k - 1]])
-    return np.flatnonzero(values <= np.partition(values, k - 1)[k - 1])
+    some, _ = low(values, k)
+    few = values[some]
+    return np.asarray(some[few <= np.partition(few, k - 1)[k - 1]])
 
 
 def slack_for(dim: int, scale: float) -> float:

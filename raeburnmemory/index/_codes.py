@@ -72,7 +72,11 @@ class Scale(NamedTuple):
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return rows that have these *codes*: what was rounded off is missing."""
-        return np.asarray((codes.astype(np.float32) - np.float32(128)) * np.float32(self.step) + self.centre)
+        rows = codes.astype(np.float32)
+        rows -= np.float32(128)
+        rows *= np.float32(self.step)
+        rows += self.centre
+        return rows
 
 
 def _lengths(rows: NDArray[np.float32], slack: NDArray[np.float32]) -> NDArray[np.float32]:

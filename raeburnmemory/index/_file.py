@@ -28,6 +28,7 @@ import re
 import stat
 import zlib
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,7 +93,7 @@ class Saved:
             for part in description["segments"]
         ]
         self.count = sum(part.size for part in self.segments)
-        self._starts = np.cumsum([0, *(part.size for part in self.segments)])
+        self._starts = list(accumulate((part.size for part in self.segments), initial=0))
         self._kinds = _widths(self.dim)
 
     def has(self, name: str) -> bool:
@@ -125,25 +126,26 @@ class Saved:
             DamagedError: One of them is not what was written, or the file cannot be read.
         """
         width = self._kinds["rows"][1]
-        found = np.empty((len(numbers), width), "<u8")
+        found, first = np.empty((len(numbers), width), "<u8"), 0
         for part, low, high in zip(self.segments, self._starts, self._starts[1:], strict=False):
-            first, last = numbers.searchsorted((low, high))
+            last = len(numbers) if high == self.count else int(numbers.searchsorted(high))
             if first < last:
-                self._records(found[first:last], numbers[first:last] - low, part.columns["rows"][0])
+                self._records(found[first:last], numbers[first:last], part.columns["rows"][0] - low * 8 * width)
+            first = last
         if (checksums(found[:, :-1], numbers) != found[:, -1]).any():
             raise DamagedError("a vector in it does not match its checksum")
         return found[:, :-1].view("<f4")[:, : self.dim].astype(np.float32, copy=False)
 
     def _records(self, target: NDArray[np.uint64], numbers: NDArray[np.int64], at: int) -> None:
+        """Read the rows with these numbers, of which number 0 would begin *at* that place."""
         size, span = 8 * target.shape[1], int(numbers[-1]) - int(numbers[0]) + 1
         data = _as_bytes(target)
         if span == len(numbers):
             self._fill(data, at + int(numbers[0]) * size)
         elif span > _NEAR * len(numbers):
-            begins = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) > 1)  # rows in a row are read at once
-            places, firsts = (begins * size).tolist(), (numbers[begins] * size + at).tolist()
-            for place, end, first in zip(places, [*places[1:], len(data)], firsts, strict=True):
-                self._fill(data[place:end], first)
+            steps = (np.flatnonzero(numbers[1:] - numbers[:-1] > 1) + 1).tolist()  # rows in a row are read at once
+            for begin, end in zip([0, *steps], [*steps, len(numbers)], strict=True):
+                self._fill(data[begin * size : end * size], at + int(numbers[begin]) * size)
         else:
             step = max(_CHUNK // size, 1)
             for start in range(int(numbers[0]), int(numbers[-1]) + 1, step):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import fewest, floats, scores, scores_of
+from ._arrays import fewest, floats, low, scores, scores_of
 from ._codes import Scale, rounded, signs
 from ._columns import Column
 from ._file import DamagedError, not_used
@@ -111,7 +111,7 @@ class Ladder(FlatIndex):
 
     @abstractmethod
     def _differences(self, table: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArray[np.integer[Any]]:
-        """Return in how many bits each row of *table* differs from *query* (1, width)."""
+        """Return in how many bits each row of *table* differs from *query* (1, width); it is the caller's."""
 
     # --- which step ---------------------------------------------------------------------------------------------
 
@@ -232,7 +232,9 @@ class Ladder(FlatIndex):
                 at = within[at]
             last, living = float(products[-1]), self._alive(at)
             if floor is None:
-                first = _without(odd, np.sort(at[living][:k]))
+                # The k-th is about as near as its code says: what then reaches the floor is read together.
+                likely = living & (products >= products[living][k - 1] - asked.doubt / asked.worth)
+                first = _without(odd, np.sort(at[likely]))
                 sure, best = np.append(first, odd), np.append(scores(self._table, query, first), self._told(query, odd))
                 kth = float(np.partition(best, len(best) - k)[len(best) - k])
                 floor = (kth - slack - asked.common - asked.doubt) / asked.worth
@@ -240,14 +242,17 @@ class Ladder(FlatIndex):
                 found = at[living & (products >= floor)]
                 self._width = min(max(len(found) * 3 // 2, _WIDTH), _WIDEST_PROOF)
                 rest = _without(first, _without(odd, np.sort(found)))
-                found, best = np.append(sure, rest), np.append(best, scores(self._table, query, rest))
-                order = np.argsort(found)
-                return found[order], best[order]
+                if len(rest):
+                    sure, best = np.append(sure, rest), np.append(best, scores(self._table, query, rest))
+                order = np.argsort(sure)
+                return sure[order], best[order]
             wanted *= 4
         return super()._near(query, k, within, slack)
 
     def _told(self, query: NDArray[np.float32], odd: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of those rows among the odd ones: every query asks for them, so they are kept."""
+        if not len(odd):
+            return np.empty(0, np.float32)
         if len(self._odd) > _KEPT:
             return scores(self._table, query, odd)
         if self._odd_rows is None or self._odd_rows[0] is not self._odd:
@@ -357,9 +362,13 @@ class Ladder(FlatIndex):
         if reach is not None:
             assert self._centre is not None
             wanted = max(FIRST, 2 * k) + len(self._dead)
-            least = fewest(differ, wanted)[: 2 * wanted]
+            near, limit = low(differ, min(wanted, len(differ)))
+            few = differ[near]
+            least = near[fewest(few, wanted)[: 2 * wanted]]
             usual, deviation = expected(query, self._centre, self._rows_near(_at(some, least)), k)
-            found = np.flatnonzero(differ <= max(usual + reach * deviation, int(differ[least].max())))
+            # A whole number, as they are: compared with another one, each of them would be made a float first.
+            most = max(int(usual + reach * deviation), int(differ[least].max()))
+            found = near[few <= most] if most <= limit else np.flatnonzero(differ <= most)
             if len(found) <= (candidates if worth else size // REACHED):
                 self._in_vain = 0
                 return self._living(_at(some, found))

@@ -6,6 +6,7 @@ Differences between rows of 8, 16, 32 or 64 bytes are counted with vector instru
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,9 @@ class Signs:
 
     def __init__(self, dim: int, scratch: str | None) -> None:
         total = signs_width(dim)
-        self._tables = [Column(width, np.uint8, scratch, width / total) for width in _widths(total)]
+        widths = _widths(total)
+        self._tables = [Column(width, np.uint8, scratch, width / total) for width in widths]
+        self._ends = list(accumulate(widths))
 
     def __len__(self) -> int:
         return len(self._tables[0])
@@ -69,14 +72,14 @@ class Signs:
         parts = self._parts(query)
         for start in range(0, len(found), _BLOCK):
             block = slice(start, start + _BLOCK)
-            found[block] = differences(tables[0][block], parts[0])
+            some = differences(tables[0][block], parts[0])
             for table, part in zip(tables[1:], parts[1:], strict=True):
-                found[block] += differences(table[block], part)
+                some += differences(table[block], part)
+            found[block] = some
         return found
 
     def _parts(self, rows: Bytes) -> list[Bytes]:
-        ends = np.cumsum([table.rows.shape[1] for table in self._tables]).tolist()
-        return [rows[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return [rows[:, start:end] for start, end in zip([0, *self._ends], self._ends, strict=False)]
 
 
 def _widths(width: int) -> list[int]:
