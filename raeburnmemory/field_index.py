@@ -367,7 +367,7 @@ class FieldIndex:
         if len(rows) and self._rising:  # nothing but what lies between the first and the last of them
             low, high = known.searchsorted((int(rows[0]), int(rows[-1]) + 1))
             known, slots = known[low:high], slots[low:high]
-            if len(known) == len(rows) and (known == rows).all():  # as of a session of prompts
+            if len(known) == len(rows) and not np.count_nonzero(known != rows):  # as of a session of prompts
                 return slots
         if len(rows) * _TABLE < len(known) or not len(rows):
             return self.places_of(rows)[0]

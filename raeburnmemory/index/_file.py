@@ -132,7 +132,7 @@ class Saved:
             if first < last:
                 self._records(found[first:last], numbers[first:last], part.columns["rows"][0] - low * 8 * width)
             first = last
-        if (checksums(found[:, :-1], numbers) != found[:, -1]).any():
+        if np.count_nonzero(checksums(found[:, :-1], numbers) != found[:, -1]):
             raise DamagedError("a vector in it does not match its checksum")
         return found[:, :-1].view("<f4")[:, : self.dim].astype(np.float32, copy=False)
 

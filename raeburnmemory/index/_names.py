@@ -45,7 +45,10 @@ class Texts:
             return self._new[place - kept]
         if place < 0:
             raise IndexError(f"No text has the number {place}.")
-        return _text(self._bytes[self._ends[place - 1] if place else 0 : self._ends[place]].tobytes())
+        return _text(self._raw_at(place))
+
+    def _raw_at(self, place: int) -> bytes:
+        return self._bytes[self._ends.item(place - 1) if place else 0 : self._ends.item(place)].tobytes()
 
     def append(self, text: str) -> None:
         """Add a text behind the others."""
@@ -94,18 +97,19 @@ class Names(Texts):
     def _saved(self, text: str) -> Iterator[int]:
         if not len(self._steps):
             return
-        wanted = _hash(text)
+        raw = _raw(text)
+        wanted = _hash(raw)
         at = bisect_left(self._steps, wanted)
         while at < len(self._steps) and self._steps[at] == wanted:
-            place = int(self._order[at])
-            if self[place] == text:  # two texts may have one hash
+            place = self._order.item(at)
+            if self._raw_at(place) == raw:  # two texts may have one hash
                 yield place
             at += 1
 
     def to_parts(self) -> dict[str, NDArray[Any]]:
         """Return all of it as arrays."""
         kept = len(self._ends)
-        hashes = np.concatenate([self._hashes, np.array([_hash(text) for text in self._new], np.int64)])
+        hashes = np.concatenate([self._hashes, np.array([_hash(_raw(text)) for text in self._new], np.int64)])
         places = np.concatenate([self._order, np.arange(kept, len(self), dtype=np.int32)])
         order = np.argsort(hashes, kind="stable")
         return {**super().to_parts(), "hashes": hashes[order], "order": places[order]}
@@ -119,5 +123,5 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(_raw(text), digest_size=8).digest(), "little", signed=True)
+def _hash(raw: bytes) -> int:
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little", signed=True)
