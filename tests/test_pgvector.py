@@ -1,7 +1,10 @@
 """The index that lives in PostgreSQL: exact up to 10,000 vectors, led by a graph beyond, and never without its filter."""
 
 import contextlib
+import threading
+import time
 import uuid
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -155,6 +158,79 @@ def test_wide_vectors(home, dim, kind, monkeypatch):
     found = sql.execute("SELECT indexdef FROM pg_indexes WHERE indexname LIKE 'vectors_hnsw_%'").fetchall()
     assert [f"::{kind}({dim})" in definition for (definition,) in found] == ([] if kind is None else [True])
     assert index.mode == ("float32" if kind is None else "hnsw")
+
+
+@pytest.fixture
+def ungraphed(home, monkeypatch):
+    """Return an index with enough vectors for a graph, and none yet, and its rows."""
+    import raeburnmemory.index.pgvector as module
+
+    monkeypatch.setattr(module, "EXACT", 50)
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    rows, index = rows_of(80, 8, 7), Written(8, *home)
+    index.add(np.arange(80), rows)
+    return index, rows
+
+
+def found_at_once(index, rows):
+    """Tell whether a search finds what is nearest, without having waited for anybody for long."""
+    began = time.monotonic()
+    found = index.search(rows[11], 1)[0].tolist()
+    return found == [11] and time.monotonic() - began < 5
+
+
+def test_a_search_in_a_snapshot_or_a_section_does_not_wait_for_itself(home, ungraphed):
+    """Making a graph waits for every snapshot that is open, that of a statement that waits for a lock included."""
+    store, sql = home
+    index, rows = ungraphed
+    with store.snapshot():
+        assert found_at_once(index, rows)
+    with contextlib.closing(open_store(store_url(store))) as other:
+        waiting = threading.Thread(target=lambda: other.write(Batch(nodes=[Node("a", "note", "x")])))
+        with store.exclusive():
+            waiting.start()
+            until = time.monotonic() + 20
+            waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while sql.execute(waits).fetchone() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            assert found_at_once(index, rows)
+            index.build()  # as reindex() does
+            assert waiting.is_alive()
+        waiting.join(20)
+    assert index.mode == "float32"
+    assert found_at_once(index, rows)
+    assert index.mode == "hnsw"
+
+
+def test_a_search_that_may_make_no_graph_compares_all(home, ungraphed, caplog):
+    """Somebody else may be in a transaction for hours, as a dump is, or the tables may belong to another user."""
+    store, sql = home
+    index, rows = ungraphed
+    with psycopg.connect(sql.info.dsn) as dump:
+        dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        dump.execute("SELECT 1")
+        assert found_at_once(index, rows)
+        (warned,) = caplog.records
+        assert "None could be made now" in warned.message
+        index.search(rows[3], 1)
+        assert len(caplog.records) == 1  # nor is it tried again at once
+    role = f"looker {uuid.uuid4().hex[:8]}"
+    schema = store._address.schema
+    sql.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        sql.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO "{role}"')
+        sql.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{schema}" TO "{role}"')
+        url = store_url(store).replace("postgres@", f"{quote(role)}@")
+        with contextlib.closing(open_store(url)) as reader:
+            theirs = PgVectorIndex(8)
+            theirs.bind(reader, index._field)
+            theirs.follow(-1)
+            assert found_at_once(theirs, rows)
+            assert "must be owner" in caplog.records[-1].message
+            with pytest.raises(OSError, match="must be owner"):
+                theirs.build()  # which is asked for by name
+    finally:
+        sql.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
 def test_it_searches_in_the_transaction_of_the_store(home):

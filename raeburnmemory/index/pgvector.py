@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import shlex
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, MemoryGraphError
 from ._arrays import integers, scores_of, slack_for
 from ._given import checked_allowed, checked_query
 
@@ -33,6 +34,8 @@ log = logging.getLogger("raeburnmemory")
 EXACT = 10_000
 """Vectors up to which all are compared."""
 _AT_A_SEARCH = 50_000  # vectors up to which a search that finds no graph has it made, which takes seconds
+_PATIENCE = 2.0  # seconds for which such a search waits for one who began before it, as a dump did
+_AGAIN = 600.0  # seconds after which the next one tries again
 _WIDE, _WIDEST = 2000, 4000  # numbers that HNSW takes: of a vector, and of one with half as many bits each
 # Candidates that a search keeps (ef_search). Of questions about what the texts are about, 100 miss nothing either; of
 # questions that lie between the topics, 400 find 95 of 100 where 100 find 67 (20,000 vectors of 256), in 6 ms, not 4.
@@ -50,6 +53,10 @@ class _Home(Protocol):
     location: str
     read_only: bool
 
+    @property
+    def may_build(self) -> bool:
+        """Whether a graph may be made now, and would not wait for what the caller itself holds."""
+
     def slots_since(self, field: str, since: int) -> Any:
         """Return which slots of *field* came and went after a version."""
 
@@ -64,7 +71,9 @@ class _Home(Protocol):
     def graph_of(self, number: int) -> bool:
         """Tell whether there is an HNSW graph over set *number*."""
 
-    def make_graph(self, number: int, expression: str, options: str, *, bytes_needed: int) -> bool:
+    def make_graph(
+        self, number: int, expression: str, options: str, *, bytes_needed: int, patience: float | None = None
+    ) -> bool:
         """Make that graph, unless somebody else is at it; tell whether it is there."""
 
 
@@ -84,6 +93,7 @@ class PgVectorIndex:
         self._next = 0  # the slot after the last that was given
         self._graph = False
         self._warned = False
+        self._not_before = 0.0  # when a search may try to make a graph again
 
     def bind(self, store: Any, field: str) -> None:
         """Say whose vectors these are.
@@ -261,21 +271,35 @@ class PgVectorIndex:
             return False
         if not self._graph:
             self._graph = self._home.graph_of(self._number)
-            if not self._graph and not self._home.read_only and len(self) <= _AT_A_SEARCH:
-                self.build()
-            elif not self._graph and not self._warned:
-                self._warned = True
-                log.warning(
-                    "%r holds %d vectors of %r without an HNSW graph, so that every search compares all of them. Make "
-                    "one with: raeburnmemory --db %s reindex",
-                    self._home.location, len(self), self._field, shlex.quote(self._home.location),
-                )  # fmt: skip
+            if not self._graph and (self._home.read_only or len(self) > _AT_A_SEARCH):
+                self._warn("")
+            elif not self._graph and time.monotonic() >= self._not_before:
+                try:
+                    self.build(patience=_PATIENCE)
+                except MemoryGraphError as exc:  # a search needs no graph, and perhaps no right to make one
+                    self._not_before = time.monotonic() + _AGAIN
+                    self._warn(f" None could be made now: {str(exc).rstrip('.')}.")
         return self._graph
 
-    def build(self) -> None:
-        """Make the HNSW graph if there are enough vectors for it to be of use, while others read and write."""
+    def _warn(self, reason: str) -> None:
+        """Say once that there is no graph."""
         assert self._home is not None
-        if len(self) <= EXACT or self.dim > _WIDEST:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "%r holds %d vectors of %r without an HNSW graph, so that every search compares all of them.%s Make "
+                "one with: raeburnmemory --db %s reindex",
+                self._home.location, len(self), self._field, reason, shlex.quote(self._home.location),
+            )  # fmt: skip
+
+    def build(self, patience: float | None = None) -> None:
+        """Make the HNSW graph if there are enough vectors for it to be of use, while others read and write.
+
+        It waits for every transaction in the database that began before, each for *patience* seconds. In one's own it
+        would wait for itself, so that it is left for later.
+        """
+        assert self._home is not None
+        if len(self) <= EXACT or self.dim > _WIDEST or not self._home.may_build:
             return
         log.info("Making an HNSW graph over %d vectors in %r.", len(self), self._home.location)
         operators = "vector_cosine_ops" if self.dim <= _WIDE else "halfvec_cosine_ops"
@@ -284,6 +308,7 @@ class PgVectorIndex:
             f"(vector::{self._kind}) {operators}",
             f"m = {_DEGREE}, ef_construction = {_EFFORT}",
             bytes_needed=int(1.3 * len(self) * (4 * self.dim + 16 * _DEGREE + 200)),
+            patience=patience,
         )
 
 

@@ -196,16 +196,30 @@ class PostgresStore(Reading):
                 self._section.write(replace(batch, meta={**batch.meta, ERASING: mark}))
             return self._section.read(lambda db: erase(db, self.location, mark, self._lock, patience))
 
-    def make_graph(self, number: int, expression: str, options: str, *, bytes_needed: int) -> bool:
+    @property
+    def may_build(self) -> bool:
+        """Whether a graph may be made now.
+
+        That waits for every snapshot that is open, and so for this thread's own, and for who waits for its section.
+        """
+        return not (self.read_only or self._own.snapshot is not None or self._section.mine)
+
+    def make_graph(
+        self, number: int, expression: str, options: str, *, bytes_needed: int, patience: float | None = None
+    ) -> bool:
         """Make an HNSW graph over the vectors of set *number*, while others read and write.
 
-        One does it at a time; tell whether there is one now. Graphs over sets that are gone are removed.
+        One does it at a time; tell whether there is one now. Graphs over sets that are gone are removed. Whoever began
+        before and still reads or writes is waited for, each for *patience* seconds, or the `timeout` of the store.
         """
         name = GRAPH + str(number)
         with self._translated(), contextlib.closing(self._sessions.take()) as db:
             found = db.execute("SELECT pg_try_advisory_lock(%s, %s)", (self._lock[0] + 1, self._lock[1])).fetchone()
             if found != (True,):
                 return self.graph_of(number)
+            if patience is not None:
+                wait = f"{max(1, int(min(patience, self._timeout) * 1000))}ms"
+                db.execute("SELECT set_config('lock_timeout', %s, false)", (wait,))
             kilobytes = min(max(bytes_needed, 64 << 20), _GRAPH_MEMORY) >> 10
             db.execute("SELECT set_config('maintenance_work_mem', %s, false)", (f"{kilobytes}kB",))
             there = db.execute(
