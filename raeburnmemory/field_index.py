@@ -127,14 +127,14 @@ class FieldIndex:
         self._store, self._field, self._fresh = store, field, fresh
         self.index = self._new(1)
         self._elsewhere = hasattr(self.index, "keep_for")
-        self._taken_out = 0  # how often more than new slots came
+        # Of a namespace, as of so many removals and the last slot then: its slots, None if all are.
+        self._allowed: dict[str, tuple[int, int, NDArray[np.int64] | None]] = {}
+        self._taken_out = 0  # how often slots went
         self._forget_all()
         self._version = -1
         self._order: NDArray[np.int64] | None = None  # of the rows, once somebody asked
         self._in_step = -1  # the version at which the index has the slots that are known here
         self._unsaved = 0
-        # Of a namespace, as of so many changes and the last slot then: its slots, None if all are.
-        self._allowed: dict[str, tuple[int, int, NDArray[np.int64] | None]] = {}
 
     def _new(self, dim: int) -> VectorIndex:
         """Return an empty index, which may keep files where its cache goes, and asks the store for what it loses."""
@@ -175,7 +175,7 @@ class FieldIndex:
         self._slots = self._rows = np.empty(0, np.int64)  # the first _count are in use
         self._count, self._rising = 0, True  # rows ascend as slots do, until a text is replaced
         self._single = True  # and no row has two of them
-        self._taken_out += 1
+        self._allowed.clear()
 
     def _take_out(self, removed: NDArray[np.int64]) -> None:
         gone = np.searchsorted(self.slots, removed)
@@ -404,7 +404,10 @@ class FieldIndex:
         taken_out, last, allowed = self._allowed.get(namespace, (-1, -1, None))
         newest = int(self.slots[-1])
         if (taken_out, last) != (self._taken_out, newest):
-            first = int(np.searchsorted(self.slots, last, "right")) if taken_out == self._taken_out else -1
+            if allowed is not None and taken_out != self._taken_out:
+                places = np.minimum(self.slots.searchsorted(allowed), self._count - 1)
+                allowed = allowed[self.slots[places] == allowed]
+            first = int(np.searchsorted(self.slots, last, "right")) if last >= 0 else -1
             if first >= 0 and self._count - first <= _TOLD:
                 allowed = self._allowed_with(allowed, first, namespace)
             elif self._store.namespaces() == [namespace]:
@@ -417,6 +420,8 @@ class FieldIndex:
     def _allowed_with(self, allowed: NDArray[np.int64] | None, first: int, namespace: str) -> NDArray[np.int64] | None:
         """Return what of *namespace* were *allowed* (None: all), and of the slots from place *first* on those of it."""
         rows, new = self.rows[first:].tolist(), self.slots[first:]
+        if not rows:
+            return allowed
         nodes = self._store.at_rows(list(dict.fromkeys(rows)))
         own = np.array([row in nodes and nodes[row].namespace == namespace for row in rows], np.bool_)
         if allowed is None and own.all():

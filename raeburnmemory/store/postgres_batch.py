@@ -133,8 +133,9 @@ class _Writing:
                 db.execute("DELETE FROM edges WHERE key = ANY(%s)", ([key_of(*name) for name in self._gone_edges],))
             if going:
                 around = db.execute(
-                    'DELETE FROM edges e USING nodes s, nodes t WHERE s."row" = e.source AND t."row" = e.target '
-                    "AND (e.source = ANY(%s) OR e.target = ANY(%s)) RETURNING e.namespace, s.id, t.id, e.relation",
+                    "DELETE FROM edges e WHERE e.source = ANY(%s) OR e.target = ANY(%s) RETURNING e.namespace, "
+                    '(SELECT id FROM nodes WHERE "row" = e.source), (SELECT id FROM nodes WHERE "row" = e.target), '
+                    "e.relation",
                     (going, going),
                 )
             dropped = db.execute(
@@ -150,8 +151,9 @@ class _Writing:
                     (replaced,),
                 )
         for row in around or ():
-            namespace, source, target, relation = map(unescaped, row)
-            self._gone_edges.append((namespace, source, target, relation))
+            if None not in row:  # else a node at its end was missing, so that nobody knows of it
+                namespace, source, target, relation = map(unescaped, row)
+                self._gone_edges.append((namespace, source, target, relation))
         fields = {found.number: field for field, found in self._sets.items()}
         for number, slot in dropped:
             self._dropped.setdefault(fields[number], []).append(slot)

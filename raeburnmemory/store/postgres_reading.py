@@ -31,11 +31,22 @@ __all__ = ["GRAPH", "Reading", "SlotChanges"]
 
 _BLOCK = 4096  # vectors per query
 _PAGE = 2000  # nodes or edges per query
+_NEVER = 2**62  # no version is as high
 _NODE = '"row", namespace, id, kind, text, attributes, expires_at'
 GRAPH = "vectors_hnsw_"  # and the number of a set: the name of the graph over it
 _EDGE = (
     'e."row", e.namespace, s.id, t.id, e.relation, e.data FROM edges e JOIN nodes s ON s."row" = e.source '
     'JOIN nodes t ON t."row" = e.target'
+)
+_FEW = (  # the same of a few edges, whose ends are looked up one by one: never by reading all nodes
+    'e."row", e.namespace, (SELECT id FROM nodes WHERE "row" = e.source), '
+    '(SELECT id FROM nodes WHERE "row" = e.target), e.relation, e.data FROM edges e'
+)
+
+_KINDS = (  # of a namespace, by hops along the index; NULL at the end
+    "(SELECT kind FROM nodes WHERE namespace = %(space)s ORDER BY kind LIMIT 1) UNION ALL "
+    "SELECT (SELECT kind FROM nodes WHERE namespace = %(space)s AND kind > kinds.kind ORDER BY kind LIMIT 1) "
+    "FROM kinds WHERE kinds.kind IS NOT NULL"
 )
 
 Found = TypeVar("Found")
@@ -69,7 +80,9 @@ class Reading:
         """Let *ask* send questions, and *work* get the answers and ask more, so that all is of one version."""
         raise NotImplementedError
 
-    def _query(self, sql: str, values: Sequence[Any] = (), *, binary: bool = False) -> list[tuple[Any, ...]]:
+    def _query(
+        self, sql: str, values: Sequence[Any] | Mapping[str, Any] = (), *, binary: bool = False
+    ) -> list[tuple[Any, ...]]:
         return self._read(lambda db: db.execute(sql, values, binary=binary).fetchall())
 
     def _numbers(self, sql: str, values: Sequence[Any], count: int) -> list[NDArray[np.int64]]:
@@ -94,9 +107,7 @@ class Reading:
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""
-        version, found, entries = self._read_at_once(
-            partial(_ask_vectors, field, since), lambda _, asked: _vector_log(since, asked)
-        )
+        version, found, entries = self._read(partial(_vector_log, field, since))
         nothing = np.empty(0, np.int64)
         if found is None:
             return VectorChanges(version, since < version, nothing, iter(()))
@@ -108,19 +119,19 @@ class Reading:
     def slots_since(self, field: str, since: int) -> SlotChanges:
         """Return what `vectors` does, without the vectors: which slots came and went, and how they lie in the table."""
 
-        def look(db: Session, asked: tuple[Any, ...]) -> SlotChanges:
-            version, found, entries = _vector_log(since, asked)
+        def look(db: Session) -> SlotChanges:
+            version, found, entries = _vector_log(field, since, db)
             nothing = np.empty(0, np.int64)
             if found is None:
                 return SlotChanges(version, None, True, nothing, nothing, nothing)
             low, high, removed = (0, found.next_slot, nothing) if entries is None else _came_and_went(field, entries)
             slots, rows = nothing, nothing
-            if high > low:
+            if high > low:  # those of them that are gone by now will be told as removed
                 sql = 'SELECT slot, "row" FROM vectors WHERE "set" = %s AND slot >= %s AND slot < %s ORDER BY slot'
                 slots, rows = _columns(db, sql, (found.number, low, high), 2)
             return SlotChanges(version, found, entries is None, removed, slots, rows)
 
-        return self._read_at_once(partial(_ask_vectors, field, since), look)
+        return self._read(look)
 
     def _blocks(self, found: VectorSet, low: int, high: int) -> Iterator[VectorBlock]:
         """Yield the vectors at slots from *low* up to *high*, each block one query."""
@@ -212,7 +223,7 @@ class Reading:
         """Return those of the nodes named by *ids* that exist."""
         keys = [key_of(namespace, node_id) for node_id in dict.fromkeys(ids)]
         if not keys:
-            self.version()  # for its errors
+            self._read(lambda _: None)  # for its errors
             return {}
         now = time.time()
         nodes = map(_node, self._query(f"SELECT {_NODE} FROM nodes WHERE key = ANY(%s)", (keys,)))
@@ -220,6 +231,9 @@ class Reading:
 
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
+        if not len(rows):
+            self._read(lambda _: None)  # for its errors
+            return {}
         now = time.time()
         found = self._query(f'SELECT {_NODE} FROM nodes WHERE "row" = ANY(%s::bigint[])', (list(rows),))
         return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, _node)
@@ -244,17 +258,39 @@ class Reading:
 
     def _candidates(self, where: Where, now: float) -> Iterator[Node]:
         """Yield the nodes that *where* describes, but for their attributes, a page at a time."""
-        conditions, values = self._conditions(where, now)
-        sql = f'SELECT {_NODE} FROM nodes WHERE {conditions} AND "row" > %s ORDER BY "row" LIMIT %s'
+        read = self._paging(where, now)
         limit = None if where.attributes else where.limit
         size = 50 if limit is None else min(_PAGE, limit)  # many look at the first ones only
         after = where.after_row
         while True:
-            page = [_node(row) for row in self._query(sql, (*values, after, size))]
-            yield from page
+            page = read(after, size)
+            yield from (_node(raw) for raw in page if raw[-1] is None or raw[-1] > now)
             if len(page) < size:
                 return
-            after, size = page[-1].row, min(_PAGE, size * 4)
+            after, size = page[-1][0], min(_PAGE, size * 4)
+
+    def _paging(self, where: Where, now: float) -> Callable[[int, int], list[tuple[Any, ...]]]:
+        """Return what reads a page of nodes, expired ones perhaps: those behind a row, so many."""
+        if where.namespace is None or where.ids is not None:
+            conditions, values = self._conditions(where, now)
+            plain_sql = f'SELECT {_NODE} FROM nodes WHERE {conditions} AND "row" > %s ORDER BY "row" LIMIT %s'
+            return lambda after, size: self._query(plain_sql, (*values, after, size))
+        named: dict[str, Any] = {"space": escaped(where.namespace)}
+        kinds = _KINDS
+        if where.kinds is not None:
+            kinds = "SELECT unnest(%(kinds)s::text[])"
+            named["kinds"] = [escaped(kind) for kind in dict.fromkeys(where.kinds)]
+        # Of each kind the first rows, from their index, of these the first, and then the nodes. Asked plainly for the
+        # first rows of a namespace, the server goes through the nodes of all that came before it: it takes those of any
+        # to lie everywhere. Compared as a whole, what the index is of is in no other order.
+        sql = (
+            f'WITH RECURSIVE kinds(kind) AS ({kinds}) SELECT {_NODE} FROM nodes WHERE "row" = ANY(ARRAY('
+            'SELECT f."row" FROM kinds k CROSS JOIN LATERAL (SELECT n."row" FROM nodes n WHERE '
+            '(n.namespace, n.kind, n."row") > (%(space)s, k.kind, %(after)s) AND (n.namespace, n.kind) <= (%(space)s, '
+            'k.kind) ORDER BY n.namespace, n.kind, n."row" LIMIT %(size)s) f ORDER BY f."row" LIMIT %(size)s)) '
+            'ORDER BY "row"'
+        )
+        return lambda after, size: self._query(sql, {**named, "after": after, "size": size})
 
     def _conditions(self, where: Where, now: float) -> tuple[str, list[Any]]:
         conditions, values = ["(expires_at IS NULL OR expires_at > %s)"], [now]
@@ -321,10 +357,13 @@ class Reading:
         if relation is not None:
             more, values = " AND e.relation = %s", [escaped(relation)]
         if ids is None:
-            if namespace is not None:
-                more, values = more + " AND e.namespace = %s", [*values, escaped(namespace)]
+            if namespace is not None:  # that of their ends, for which there is an index
+                more, values = more + " AND s.namespace = %s", [*values, escaped(namespace)]
             found = self._query(f'SELECT {_EDGE} WHERE true{more} ORDER BY e."row"', values)
             return [_link(row) for row in found]
+        if not len(ids):
+            self._read(lambda _: None)  # for its errors
+            return []
         spaces = self.namespaces() if namespace is None else [namespace]
         keys = [key_of(space, node_id) for space in spaces for node_id in dict.fromkeys(ids)]
         links: dict[int, Link] = {}
@@ -428,23 +467,29 @@ def _ask_log(db: Session, since: int) -> Asked | None:
     return db.execute("SELECT version, changes FROM log WHERE version > %s ORDER BY version", (since,))
 
 
-def _ask_vectors(field: str, since: int, db: Session) -> tuple[Any, ...]:
-    found = db.execute("SELECT number, dim, reset_at, next_slot FROM sets WHERE field = %s", (escaped(field),))
-    return _ask_state(db), _ask_log(db, since), found
-
-
-def _vector_log(since: int, asked: tuple[Any, ...]) -> tuple[int, VectorSet | None, list[dict[str, Any]] | None]:
+def _vector_log(field: str, since: int, db: Session) -> tuple[int, VectorSet | None, list[dict[str, Any]] | None]:
     """Return the version, the set of a field, and what happened since, None if that is not known or was reset."""
-    ((version,),), row = asked[0].fetchall(), asked[2].fetchone()
-    found = None if row is None else VectorSet(*row)
-    entries = None if found is None or since < found.reset_at else _entries(asked[1], since)
-    return version, found, entries
+    sql = (  # one statement sees one version
+        "SELECT state.version, s.number, s.dim, s.reset_at, s.next_slot, ARRAY(SELECT version || ' ' || changes "
+        "FROM log WHERE version > %s ORDER BY version) FROM state LEFT JOIN sets s ON s.field = %s"
+    )
+    row = db.execute(sql, (since if since >= 0 else _NEVER, escaped(field))).fetchone()
+    assert row is not None
+    version, *of_set, told = row
+    found = None if of_set[0] is None else VectorSet(*of_set)
+    if found is None or since < max(found.reset_at, 0):
+        return version, found, None
+    return version, found, _told([tuple(each.split(" ", 1)) for each in told], since)
 
 
 def _entries(asked: Asked | None, since: int) -> list[dict[str, Any]] | None:
     """Return the entries of the log after version *since*, None if not all of them are kept."""
-    rows = None if asked is None else asked.fetchall()
-    if rows is None or (rows and rows[0][0] != since + 1):
+    return None if asked is None else _told(asked.fetchall(), since)
+
+
+def _told(rows: Sequence[Any], since: int) -> list[dict[str, Any]] | None:
+    """Return the entries in rows of versions and changes, None if the first after version *since* is not there."""
+    if rows and int(rows[0][0]) != since + 1:
         return None
     return [json.loads(changes) for _, changes in rows]
 
@@ -467,7 +512,7 @@ def _changes(since: int, db: Session, asked: tuple[Any, ...]) -> Changes:
     edges = [row for entry in entries for row in entry.get("edges", ())]
     with pipeline(db):
         found = db.execute(f'SELECT {_NODE} FROM nodes WHERE "row" = ANY(%s::bigint[])', (nodes,))
-        links = db.execute(f'SELECT {_EDGE} WHERE e."row" = ANY(%s::bigint[])', (edges,))
+        links = db.execute(f'SELECT {_FEW} WHERE e."row" = ANY(%s::bigint[])', (edges,))
     return Changes(
         version,
         nodes=sorted(map(_node, found), key=lambda node: node.row),

@@ -185,19 +185,14 @@ class Sessions:
 
     def read(self, work: Callable[[Session], Found], translate: Callable[[BaseException], BaseException]) -> Found:
         """Do *work*, which only reads, with a session, and once more with another if that one was lost."""
-        db, found = self._tried(work, translate)
+        db, found = self.read_and_keep(work, translate)
         self.give(db)
         return found
 
     def read_and_keep(
         self, work: Callable[[Session], Found], translate: Callable[[BaseException], BaseException]
-    ) -> Session:
-        """Do likewise, and return the session, which is to be given back."""
-        return self._tried(work, translate)[0]
-
-    def _tried(
-        self, work: Callable[[Session], Found], translate: Callable[[BaseException], BaseException]
     ) -> tuple[Session, Found]:
+        """Do likewise, and return the session too, which is to be given back."""
         lost: BaseException | None = None
         for last in (False, False, True):
             db = self.again(lost)
