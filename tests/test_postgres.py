@@ -338,6 +338,48 @@ def test_a_transaction_that_others_got_in_the_way_of_is_tried_again(store, sql, 
     assert sql.execute("SELECT id FROM nodes ORDER BY row").fetchall() == [("a",), ("c",)]
 
 
+def limited(url, setting):
+    """Return the URL of a memory in whose sessions the server allows no more than that."""
+    return f"{url}&options=-c%20{setting}%3D300"
+
+
+def test_what_the_server_breaks_off_is_told_as_such(postgres_url, store):
+    """A role may be given a statement_timeout: nobody holds the memory then, unless somebody does."""
+    store.write(prompt("a"))
+    with contextlib.closing(open_store(limited(postgres_url, "statement_timeout"))) as other:
+        with pytest.raises(LockTimeout, match="broke off what it was asked for: .*Try again later") as caught:
+            other.query("SELECT pg_sleep(20)")
+        assert "statement_timeout raised" in str(caught.value)
+        assert "is held by" not in str(caught.value)
+        assert ids(other) == ["a"]
+        with store.exclusive(), pytest.raises(LockTimeout, match=rf"is held by raeburnmemory .*:{os.getpid()} "):
+            other.write(prompt("b"))
+        assert other.write(prompt("b")) == 2
+
+
+@pytest.mark.parametrize("setting", ["idle_in_transaction_session_timeout", "transaction_timeout"])
+def test_a_snapshot_that_the_server_ends_is_told_as_lost(postgres_url, store, sql, setting):
+    if sql.execute("SELECT 1 FROM pg_settings WHERE name = %s", (setting,)).fetchone() is None:
+        pytest.skip(f"this server has no {setting}")
+    store.write(prompt("a"))
+    with contextlib.closing(open_store(limited(postgres_url, setting))) as other:
+        with other.snapshot():
+            time.sleep(0.8)
+            with pytest.raises(StoreUnreachable, match="was lost: .* due to"):
+                ids(other)
+        assert ids(other) == ["a"]
+
+
+def test_a_section_goes_on_if_the_server_ended_its_session_for_idling(postgres_url):
+    with contextlib.closing(open_store(limited(postgres_url, "idle_session_timeout"))) as store:
+        with store.exclusive():
+            store.write(prompt("a"))
+            time.sleep(0.8)
+            assert store.write(prompt("b")) == 2
+        time.sleep(0.8)
+        assert ids(store) == ["a", "b"]
+
+
 def test_a_snapshot_that_is_lost_is_an_error(store, sql):
     store.write(prompt("a"))
     with store.snapshot():

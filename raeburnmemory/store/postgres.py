@@ -99,7 +99,7 @@ class PostgresStore(Reading):
     def _meant(self, exc: BaseException) -> BaseException:
         """Return our error for one of the driver, *exc* itself if it is another one."""
         if isinstance(exc, psycopg.Error):
-            waited = exc.sqlstate == "55P03"
+            waited = exc.sqlstate in {"55P03", "57014"}  # lock_timeout, statement_timeout
             return translated(exc, self._address, self._sessions.holder() if waited else "")
         if isinstance(exc, UnicodeEncodeError):
             return InvalidInput(f"{exc.object[:40]!r} holds half of a surrogate pair, which PostgreSQL cannot store.")

@@ -239,7 +239,9 @@ def search(db: psycopg.Connection[Any], schema: str) -> None:
 
 # --- what the server says, in our words -------------------------------------------------------------------------
 
-_LOST = ("08", "57P")  # connection exceptions; the administrator or a crash ended the session, or it is starting
+# Connection exceptions; the administrator or a crash ended the session, or the server is starting; it ended the session
+# because its transaction was idle, or open, for longer than it allows.
+_LOST = ("08", "57P", "25P03", "25P04")
 
 
 def is_lost(exc: BaseException, db: psycopg.Connection[Any] | None = None) -> bool:
@@ -274,9 +276,17 @@ def translated(exc: Error, address: Address, holder: str = "") -> Exception:
         )
     kinds: Sequence[tuple[tuple[str, ...], MemoryGraphError]] = (
         (
-            ("55P03", "57014", "25P03", "57P05"),
+            ("55P03",),
             LockTimeout(
                 f"{where} is held by {holder or 'somebody else'} ({said}). Try again later, or pass a larger timeout=."
+            ),
+        ),
+        (
+            ("57014",),
+            LockTimeout(
+                f"The server of {where} broke off what it was asked for: {said}."
+                f"{f' Meanwhile the memory is held by {holder}.' if holder else ''} Try again later, or have "
+                f"statement_timeout raised for this user (ALTER ROLE … SET statement_timeout)."
             ),
         ),
         (
