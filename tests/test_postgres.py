@@ -28,6 +28,7 @@ from raeburnmemory.errors import (
     GraphClosed,
     InvalidInput,
     LockTimeout,
+    MissingDependency,
     NotAStore,
     ReadOnly,
     StoreMissing,
@@ -40,6 +41,7 @@ from raeburnmemory.store import open_store, store_exists
 psycopg = pytest.importorskip("psycopg", reason="a PostgreSQL store needs psycopg")
 
 from cutting import Cutter  # noqa: E402
+from pooling import Pool  # noqa: E402
 
 from raeburnmemory.store import postgres_batch  # noqa: E402
 from raeburnmemory.store.postgres_schema import lock_of  # noqa: E402
@@ -578,6 +580,54 @@ def test_places_where_there_is_no_memory(postgres_url, postgres_server, sql):
             open_store(postgres_url, backend)
     with pytest.raises(InvalidInput, match="named by a URL"):
         open_store("memory.db", "postgres")
+
+
+def test_a_pool_that_gives_sessions_to_others_is_refused(postgres_server, postgres_url):
+    """Two memories behind it would be written into each other: the schema is a setting of the session."""
+    info = psycopg.conninfo.conninfo_to_dict(postgres_server.uri)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        contextlib.closing(Pool(folder, Path(info["host"]) / f".s.PGSQL.{info.get('port', 5432)}")),
+    ):
+        for url in (postgres_url, postgres_url + "_b"):
+            for call in (MemoryGraph, open_store):
+                with pytest.raises(InvalidInput, match="pool_mode = session"):
+                    call(url.replace(info["host"], folder))
+        with psycopg.connect(postgres_server.uri.replace(info["host"], folder), autocommit=True) as other:
+            assert other.execute("SHOW search_path").fetchone() == ('"$user", public',)
+
+
+def test_nothing_is_written_in_a_session_that_others_set_up(postgres_url, store, sql):
+    """As a pool may give back, however it behaved when the store was opened."""
+    store.write(prompt("a"))
+    with contextlib.closing(open_store(postgres_url + "_b")) as other:
+        other.write(prompt("a"))
+        (path,) = other.query("SELECT current_setting('search_path')")[0]
+        with store.exclusive():
+            store.query(
+                "SELECT set_config('search_path', %s, false), set_config('raeburnmemory.session', 'x', false)", (path,)
+            )
+            with pytest.raises(InvalidInput, match="gives a session of the server to others"):
+                store.write(prompt("b"))
+        assert ids(other) == ["a"]
+    assert sql.execute("SELECT id FROM nodes").fetchall() == [("a",)]
+
+
+def test_a_pgvector_that_is_too_old_is_told_at_once(postgres_url, store, sql):
+    """A dump may have been put back in a database that has an older one."""
+    store.write(prompt("a"))
+    (found,) = sql.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    sql.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    try:
+        for url in (postgres_url, postgres_url + "_b"):
+            with pytest.raises(
+                MissingDependency, match=r"is 0\.7\.4, and 0\.8 is needed.*ALTER EXTENSION vector UPDATE"
+            ):
+                open_store(url)
+    finally:
+        sql.execute("UPDATE pg_extension SET extversion = %s WHERE extname = 'vector'", (found,))
+    with contextlib.closing(open_store(postgres_url)) as again:
+        assert ids(again) == ["a"]
 
 
 def test_a_newer_store_is_refused(postgres_url, store, sql):

@@ -365,12 +365,12 @@ class _Section:
 
     def write(self, batch: Batch) -> int:
         """Write *batch*; called in the section."""
-        mark = os.urandom(8).hex()
+        mark, store = os.urandom(8).hex(), self._store
         for attempt in range(_TRIES):
             db = self._session()
             before = self._version
             try:
-                self._version = apply(db, batch, mark, self._store._lock)  # noqa: SLF001
+                self._version = apply(db, batch, mark, store._lock, store._sessions.token)  # noqa: SLF001
             except BaseException as exc:
                 roll_back(db)
                 if is_lost(exc, db):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DimensionMismatch, InvalidInput
 from ._files import to_json
-from .postgres_schema import escaped, key_of, unescaped
+from .postgres_schema import POOLED, SESSION, escaped, key_of, unescaped
 from .postgres_sessions import VectorBytes, pipeline
 from .state import NEXT
 
@@ -44,17 +44,18 @@ def sets_of(db: Session) -> dict[str, VectorSet]:
     return {unescaped(field): VectorSet(*rest) for field, *rest in rows}
 
 
-def apply(db: Session, batch: Batch, mark: str, lock: tuple[int, int]) -> int:
+def apply(db: Session, batch: Batch, mark: str, lock: tuple[int, int], token: str) -> int:
     """Write *batch* in a transaction of its own, marked with *mark*, and return its version.
 
-    The advisory *lock* is held until the commit, so that versions become visible in their order.
+    The advisory *lock* is held until the commit, so that versions become visible in their order. *token* is what the
+    session was told when it was set up: with one that others set up it would be written to their memory.
 
     Raises:
-        InvalidInput: It names a node that does not exist.
+        InvalidInput: It names a node that does not exist, or the session is not ours any more.
         DimensionMismatch: A vector has another length than those of its field.
     """
     writing = _Writing(db, batch)
-    version = writing.begin(lock)
+    version = writing.begin(lock, token)
     writing.remove()
     writing.add_vectors(version)
     writing.finish(version, mark)
@@ -78,7 +79,7 @@ class _Writing:
 
     # --- what is there ------------------------------------------------------------------------------------------
 
-    def begin(self, lock: tuple[int, int]) -> int:
+    def begin(self, lock: tuple[int, int], token: str) -> int:
         """Begin the transaction, learn what is there, and return the version to write."""
         batch, db = self._batch, self._db
         names = dict.fromkeys(batch.removed_nodes)
@@ -92,13 +93,17 @@ class _Writing:
         with pipeline(db):
             db.execute("BEGIN")
             db.execute("SELECT pg_advisory_xact_lock(%s, %s)", lock)
-            state = db.execute("SELECT version, next_row, next_edge FROM state")
+            state = db.execute(
+                f"SELECT version, next_row, next_edge FROM state WHERE current_setting('{SESSION}', true) = %s",
+                (token,),
+            )
             nodes = db.execute('SELECT key, "row" FROM nodes WHERE key = ANY(%s)', ([*keys],)) if keys else None
             wanted = [*self._link_keys, *gone]
             edges = db.execute('SELECT key, "row" FROM edges WHERE key = ANY(%s)', (wanted,)) if wanted else None
             sets = db.execute("SELECT field, number, dim, reset_at, next_slot FROM sets ORDER BY number")
         found = state.fetchone()
-        assert found is not None
+        if found is None:
+            raise InvalidInput(POOLED)
         version, self._next_row, self._next_edge = found
         self._first_new = self._next_row
         self._known = {keys[key]: row for key, row in nodes or ()}

@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCK",
+    "POOLED",
     "SCHEMA_VERSION",
     "SEARCH_PATH",
+    "SESSION",
     "TABLES",
+    "check_pgvector",
     "escaped",
     "is_lost",
     "key_of",
@@ -98,6 +101,13 @@ SEARCH_PATH = (
     "ON n.oid = e.extnamespace WHERE e.extname = 'vector'))"
 )
 _CHARACTERS = 50_000  # of a text that get into its tsvector, which holds a megabyte; compounds are in it twice
+
+SESSION = "raeburnmemory.session"  # a setting of ours, by which a session is known again
+POOLED = (
+    "The URL leads to a pool that gives a session of the server to others between two transactions, and with it the "
+    "lock of the memory and the schema that it is in. Name the server itself, or a pool that keeps a session for one "
+    "client (PgBouncer's pool_mode = session)."
+)
 
 # --- how texts are written --------------------------------------------------------------------------------------
 # PostgreSQL's text holds every character but U+0000. U+001A, "substitute", stands for it, followed by a 0; by itself
@@ -190,6 +200,15 @@ def check_version(found: int | None, address: Address) -> None:
         )
 
 
+def check_pgvector(found: str, address: Address) -> None:
+    """Refuse a pgvector that is too old; a dump may have been put back where there is such a one."""
+    if tuple(map(int, found.split(".")[:2])) < _PGVECTOR:
+        raise MissingDependency(
+            f"pgvector in the database of {address.shown!r} is {found}, and 0.8 is needed, which can search with "
+            f"filters. Install it on the server, then run: ALTER EXTENSION vector UPDATE"
+        )
+
+
 def _create(db: psycopg.Connection[Any], address: Address, language: str) -> None:
     encoding = db.execute("SHOW server_encoding").fetchone()
     if encoding != ("UTF8",):
@@ -198,12 +217,9 @@ def _create(db: psycopg.Connection[Any], address: Address, language: str) -> Non
             f"text. Make one with: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )
     there = db.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    if there is not None and tuple(map(int, there[0].split(".")[:2])) < _PGVECTOR:
-        raise MissingDependency(
-            f"pgvector in the database of {address.shown!r} is {there[0]}, and 0.8 is needed, which can search with "
-            f"filters. Install it on the server, then run: ALTER EXTENSION vector UPDATE"
-        )
-    if there is None:
+    if there is not None:
+        check_pgvector(there[0], address)
+    else:
         if db.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone() is None:
             raise MissingDependency(
                 f"The server of {address.shown!r} has no pgvector. Install it there, as "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import socket
 import threading
 import time
@@ -18,8 +19,8 @@ from psycopg import pq
 from psycopg.adapt import Dumper, Loader
 from psycopg.types.string import TextLoader
 
-from ..errors import GraphClosed, StoreMissing, StoreUnreachable
-from .postgres_schema import SEARCH_PATH, is_lost, lock_of, unreachable
+from ..errors import GraphClosed, InvalidInput, StoreMissing, StoreUnreachable
+from .postgres_schema import POOLED, SEARCH_PATH, SESSION, check_pgvector, is_lost, lock_of, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ Session: TypeAlias = psycopg.Connection[Any]
 _KEPT = 8  # idle sessions; more threads than that may read at once, and make their own
 _PATIENCE = 10.0  # seconds that a statement goes on trying to reach a server that was there a moment ago
 _PAUSE = 0.05  # seconds between two tries
+_TURN = 2.0  # seconds for which a session may keep another one waiting
 
 _inherited: list[Session] = []  # of a parent process: never to be used or closed in its child
 
@@ -92,6 +94,7 @@ class Sessions:
         self._idle: list[Session] = []
         self._pid = os.getpid()
         self._met = False  # the server was there once
+        self.token = os.urandom(8).hex()  # by which our sessions are known from those of others
         self.closed = False
 
     def connect(self) -> Session:
@@ -118,18 +121,44 @@ class Sessions:
         found = db.execute(
             "SELECT (SELECT t.oid FROM pg_type t JOIN pg_extension e ON e.extnamespace = t.typnamespace "
             "WHERE e.extname = 'vector' AND t.typname = 'vector'), "
+            "(SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
+            f"pg_backend_pid(), set_config('{SESSION}', %s, false), "
             f"set_config('search_path', {SEARCH_PATH}, false), set_config('lock_timeout', %s, false), "
             "set_config('jit', 'off', false), set_config('default_transaction_isolation', 'read committed', false), "
             "set_config('synchronous_commit', CASE WHEN %s THEN 'off' WHEN current_setting('synchronous_commit') = "
             "'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
-            (self.address.schema, f"{milliseconds}ms", self._durability == "process"),
+            (self.token, self.address.schema, f"{milliseconds}ms", self._durability == "process"),
         ).fetchone()
         if found is None or found[0] is None:
             raise StoreMissing(2, f"There is no memory in {self.address.shown!r}: it has no pgvector. Check the URL")
+        if found[2] != db.info.backend_pid and not self._met:  # somebody stands between
+            self._expect_own(db)
+        check_pgvector(found[1], self.address)
         db.adapters.register_dumper(VectorBytes, type("VectorDumper", (_VectorDumper,), {"oid": found[0]}))
         db.adapters.register_loader(found[0], _VectorLoader)
         db.adapters.register_loader("json", TextLoader)
         self._met = True
+
+    def _expect_own(self, db: Session) -> None:
+        """See that whoever stands between us and the server keeps the session *db* for us.
+
+        Another one says something that only *db* hears if both are one. Where it has to wait for its turn, it is not.
+
+        Raises:
+            InvalidInput: They are.
+        """
+        other = self.connect()
+        try:
+            other.pgconn.send_query(f"SET {SESSION} = 'other'".encode())
+            with selectors.DefaultSelector() as selector:
+                selector.register(other.pgconn.socket, selectors.EVENT_READ)
+                selector.select(_TURN)
+            heard = db.execute(f"SELECT current_setting('{SESSION}', true)").fetchone()
+        finally:
+            other.pgconn.finish()
+        if heard != (self.token,):
+            db.execute("RESET ALL")  # whoever has it next is not to look for tables in our schema
+            raise InvalidInput(POOLED)
 
     def take(self) -> Session:
         """Return a session for the calling thread alone; give it back with `give`."""
