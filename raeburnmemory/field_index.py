@@ -410,12 +410,17 @@ class FieldIndex:
             first = int(np.searchsorted(self.slots, last, "right")) if last >= 0 else -1
             if first >= 0 and self._count - first <= _TOLD:
                 allowed = self._allowed_with(allowed, first, namespace)
-            elif self._store.namespaces() == [namespace]:
+            elif self._alone(namespace):
                 allowed = None
             else:
                 allowed = self.slots[np.isin(self.rows, self._store.rows(Where(namespace)))]
             self._allowed[namespace] = (self._taken_out, newest, allowed)
         return allowed
+
+    def _alone(self, namespace: str) -> bool:
+        """Tell whether there is no other namespace; without listing them all where what is at the ends tells."""
+        ends = self._store.at_rows([int(self.rows[0]), int(self.rows[-1])])
+        return all(node.namespace == namespace for node in ends.values()) and self._store.namespaces() == [namespace]
 
     def _allowed_with(self, allowed: NDArray[np.int64] | None, first: int, namespace: str) -> NDArray[np.int64] | None:
         """Return what of *namespace* were *allowed* (None: all), and of the slots from place *first* on those of it."""

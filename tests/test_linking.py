@@ -248,6 +248,7 @@ def test_nothing_of_it_is_read_but_what_is_alike(tmp_path, monkeypatch):
     known = {f"thing {n}": row for n, row in enumerate(unit(np.random.default_rng(3).standard_normal((400, 8))))}
     with opened(tmp_path / "g.db", Given(known)) as memory:
         fill(memory, known)
+        memory.similar("thing 0", 1)  # which looks whose the vectors are
         read = set()
         at_rows = memory._store.at_rows
         monkeypatch.setattr(

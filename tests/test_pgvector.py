@@ -179,7 +179,7 @@ def found_at_once(index, rows):
     return found == [11] and time.monotonic() - began < 5
 
 
-def test_a_search_in_a_snapshot_or_a_section_does_not_wait_for_itself(home, ungraphed):
+def test_a_search_in_a_snapshot_or_a_section_does_not_wait_for_itself(home, ungraphed, caplog):
     """Making a graph waits for every snapshot that is open, that of a statement that waits for a lock included."""
     store, sql = home
     index, rows = ungraphed
@@ -198,6 +198,7 @@ def test_a_search_in_a_snapshot_or_a_section_does_not_wait_for_itself(home, ungr
             assert waiting.is_alive()
         waiting.join(20)
     assert index.mode == "float32"
+    assert ["None is made within a snapshot" in each.message for each in caplog.records] == [True]
     assert found_at_once(index, rows)
     assert index.mode == "hnsw"
 

@@ -185,6 +185,18 @@ def test_what_goes_from_a_namespace_is_taken_out_of_what_is_known_of_it(postgres
             assert cost["rows"] <= 700
 
 
+def test_a_first_question_does_not_go_through_all_namespaces(postgres_url, counter):
+    with MemoryGraph(postgres_url, fake) as memory:
+        memory.similar("tea", 1)
+        for number in range(300):
+            memory.within(f"user {number}").add_message("tea", id="m")
+        memory.similar("tea", 1)
+        found = []
+        cost = counter.of(lambda: found.extend(memory.within("user 7").similar("tea", 1).ids), memory._store)
+        assert found == ["m"]
+        assert cost["rows"] <= 30
+
+
 def test_a_snapshot_knows_its_version(postgres_url, counter):
     with contextlib.closing(open_store(postgres_url)) as store, contextlib.closing(open_store(postgres_url)) as other:
         store.write(Batch(nodes=[Node("a", "note", "x")]))

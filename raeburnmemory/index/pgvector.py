@@ -274,6 +274,8 @@ class PgVectorIndex:
             self._graph = self._home.graph_of(self._number)
             if not self._graph and (self._home.read_only or len(self) > _AT_A_SEARCH):
                 self._warn("")
+            elif not self._graph and not self._home.may_build:
+                self._warn(" None is made within a snapshot or a section.")
             elif not self._graph and time.monotonic() >= self._not_before:
                 try:
                     self.build(patience=_PATIENCE)
