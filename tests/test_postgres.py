@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -673,6 +674,41 @@ def test_who_may_only_read(postgres_url, store, sql):
             f'REVOKE ALL ON ALL TABLES IN SCHEMA "{schema}" FROM looker; REVOKE ALL ON SCHEMA "{schema}" FROM looker'
         )
         sql.execute("DROP ROLE looker")
+
+
+def test_who_was_given_a_schema_needs_no_right_to_make_one(postgres_server, postgres_url, sql):
+    schema, role = schema_of(postgres_url), f"writer {os.getpid()}"
+    url = postgres_url.replace("postgres:@", f"{quote(role)}@")
+    sql.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    sql.execute(f'CREATE ROLE "{role}" LOGIN')
+    try:
+        with pytest.raises(OSError, match="permission denied for database"):
+            open_store(url)
+        sql.execute(f'CREATE SCHEMA "{schema}" AUTHORIZATION "{role}"')
+        with MemoryGraph(url, "builtin") as memory:
+            memory.add_interaction({"id": "p", "text": "tea"})
+            assert memory.similar("tea", 1).ids == ["p"]
+    finally:
+        sql.execute(f'DROP OWNED BY "{role}" CASCADE; DROP ROLE "{role}"')
+
+
+def test_a_database_without_a_place_for_pgvector(postgres_server, sql):
+    name = f"bare_{os.getpid()}"
+    url = postgres_server.uri.replace("/postgres?", f"/{name}?")
+    sql.execute(f"CREATE DATABASE {name}")
+    try:
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("DROP SCHEMA public")
+            with pytest.raises(OSError, match="CREATE EXTENSION vector SCHEMA") as caught:
+                open_store(url)
+            assert caught.value.errno == errno.ENOENT
+            db.execute("CREATE SCHEMA elsewhere")
+            db.execute("CREATE EXTENSION vector SCHEMA elsewhere")
+        with MemoryGraph(url, "builtin") as memory:
+            memory.add_interaction({"id": "p", "text": "tea"})
+            assert memory.similar("tea", 1).ids == ["p"]
+    finally:
+        sql.execute(f"DROP DATABASE {name} (FORCE)")
 
 
 @pytest.mark.parametrize(("durability", "setting"), [("full", "on"), ("process", "off")])

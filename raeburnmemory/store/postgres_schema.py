@@ -230,10 +230,18 @@ def _create(db: psycopg.Connection[Any], address: Address, language: str) -> Non
         except psycopg.errors.InsufficientPrivilege as exc:
             raise StoreWriteFailed(
                 errno.EACCES,
-                f"You may not add pgvector to the database of {address.shown!r}. Let its owner run: "
-                f"CREATE EXTENSION vector",
+                f"You may not add pgvector to the database of {address.shown!r}. Let a superuser run, or its owner "
+                f"where the server lets owners: CREATE EXTENSION vector",
             ) from exc
-    db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(address.schema)))
+        except psycopg.errors.InvalidSchemaName as exc:
+            raise StoreWriteFailed(
+                errno.ENOENT,
+                f"The database of {address.shown!r} has neither pgvector nor a schema 'public' to put it in. Put it in "
+                f"another one: CREATE EXTENSION vector SCHEMA …",
+            ) from exc
+    # Whoever may write in a schema that was made for him need not be allowed to make one.
+    if db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (address.schema,)).fetchone() is None:
+        db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(address.schema)))
     search(db, address.schema)
     config = _text_search(db, language)
     tables = TABLES.format(language=sql.Literal(config).as_string(db), characters=_CHARACTERS)
