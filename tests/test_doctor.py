@@ -450,6 +450,12 @@ SQLITE_DAMAGE = {
     "a saved index with ghosts": (lambda p: save_index(p, ghosts=2), {"index-ghosts"}, "all"),
     "a saved index that is short": (lambda p: save_index(p, drop=2), {"index-short"}, "all"),
     "a saved index with other vectors": (lambda p: save_index(p, spoil=True), {"index-differs"}, "all"),
+    "a file of a killed process": (
+        lambda p: beside(p, ".tmp-999999999").write_bytes(b"?"), {"leftover"}, "all"),
+    "a file that everybody may write": (lambda p: p.chmod(0o646), {"mode"}, "all"),
+}  # fmt: skip
+
+WORDS_DAMAGE = {
     "saved words that are cut off": (lambda p: save_words(p, cut=9), {"index-damaged"}, "all"),
     "saved words with a flipped bit": (lambda p: save_words(p, bit=2000), {"index-damaged"}, "all"),
     "saved words of another memory": (lambda p: save_words(p, store="x"), {"index-foreign"}, "all"),
@@ -462,9 +468,6 @@ SQLITE_DAMAGE = {
     "saved words of other texts": (
         lambda p: save_words(p, **{"words.starts": lambda v: v[::-1].copy()}), {"index-differs"}, "all"),
     "saved words with other ids": (lambda p: save_words(p, **{"ids.bytes": lambda v: v[::-1]}), {"index-differs"}, "all"),
-    "a file of a killed process": (
-        lambda p: beside(p, ".tmp-999999999").write_bytes(b"?"), {"leftover"}, "all"),
-    "a file that everybody may write": (lambda p: p.chmod(0o646), {"mode"}, "all"),
 }  # fmt: skip
 
 
@@ -516,6 +519,7 @@ def save_index(path, *, ghosts=0, drop=0, spoil=False, **stamp):
 MATRIX = [
     *(pytest.param("g.json", *case, id=f"json: {what}") for what, case in JSON_DAMAGE.items()),
     *(pytest.param("g.db", *case, id=f"sqlite: {what}") for what, case in SQLITE_DAMAGE.items()),
+    *(pytest.param(name, *case, id=f"{name}: {what}") for name in STORES for what, case in WORDS_DAMAGE.items()),
 ]
 
 

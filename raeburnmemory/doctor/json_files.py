@@ -37,13 +37,13 @@ def state_of(store: JsonStore) -> State:
     return store._state  # noqa: SLF001 - nobody else has it
 
 
-def content_of(state: State) -> Content:
-    """Return the content of a state."""
+def content_of(state: State, owner: str) -> Content:
+    """Return the content of a state of the store called *owner*, whose name is not among what a state remembers."""
     return Content(
         {node.row: node for node in state.nodes.values()},
         list(state.links.by_key.values()),
         [(state.nodes.row(key), old) for key, several in state.past.items() for old in several],
-        state.meta,
+        {**state.meta, "store": owner},
         lambda: ((name, vectors.dim, vectors.alive()) for name, vectors in sorted(state.sets.items())),
     )
 
@@ -62,7 +62,7 @@ def check_files(path: Path, report: Report) -> Content | None:
             # would be of another moment than its nodes.
             state, journal, foreign = state_of(store), store._journal, store._foreign  # noqa: SLF001
             report.version = state.version
-            content = content_of(state)
+            content = content_of(state, owner)
             if journal is not None and not foreign:
                 content.marks = {version: journal.mark(version) for version in range(journal.base, state.version + 1)}
     except StoreTooNew:
