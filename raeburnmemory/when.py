@@ -55,6 +55,7 @@ _PATTERNS = [
         ("yesterday", r"(?:yesterday|last\s+night)"),
     ]
 ]
+_LAST = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()  # the last moments of that day are none as a number
 _SIDE = re.compile(r"(since|after|before|until|by)\s", re.IGNORECASE)
 _SIDE_BEFORE = re.compile(r"\b(since|after|before|until|by)\s+(?:the\s+)?$", re.IGNORECASE)
 
@@ -74,7 +75,7 @@ def spans_in(question: str, now: float, first: float) -> list[Span]:
     """
     found: list[Span] = []
     taken: list[tuple[int, int]] = []
-    today = datetime.fromtimestamp(now, timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = datetime.fromtimestamp(min(now, _LAST), timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
     for kind, pattern in _PATTERNS:
         for match in pattern.finditer(question):
             if any(match.start() < end and start < match.end() for start, end in taken):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sqlite3
+import sys
 
 import pytest
 from outside import open_memory
@@ -23,6 +24,15 @@ def test_a_memory_stays_open_while_its_nodes_are_read(tmp_path, name):
         gc.collect() if len(found) % 1000 == 0 else None
         found.append(node.id)
     assert found == [f"p{n}" for n in range(2500)]
+
+
+@pytest.mark.parametrize("name", ["g.json", "g.db"])
+def test_as_many_nodes_as_anybody_may_ask_for(tmp_path, name):
+    with open_memory(tmp_path / name) as memory:
+        memory.add_message("One", id="p")
+        for limit in (sys.maxsize, sys.maxsize + 1, 10**30):
+            assert [node.id for node in memory.nodes(limit=limit)] == ["p"]
+            assert [node.id for node in memory.nodes(where={"n": None}, limit=limit)] == []
 
 
 def test_attributes_may_be_json_in_anybodys_writing_and_nothing_else(tmp_path):

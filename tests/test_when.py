@@ -207,6 +207,12 @@ def test_boundaries(now, question, expected):
     assert named(question, at(now), at("2026-01-01")) == [expected]
 
 
+def test_the_last_moment_of_all_years():
+    last = datetime.max.replace(tzinfo=timezone.utc).timestamp()  # rounded, it is in the year 10000
+    assert named("yesterday", last, last) == [("9999-12-30", "9999-12-31")]
+    assert named("today, or in 2026", last, last) == [("2026-01-01", "2027-01-01")]  # no day comes after that one
+
+
 def test_the_words_are_told_and_the_sides_too():
     (span,) = spans_in("What did she say since 7 May 2025, please?", NOW, FIRST)
     assert span.words == "7 May 2025"

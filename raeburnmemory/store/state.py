@@ -7,6 +7,7 @@ enough to rebuild it.
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from bisect import bisect_right
 from collections import Counter, deque
@@ -380,7 +381,8 @@ class State:
         else:
             found = list(self.nodes.values())
         first = bisect_right(found, where.after_row, key=_by_row)
-        return itertools.islice(_described(itertools.islice(found, first, None), where, now), where.limit)
+        limit = None if where.limit is None else min(where.limit, sys.maxsize)
+        return itertools.islice(_described(itertools.islice(found, first, None), where, now), limit)
 
     def rows_of(self, where: Where) -> list[int]:
         """Return the rows of the nodes that *where* describes, ascending."""
