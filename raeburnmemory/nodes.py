@@ -582,15 +582,15 @@ def same_json(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def copied(value: Any) -> Any:
     """Return the JSON value *value* without sharing any of its lists and dicts; tuples become lists."""
-    if type(value) is dict and (not value or _PLAIN.issuperset(map(type, value.values()))):
+    if type(value) is dict and (not value or PLAIN.issuperset(map(type, value.values()))):
         return value.copy()  # nearly always, in two thirds of the time
     if isinstance(value, Mapping):
-        return {key: item if type(item) in _PLAIN else copied(item) for key, item in value.items()}
+        return {key: item if type(item) in PLAIN else copied(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [copied(item) for item in value]
     return value

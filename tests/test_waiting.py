@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raeburnmemory import MemoryGraph
 from raeburnmemory.nodes import Batch, Link, Node, Where
 from raeburnmemory.store import _waiting, open_store
+from raeburnmemory.store._packed import node_of
 from raeburnmemory.store._waiting import Links, Nodes, sections
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -136,12 +137,15 @@ def test_nodes_know_how_many_of_them_wait():
         [("n", "a"), ("n", "b"), ("n", "c")], [0, 1, 2], [b'{"type": "x", "id": "%s"}' % c for c in (b"a", b"b", b"c")]
     )
     assert (len(nodes), list(nodes), nodes._waiting) == (3, [("n", "a"), ("n", "b"), ("n", "c")], 3)
-    assert nodes["n", "b"] is nodes["n", "b"]
+    assert nodes["n", "b"] == nodes["n", "b"]
     assert nodes._waiting == 2
     del nodes["n", "a"]
     nodes["n", "c"] = Node("c", "y", row=2)
     assert nodes._waiting == 0
-    assert [(node.id, node.kind, node.row) for node in nodes.values()] == [("b", "x", 1), ("c", "y", 2)]
+    assert [(node.id, node.kind, node.row) for node in map(node_of, nodes.all_packed())] == [
+        ("b", "x", 1),
+        ("c", "y", 2),
+    ]
     assert nodes.get(("n", "a"), "none") == "none"
     assert ("n", "a") not in nodes
     with pytest.raises(KeyError):
@@ -158,7 +162,7 @@ def test_edges_that_come_while_others_wait_are_numbered_after_them():
     links.put(Link("b", "a", "r", {"new": True}, "n"))
     links.put(Link("b", "b", "r", {}, "n"))
     assert links._lines is not None
-    found = [(e.source, e.target, e.relation, dict(e.data), e.row) for e in links.by_key.values()]
+    found = [(e.source, e.target, e.relation, dict(e.data), e.row) for e in links.values()]
     assert found == [
         ("a", "b", "r", {}, 0),
         ("b", "a", "r", {"new": True}, 1),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import MemoryGraphError, StoreWriteFailed
 from ..nodes import DEFAULT_NAMESPACE
 from ..store._files import beginning, sync_folder, write_failed
+from ..store._packed import ID, NAMESPACE, ROW, TEXT
 from ..store.journal import Journal
 from ..store.snapshot import Snapshot
 from ..store.sqlite_schema import connect, fields, translated
@@ -87,15 +88,15 @@ def write_json(state: State, store: str, stem: str) -> None:
         StoreWriteFailed: The disk refused.
     """
     snapshot = Snapshot.of(state, store)
-    rows = {node.row: node for node in snapshot.nodes}
+    rows = {node[ROW]: node for node in snapshot.nodes}
     try:
         digest, _ = snapshot.write(stem)
         VectorFiles(stem).prepare(
             store,
             snapshot.version,
             snapshot.fields,
-            lambda row: text_checksum(rows[row].text),
-            lambda row: rows[row].id if rows[row].namespace == DEFAULT_NAMESPACE else None,
+            lambda row: text_checksum(rows[row][TEXT]),
+            lambda row: rows[row][ID] if rows[row][NAMESPACE] == DEFAULT_NAMESPACE else None,
             snapshot.meta.get("embedder"),
             None,
             None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MemoryGraphError, StoreCorrupt, StoreError, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, PROMPT
+from ..store._packed import ROW, node_of
 from ..store.journal import Journal
 from ..store.json import JsonStore
 from ..store.snapshot import GraphFile
@@ -40,9 +41,9 @@ def state_of(store: JsonStore) -> State:
 def content_of(state: State, owner: str) -> Content:
     """Return the content of a state of the store called *owner*, whose name is not among what a state remembers."""
     return Content(
-        {node.row: node for node in state.nodes.values()},
-        list(state.links.by_key.values()),
-        [(state.nodes.row(key), old) for key, several in state.past.items() for old in several],
+        {node[ROW]: node_of(node) for node in state.nodes.all_packed()},
+        list(state.links.values()),
+        [(state.nodes.row(key), node_of(old)) for key, several in state.past.items() for old in several],
         {**state.meta, "store": owner},
         lambda: ((name, vectors.dim, vectors.alive()) for name, vectors in sorted(state.sets.items())),
     )

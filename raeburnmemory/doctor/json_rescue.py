@@ -238,7 +238,7 @@ def _state(document: Document) -> State:
     for link in sorted(document.links, key=lambda link: link.row):
         state.links.insert(link)
     for key, old in document.history:
-        state.past.setdefault(key, []).append(old)
+        state.remember(key, old)
     return state
 
 
@@ -252,8 +252,7 @@ def _load_vectors(path: str, store: str, state: State, report: Report, *, number
     at: dict[str, int] = {}
 
     def row_of(prompt: str) -> int:
-        node = state.nodes.get((DEFAULT_NAMESPACE, prompt))
-        return -1 if node is None else node.row
+        return state.nodes.row((DEFAULT_NAMESPACE, prompt))
 
     def crc(row: int) -> int | None:
         return text_checksum(state.nodes[state.rows[row]].text) if numbered and row in state.rows else None

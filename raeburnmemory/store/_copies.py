@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from typing import BinaryIO
 
-    from ._waiting import NodeKey
+    from ._packed import NodeKey
 
 __all__ = ["Copies", "asked", "remove_rows"]
 

@@ -25,6 +25,7 @@ from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
+from ._packed import ID, NAMESPACE, ROW, TEXT
 from .group_commit import Section
 from .journal import Journal, boot, decode_batch, encode_batch, version_of
 from .json_assembly import Assembled, assembled, expect
@@ -394,11 +395,11 @@ class JsonStore(MemoryStore):
             journal = self._journal
             inode = journal.inode if journal else None
             base = (self._journal.base if self._journal else 0) if self._lost is None else None
-        rows = {node.row: node for node in snapshot.nodes}
+        rows = {node[ROW]: node for node in snapshot.nodes}
 
         @cache  # a long text has many vectors
         def crc(row: int) -> int:
-            return text_checksum(rows[row].text)
+            return text_checksum(rows[row][TEXT])
 
         temporary = [self._path + suffix, self._journal_path + suffix]
         begin = partial(self._still_wanted, inode)
@@ -409,7 +410,7 @@ class JsonStore(MemoryStore):
                 snapshot.version,
                 snapshot.fields,
                 crc,
-                lambda row: rows[row].id if rows[row].namespace == DEFAULT_NAMESPACE else None,
+                lambda row: rows[row][ID] if rows[row][NAMESPACE] == DEFAULT_NAMESPACE else None,
                 snapshot.meta.get("embedder"),
                 base,
                 None if mended else self._lost,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, StoreCorrupt
 from ..nodes import DEFAULT_NAMESPACE, PROMPT
+from ._packed import ID, KIND, NAMESPACE, ROW
 from .journal import decode_batch
 from .vector_files import text_checksum
 
@@ -118,8 +119,7 @@ def _load_vectors(
         return text_checksum(state.nodes[state.rows[row]].text) if row in state.rows else None
 
     def row_of(prompt: str) -> int:
-        node = state.nodes.get((DEFAULT_NAMESPACE, prompt))
-        return -1 if node is None else node.row
+        return state.nodes.row((DEFAULT_NAMESPACE, prompt))
 
     made.fields = set(graph.expected_vectors)
     try:
@@ -153,7 +153,8 @@ def _load_vectors(
         state.sets[name] = vectors
     if foreign and PROMPT not in state.sets:
         try:
-            rows = {n.id: n.row for n in state.nodes.values() if n.namespace == DEFAULT_NAMESPACE and n.kind == PROMPT}
+            mine = (node for node in state.nodes.all_packed() if node[NAMESPACE] == DEFAULT_NAMESPACE)
+            rows = {node[ID]: node[ROW] for node in mine if node[KIND] == PROMPT}
             original = files.read_original(rows)
         except StoreCorrupt as exc:
             lost.append(str(exc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from ..errors import GraphClosed
 from ..lock import Mutex
 from ..nodes import copied
 from . import Erased
+from ._packed import EXPIRES, ROW, link_of, node_of
 from ._undecoded import Undecoded
-from .state import State, own, visible
+from .state import State, lasts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -108,9 +110,9 @@ class MemoryStore:
         with self._mutex.lock:
             state = self._current()
             for node_id in ids:
-                node = state.nodes.get((namespace, node_id))
-                if node is not None and (node.expires_at is None or visible(node, state.now())):
-                    found[node_id] = own(node)
+                node = state.nodes.packed((namespace, node_id))
+                if node is not None and (node[EXPIRES] is None or lasts(node, state.now())):
+                    found[node_id] = node_of(node)
         return found
 
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
@@ -118,14 +120,14 @@ class MemoryStore:
         with self._mutex:
             state = self._current()
             now = state.now()
-            found = (state.nodes[state.rows[row]] for row in rows if row in state.rows)
-            return Undecoded({node.row: node for node in found if visible(node, now)}, own)
+            found = (state.nodes.packed(state.rows[row]) for row in rows if row in state.rows)
+            return Undecoded({node[ROW]: node for node in found if node is not None and lasts(node, now)}, node_of)
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""
         with self._mutex:
             found = self._current().select(where)
-        yield from map(own, found)
+        yield from map(node_of, found)
 
     def expired(self, namespace: str, kind: str) -> list[str]:
         """Return the ids of the nodes of one kind that have expired, by ascending row."""
@@ -143,18 +145,18 @@ class MemoryStore:
     ) -> list[Link]:
         """Return edges by ascending row."""
         with self._mutex:
-            return [own(link) for link in self._current().edges(ids, namespace, direction, relation, newest)]
+            return [link_of(*link) for link in self._current().edges(ids, namespace, direction, relation, newest)]
 
     def all_links(self, namespace: str | None) -> Iterator[Link]:
         """Yield all edges by ascending row."""
         with self._mutex:
             found = self._current().edges(None, namespace, "out", None, None)
-        yield from map(own, found)
+        yield from itertools.starmap(link_of, found)
 
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
         with self._mutex:
-            return [own(node) for node in self._current().past.get((namespace, node_id), ())]
+            return [node_of(node) for node in self._current().past.get((namespace, node_id), ())]
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""

@@ -83,7 +83,7 @@ def _section(nodes: Iterable[Node], links: Iterable[Link]) -> dict[str, Any]:
 
 def write_node_link(
     write: Callable[[bytes], Any],
-    spaces: dict[str, tuple[list[Node], list[Link]]],
+    spaces: Mapping[str, tuple[Iterable[Node], list[Link]]],
     graph: dict[str, Any],
     extra: dict[str, Any],
 ) -> None:
@@ -92,7 +92,7 @@ def write_node_link(
     def dump(value: Any) -> bytes:
         return _encoded(value).encode()
 
-    def section(nodes: list[Node], links: list[Link]) -> None:
+    def section(nodes: Iterable[Node], links: list[Link]) -> None:
         write(b'"nodes": [')
         _lines(write, (dump(node_to_json(node)) for node in nodes))
         entries = [dump(entry) for entry in pairs_to_json(links)]

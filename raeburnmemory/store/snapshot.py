@@ -12,6 +12,7 @@ from .._collector import no_collections
 from ..errors import StoreCorrupt, StoreTooNew
 from ..nodes import DEFAULT_NAMESPACE, Link, Node
 from ._files import at_once, open_regular, write_failed
+from ._packed import NAMESPACE, ROW, link_of, node_of
 from ._waiting import Links, Sections, sections
 from .nodelink import NAMESPACES, mended, node_to_json, parse_json, read_node, read_node_link, write_node_link
 from .state import State, VectorSet
@@ -20,7 +21,7 @@ from .vector_files import FieldSnapshot, from_ranges, to_ranges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._waiting import NodeKey
+    from ._packed import LinkKey, NodeKey, PackedLink, PackedNode
 
 __all__ = ["FORMAT", "GraphFile", "Snapshot", "displaced"]
 
@@ -149,7 +150,7 @@ def _state(data: dict[str, Any], ours: dict[str, Any] | None, path: str, waiting
         key = (entry["namespace"], entry["node"]["id"])
         if key in state.nodes:
             old = read_node(entry["node"], entry["namespace"], path, state.nodes.row(key))
-            state.past.setdefault(key, []).append(old)
+            state.remember(key, old)
     return state
 
 
@@ -165,9 +166,9 @@ class Snapshot:
     version: int
     next_row: int
     next_link_row: int
-    nodes: list[Node]
-    links: list[Link]
-    past: dict[NodeKey, list[Node]]
+    nodes: list[PackedNode]
+    links: list[tuple[LinkKey, PackedLink]]
+    past: dict[NodeKey, list[PackedNode]]
     meta: dict[str, Any]
     next_slots: dict[str, int]
     fields: dict[str, FieldSnapshot]
@@ -180,8 +181,8 @@ class Snapshot:
             state.version,
             state.next_row,
             state.links.next_row,
-            list(state.nodes.values()),
-            list(state.links.by_key.values()),
+            state.nodes.all_packed(),
+            list(state.links.by_key.items()),
             {key: list(old) for key, old in state.past.items()},
             dict(state.meta),
             {**state.next_slots, **{name: vectors.next_slot for name, vectors in state.sets.items()}},
@@ -193,11 +194,11 @@ class Snapshot:
 
         *begin* is called once the file is there and before anything is in it; it may raise.
         """
-        spaces: dict[str, tuple[list[Node], list[Link]]] = {DEFAULT_NAMESPACE: ([], [])}
+        spaces: dict[str, tuple[list[PackedNode], list[Link]]] = {DEFAULT_NAMESPACE: ([], [])}
         for node in self.nodes:
-            spaces.setdefault(node.namespace, ([], []))[0].append(node)
-        for link in self.links:
-            spaces[link.namespace][1].append(link)
+            spaces.setdefault(node[NAMESPACE], ([], []))[0].append(node)
+        for key, link in self.links:
+            spaces[key[0]][1].append(link_of(key, link))
         # The file groups edges by pair and nodes by namespace; the rows say in which order they came. Both are
         # known only once the edges are written, so the entry that holds them comes from a first, dry pass.
         order = _link_order(spaces)
@@ -207,7 +208,7 @@ class Snapshot:
             "version": self.version,
             "next_row": self.next_row,
             "next_link_row": self.next_link_row,
-            "rows": to_ranges([node.row for nodes, _ in spaces.values() for node in nodes]),
+            "rows": to_ranges([node[ROW] for nodes, _ in spaces.values() for node in nodes]),
             "link_rows": to_ranges(order),
             "next_slots": self.next_slots,
             "vectors": {name: len(f.block.slots) for name, f in self.fields.items() if len(f.block.slots)},
@@ -215,7 +216,9 @@ class Snapshot:
         }
         graph = {**self.meta.get("graph", {}), _OURS: ours}
         history = [
-            {"namespace": key[0], "node": node_to_json(node)} for key, several in self.past.items() for node in several
+            {"namespace": key[0], "node": node_to_json(node_of(node))}
+            for key, several in self.past.items()
+            for node in several
         ]
         digest, size = hashlib.sha256(), 0
         others = {_HISTORY: history} if history else {}
@@ -229,7 +232,8 @@ class Snapshot:
                     size += len(data)
                     file.write(data)
 
-                write_node_link(write, spaces, graph, {**self.meta.get("top", {}), **others})
+                given = {name: (map(node_of, nodes), links) for name, (nodes, links) in spaces.items()}
+                write_node_link(write, given, graph, {**self.meta.get("top", {}), **others})
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as exc:
@@ -241,7 +245,7 @@ def _field(vectors: VectorSet) -> FieldSnapshot:
     return FieldSnapshot(vectors.dim, vectors.next_slot, vectors.alive())
 
 
-def _link_order(spaces: dict[str, tuple[list[Node], list[Link]]]) -> list[int]:
+def _link_order(spaces: dict[str, tuple[list[PackedNode], list[Link]]]) -> list[int]:
     order: list[int] = []
     for _, links in spaces.values():
         pairs: dict[tuple[str, str], list[int]] = {}

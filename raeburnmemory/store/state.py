@@ -12,25 +12,26 @@ import time
 from bisect import bisect_right
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DimensionMismatch, InvalidInput
-from ..nodes import Changes, Link, Node, copied
+from ..nodes import Changes, copied
 from . import VectorBlock, VectorChanges
-from ._waiting import LinkKey, Links, NodeKey, Nodes
+from ._packed import EXPIRES, ID, KIND, NAMESPACE, ROW, attributes_of, link_of, link_row, node_of, pack_node
+from ._waiting import Links, Nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ..nodes import Batch, Vector, Where
+    from ..nodes import Batch, Node, Vector, Where
+    from ._packed import LinkKey, NodeKey, PackedLink, PackedNode
 
 __all__ = ["NEXT", "State", "VectorSet"]
-
-NodeOrLink = TypeVar("NodeOrLink", Node, Link)
 
 NEXT = ".next"  # a field with this ending holds the vectors of the model that the store is moving to
 _REMEMBERED = 4096  # versions that changes() can still tell apart
@@ -196,11 +197,13 @@ class State:
     nodes: Nodes = field(default_factory=Nodes)
     links: Links = field(default_factory=Links)
     rows: dict[int, NodeKey] = field(default_factory=dict)
-    past: dict[NodeKey, list[Node]] = field(default_factory=dict)
+    past: dict[NodeKey, list[PackedNode]] = field(default_factory=dict)
     sets: dict[str, VectorSet] = field(default_factory=dict)
     next_slots: dict[str, int] = field(default_factory=dict)  # of fields that may have lost all their vectors
     meta: dict[str, Any] = field(default_factory=dict)
-    log: deque[tuple[int, list[NodeKey], list[LinkKey], list[NodeKey], list[LinkKey]]] = field(default_factory=deque)
+    log: deque[tuple[int, Sequence[NodeKey], Sequence[LinkKey], Sequence[NodeKey], Sequence[LinkKey]]] = field(
+        default_factory=deque
+    )
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -246,23 +249,23 @@ class State:
             for link_key in removed_links:
                 self.links.remove(link_key)
             for node_key in removed_nodes:
-                node = self.nodes.pop(node_key)
-                del self.rows[node.row]
+                row = self.nodes.row(node_key)
+                del self.nodes[node_key], self.rows[row]
                 self.past.pop(node_key, None)
-                self._drop_vectors(node, version)
-        nodes = [self._put(node, version) for node in batch.nodes]
+                self._drop_vectors(row, version)
+        nodes = tuple([self._put(node, version) for node in batch.nodes])
         for vector in batch.vectors:
             self._add_vector(vector, version)
         if batch.staged:
             self._settle(batch.staged, version)
-        links = list(map(self.links.put, batch.links))
+        links = tuple(map(self.links.put, batch.links))
         for name, value in batch.meta.items():
             if value is None:
                 self.meta.pop(name, None)
             else:
                 self.meta[name] = copied(value)
         self.version = version
-        self.log.append((version, nodes, links, removed_nodes, removed_links))
+        self.log.append((version, nodes, links, tuple(removed_nodes), tuple(removed_links)))
         if len(self.log) > _REMEMBERED:
             self.known_since = self.log.popleft()[0]
 
@@ -274,9 +277,9 @@ class State:
         """
         behind = [name for name in self.sets if at.get(name, -1) < version]
         for key in [*batch.removed_nodes, *((node.namespace, node.id) for node in batch.nodes)]:
-            if (node := self.nodes.get(key)) is not None:
+            if (row := self.nodes.row(key)) >= 0:
                 for name in behind:
-                    self.sets[name].drop(node.row, version)
+                    self.sets[name].drop(row, version)
         for vector in batch.vectors:
             if at.get(vector.field, -1) < version:
                 self._add_vector(vector, version)
@@ -300,25 +303,26 @@ class State:
                 vectors.reset_at = version
                 self.sets[name.removesuffix(NEXT)] = vectors
 
-    def _drop_vectors(self, node: Node, version: int) -> None:
+    def _drop_vectors(self, row: int, version: int) -> None:
         for vectors in self.sets.values():
-            vectors.drop(node.row, version)
+            vectors.drop(row, version)
 
     def _put(self, node: Node, version: int) -> NodeKey:
         key = (node.namespace, node.id)
-        old = self.nodes.get(key)
+        old = self.nodes.packed(key)
         if old is None:
             row, self.next_row = self.next_row, self.next_row + 1
             self.rows[row] = key
         else:
-            row = old.row
+            row, key = old[ROW], self.rows[old[ROW]]
             self.past.setdefault(key, []).append(old)
-            self._drop_vectors(old, version)
-        # Written out instead of dataclasses.replace, which costs four times as much; likewise below.
-        self.nodes[key] = Node(
-            node.id, node.kind, node.text, copied(node.attributes), node.namespace, node.expires_at, row
-        )
+            self._drop_vectors(row, version)
+        self.nodes.put(key, node, row)
         return key
+
+    def remember(self, key: NodeKey, old: Node) -> None:
+        """Take *old* for the newest of the versions of a node that were replaced."""
+        self.past.setdefault(key, []).append(pack_node(old, key, old.row))
 
     def _add_vector(self, vector: Vector, version: int) -> None:
         vectors = self.sets.get(vector.field)
@@ -326,9 +330,7 @@ class State:
             next_slot = self.next_slots.get(vector.field, 0) if vectors is None else vectors.next_slot
             vectors = self.sets[vector.field] = VectorSet(len(vector.values), next_slot)
             vectors.reset_at = version
-        node = self.nodes.get((vector.namespace, vector.node))
-        row = -1 if node is None else node.row
-        vectors.append_one(vector, row, version)
+        vectors.append_one(vector, self.nodes.row((vector.namespace, vector.node)), version)
 
     def start_over(self) -> None:
         """Let nothing of the past be known: whoever asks what changed reads everything again."""
@@ -362,31 +364,33 @@ class State:
         links = {key: None for key in links if key in by_key}
         return Changes(
             self.version,
-            nodes=[own(n) for n in sorted((self.nodes[key] for key in nodes if key in self.nodes), key=_by_row)],
-            links=[own(by_key[key]) for key in sorted(links, key=lambda key: by_key[key].row)],
+            nodes=[node_of(node) for node in self._there(nodes)],
+            links=[link_of(key, by_key[key]) for key in sorted(links, key=lambda key: link_row(by_key[key]))],
             removed_nodes=list(gone_nodes),
             removed_links=list(gone_links),
         )
 
-    def select(self, where: Where, now: float | None = None) -> Iterator[Node]:
+    def _there(self, keys: Iterable[NodeKey]) -> list[PackedNode]:
+        """Return those of the nodes under *keys* that exist, by ascending row."""
+        return sorted((node for key in keys if (node := self.nodes.packed(key)) is not None), key=_ROW_OF)
+
+    def select(self, where: Where, now: float | None = None) -> Iterator[PackedNode]:
         """Return the visible nodes that *where* describes, by ascending row, of those that are there now.
 
         They are looked through as they are asked for, and what is done to the state meanwhile does not change them.
         """
         now = time.time() if now is None else now
-        found: Sequence[Node]
         if where.ids is not None:
-            keys = [(space, i) for space in self._spaces(where.namespace) for i in dict.fromkeys(where.ids)]
-            found = sorted((self.nodes[key] for key in keys if key in self.nodes), key=_by_row)
+            found = self._there((space, i) for space in self._spaces(where.namespace) for i in dict.fromkeys(where.ids))
         else:
-            found = list(self.nodes.values())
-        first = bisect_right(found, where.after_row, key=_by_row)
+            found = self.nodes.all_packed()
+        first = bisect_right(found, where.after_row, key=_ROW_OF)
         limit = None if where.limit is None else min(where.limit, sys.maxsize)
         return itertools.islice(_described(itertools.islice(found, first, None), where, now), limit)
 
     def rows_of(self, where: Where) -> list[int]:
         """Return the rows of the nodes that *where* describes, ascending."""
-        return [node.row for node in self.select(where)]
+        return [node[ROW] for node in self.select(where)]
 
     def edges(
         self,
@@ -395,12 +399,13 @@ class State:
         direction: str,
         relation: str | None,
         newest: int | None,
-    ) -> list[Link]:
+    ) -> list[tuple[LinkKey, PackedLink]]:
         """Return edges by ascending row; see `Store.links`."""
-        found: Iterable[Link]
+        by_key = self.links.by_key
+        found: Iterable[tuple[LinkKey, PackedLink]]
         if ids is None:
-            found = (link for key, link in self.links.by_key.items() if namespace in {None, key[0]})
-            return sorted((link for link in found if relation in {None, link.relation}), key=_by_row)
+            found = (each for each in by_key.items() if namespace in {None, each[0][0]})
+            return sorted((each for each in found if relation in {None, each[0][3]}), key=_row_of_link)
         leaving, entering = self.links.leaving, self.links.entering
         sides = {"out": [leaving], "in": [entering], "both": [leaving, entering]}
         keys: dict[LinkKey, None] = {}
@@ -408,15 +413,15 @@ class State:
             for node_id in ids:
                 for side in sides[direction]:
                     # Around a node, too, the order of insertion is the order of rows.
-                    around = (key for key in reversed(side.get((space, node_id), {})) if relation in {None, key[3]})
+                    around = (key for key in reversed(side.get((space, node_id), ())) if relation in {None, key[3]})
                     keys.update(dict.fromkeys(itertools.islice(around, newest)))
-        return sorted((self.links.by_key[key] for key in keys), key=_by_row)
+        return sorted(((key, by_key[key]) for key in keys), key=_row_of_link)
 
     def expired(self, namespace: str, kind: str) -> list[str]:
         """Return the ids of the nodes of one kind that have expired, by ascending row."""
         now = self.now()
-        gone = (n for n in self.nodes.values() if n.kind == kind and n.namespace == namespace and not visible(n, now))
-        return [node.id for node in sorted(gone, key=_by_row)]
+        mine = (node for node in self.nodes.all_packed() if node[KIND] == kind and node[NAMESPACE] == namespace)
+        return [node[ID] for node in sorted(mine, key=_ROW_OF) if not lasts(node, now)]
 
     def count(self, namespace: str) -> int:
         """Return how many nodes a namespace holds."""
@@ -424,14 +429,14 @@ class State:
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
-        nodes = [n for n in self.nodes.values() if namespace in {None, n.namespace}]
+        nodes = [node for node in self.nodes.all_packed() if namespace in {None, node[NAMESPACE]}]
         every, links = len(nodes) == len(self.nodes), self.links.by_key
         vectors = {
-            name: len(found) if every else found.count(n.row for n in nodes)
+            name: len(found) if every else found.count(node[ROW] for node in nodes)
             for name, found in sorted(self.sets.items())
         }
         return {
-            "kinds": dict(sorted(Counter(n.kind for n in nodes).items())),
+            "kinds": dict(sorted(Counter(node[KIND] for node in nodes).items())),
             "relations": dict(sorted(Counter(key[3] for key in links if namespace in {None, key[0]}).items())),
             "vectors": {name: n for name, n in vectors.items() if n},
         }
@@ -449,15 +454,21 @@ class State:
         return self.spaces() if namespace is None else [namespace]
 
 
-def _described(nodes: Iterable[Node], where: Where, now: float) -> Iterator[Node]:
+def _described(nodes: Iterable[PackedNode], where: Where, now: float) -> Iterator[PackedNode]:
     for node in nodes:
         if (
-            (where.namespace is None or node.namespace == where.namespace)
-            and (where.kinds is None or node.kind in where.kinds)
-            and visible(node, now)
-            and matches(node, where.attributes)
+            (where.namespace is None or node[NAMESPACE] == where.namespace)
+            and (where.kinds is None or node[KIND] in where.kinds)
+            and lasts(node, now)
+            and (not where.attributes or _carries(attributes_of(node), where.attributes))
         ):
             yield node
+
+
+def lasts(node: PackedNode, now: float) -> bool:
+    """Tell whether *node* has not expired at *now* (seconds since 1970)."""
+    expires: float | None = node[EXPIRES]
+    return expires is None or expires > now
 
 
 def visible(node: Node, now: float) -> bool:
@@ -467,15 +478,15 @@ def visible(node: Node, now: float) -> bool:
 
 def matches(node: Node, attributes: Any) -> bool:
     """Tell whether *node* carries every one of *attributes* with an equal value."""
-    return all(name in node.attributes and node.attributes[name] == value for name, value in attributes.items())
+    return _carries(node.attributes, attributes)
 
 
-def own(item: NodeOrLink) -> NodeOrLink:
-    """Return *item* with attributes of its own: what readers do to theirs must not reach the store."""
-    if isinstance(item, Node):
-        return Node(item.id, item.kind, item.text, copied(item.attributes), item.namespace, item.expires_at, item.row)
-    return Link(item.source, item.target, item.relation, copied(item.data), item.namespace, item.row)
+def _carries(found: Mapping[str, Any], attributes: Mapping[str, Any]) -> bool:
+    return all(name in found and found[name] == value for name, value in attributes.items())
 
 
-def _by_row(item: Node | Link) -> int:
-    return item.row
+_ROW_OF = itemgetter(ROW)
+
+
+def _row_of_link(found: tuple[LinkKey, PackedLink]) -> int:
+    return link_row(found[1])
