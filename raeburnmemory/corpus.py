@@ -72,6 +72,7 @@ say session suggest summarise summarize summary talk tell throughout various wal
 """
 _RULES = 5  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
+_WASTED = 8192  # numbers that nodes had which are gone, or as many as there are others; then all get new ones
 _SPOKE = 100  # sessions up to which what was said is added up for each
 _CLOSE = 8192  # nodes between the first and the last of a session up to which all of them are looked through
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
@@ -149,6 +150,7 @@ class Corpus:
         self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
         self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
+        self._gone = 0 if parts is None else int(np.count_nonzero(parts["kinds"] < 0))  # numbers of nobody
         self.writes += 1
         self.rewrites += 1
         self._written = np.full(
@@ -333,6 +335,8 @@ class Corpus:
     def _apply(self, changes: Changes) -> bool:
         """Apply changes; False if others would have to be connected anew: rare, and not worth code of its own."""
         mine = self._namespace
+        if self._gone > max(_WASTED, self._n - self._gone):
+            return False
         gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
         cut = [link[1:] for link in changes.removed_links if link[0] == mine and self._stand(link[1:3], gone)]
         if any(relation in _STRUCTURE for *_, relation in cut):
@@ -475,6 +479,7 @@ class Corpus:
 
     def _remove(self, number: int) -> None:
         self.rewrites += 1
+        self._gone += 1
         self.words.put(number, None)
         for other, relation in self.linked.pop(number, ()):
             if other != number:

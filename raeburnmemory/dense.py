@@ -36,7 +36,7 @@ from .errors import (
     LockTimeout,
     ModelUnavailable,
 )
-from .field_index import FieldIndex
+from .field_index import FieldIndex, remember
 from .hits import Hit, Hits, Why
 from .index import Scope, index_maker
 from .index._arrays import by_rows
@@ -589,7 +589,7 @@ class Dense:
         """
         with self._lock:
             if self._centres.get(namespace, (-1,))[0] != version:
-                self._centres[namespace] = (version, *self._centre(namespace, version))
+                remember(self._centres, namespace, (version, *self._centre(namespace, version)))
             _, centre, count = self._centres[namespace]
         length = float(np.linalg.norm(centre))
         if length < _NOWHERE:
@@ -623,7 +623,9 @@ class Dense:
             # Row by row, as adding up all at once does, so that nothing hangs on when it was asked for.
             new = cached.get(picked[len(known) :])
             found = np.add.reduce(np.concatenate([found, new]), axis=0, keepdims=True)
-            self._sums[namespace, field] = cached.index, np.array(picked), found
+            if index is not None and index is not cached.index:  # those of other namespaces are not to keep it either
+                self._sums = {key: known for key, known in self._sums.items() if known[0] is not index}
+            remember(self._sums, (namespace, field), (cached.index, np.array(picked), found))
         return np.asarray(found[0])
 
     def alike(self, after: int, namespace: str, threshold: float, field: str = PROMPT) -> Alike | None:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from .store import Store
 
     T = TypeVar("T")
+    K = TypeVar("K")
+    V = TypeVar("V")
 
-__all__ = ["Alike", "FieldIndex"]
+__all__ = ["Alike", "FieldIndex", "remember"]
 
 _SAVE_AFTER = 1000  # new vectors after which a saved index is worth replacing
 _TRIES = 8  # at an index elsewhere: of several processes that begin it at once, each may take the place of another
@@ -35,7 +37,16 @@ _MOST = 4096  # vectors in one block
 _MORE = 64  # hits to begin with where an index knows only the nearest few
 _TABLE, _SPARSE = 32, 16  # for one row in so many, a table is faster than a search; none for rows that lie far apart
 _TOLD = 1000  # new vectors up to which each is asked whose it is, instead of reading what all are
+_KNOWN = 10_000  # namespaces of which something is remembered
 _GATHER = 5  # comparing rows that are taken out costs this many times comparing all where they are
+
+
+def remember(known: dict[K, V], key: K, value: V) -> None:
+    """Let *known* hold *value*, and what was learnt last: anybody may ask for any number of namespaces."""
+    known.pop(key, None)
+    known[key] = value
+    if len(known) > _KNOWN:
+        del known[next(iter(known))]
 
 
 class _Scanned(Protocol):
@@ -414,7 +425,7 @@ class FieldIndex:
                 allowed = None
             else:
                 allowed = self.slots[np.isin(self.rows, self._store.rows(Where(namespace)))]
-            self._allowed[namespace] = (self._taken_out, newest, allowed)
+            remember(self._allowed, namespace, (self._taken_out, newest, allowed))
         return allowed
 
     def _alone(self, namespace: str) -> bool:

@@ -138,7 +138,7 @@ _CHUNK = re.compile(r"[^\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f
 _ASCII_WORD = re.compile(r"[0-9a-z]+|[!-/:-@\[-`{-~]")
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
-_cache: dict[str, list[int]] = {}
+_cache: dict[str, tuple[int, ...]] = {}
 
 
 def wordpiece(text: str) -> list[int]:
@@ -162,14 +162,14 @@ def wordpiece(text: str) -> list[int]:
     found = [*map(_cache.get, chunks)]
     if None in found:
         found = [_chunk(chunk) if pieces is None else pieces for chunk, pieces in zip(chunks, found, strict=True)]
-    return [*chain.from_iterable(cast("list[list[int]]", found))]
+    return [*chain.from_iterable(cast("list[tuple[int, ...]]", found))]
 
 
-def _chunk(chunk: str) -> list[int]:
+def _chunk(chunk: str) -> tuple[int, ...]:
     """Return the pieces of what stands between two white spaces, from the cache if it was met before."""
     pieces = _cache.get(chunk)
     if pieces is None:
-        pieces = [piece for word in _words(chunk) for piece in _cut(word)]
+        pieces = tuple([piece for word in _words(chunk) for piece in _cut(word)])
         if len(chunk) <= _CACHED_LENGTH:
             if len(_cache) >= _CACHED_WORDS:
                 _cache.clear()

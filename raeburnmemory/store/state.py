@@ -36,7 +36,10 @@ __all__ = ["NEXT", "State", "VectorSet"]
 NEXT = ".next"  # a field with this ending holds the vectors of the model that the store is moving to
 _REMEMBERED = 4096  # versions that changes() can still tell apart
 _BLOCK = 1 << 17  # vectors per block, which is a view
+_COLUMNS = ("_values", "_slots", "_rows", "_versions", "_spans")  # of a set of vectors
 _FEW = 64  # nodes whose vectors are looked for one by one
+_WASTED = 1024  # dropped vectors that are kept, or as many as there are others; then all of them make room
+_DROPPED = 16_384  # and slots that changes() can tell to be dropped, or as many as there are vectors
 
 
 class VectorSet:
@@ -51,7 +54,7 @@ class VectorSet:
         self._rows = np.empty(0, np.int64)  # of the node; -1 once the vector is dropped
         self._versions = np.empty(0, np.int64)
         self._spans = np.empty((0, 3), np.int64)  # part, start, end
-        self._at: dict[int, list[int]] | None = None  # node row -> positions, once that was asked for often
+        self._at: dict[int, tuple[int, ...]] | None = None  # node row -> positions, once that was asked for often
         self._asked = 0
         self.dropped: list[tuple[int, int]] = []  # (version, slot)
         self.reset_at = -1  # before this version, slots mean something else
@@ -72,7 +75,7 @@ class VectorSet:
             self._at = {}
             for position, owner in enumerate(self._rows[: self._n].tolist()):
                 if owner >= 0:
-                    self._at.setdefault(owner, []).append(position)
+                    self._at[owner] = (*self._at.get(owner, ()), position)
         return self._at.get(row, ())
 
     def of(self, row: int) -> list[tuple[int, NDArray[np.float32]]]:
@@ -120,7 +123,7 @@ class VectorSet:
         self._versions[at] = version
         if row >= 0:
             if self._at is not None:
-                self._at.setdefault(row, []).append(at)
+                self._at[row] = (*self._at.get(row, ()), at)
             self._alive += 1
         self._n = at + 1
         self.next_slot += 1
@@ -133,7 +136,7 @@ class VectorSet:
 
     def _make_room(self, least: int) -> None:
         room = max(16, least, len(self._slots) * 2)
-        for name in ("_values", "_slots", "_rows", "_versions", "_spans"):
+        for name in _COLUMNS:
             old = getattr(self, name)
             new = np.empty((room, *old.shape[1:]), old.dtype)
             new[: self._n] = old[: self._n]
@@ -148,7 +151,20 @@ class VectorSet:
             self._rows[position] = -1
             self.dropped.append((version, int(self._slots[position])))
         self._alive -= len(positions)
+        if self._n - self._alive > max(_WASTED, self._alive):
+            self._compact()
+        if len(self.dropped) > 2 * max(_DROPPED, self._alive):
+            old = self.dropped[: len(self.dropped) // 2]
+            del self.dropped[: len(old)]
+            self.reset_at = max(self.reset_at, old[-1][0])
         return len(positions)
+
+    def _compact(self) -> None:
+        """Let go of the vectors that were dropped: a process may replace texts for years."""
+        at = np.flatnonzero(self._rows[: self._n] >= 0)
+        for name in _COLUMNS:
+            setattr(self, name, getattr(self, name)[at])  # not in place: readers may hold views
+        self._n, self._at = len(at), None
 
     def alive(self, since: int = -1) -> VectorBlock:
         """Return the vectors written after version *since* and not dropped, as one block."""
