@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from itertools import pairwise
 
 import pytest
@@ -287,6 +288,21 @@ def test_code_keeps_its_indentation_where_there_is_room_for_it():
     assert texts("    abcd", chunker="code", size=4, count=letters) == ["abcd"]
 
 
+def test_lines_far_indented_are_not_counted_again_and_again():
+    from raeburnmemory.tokens import estimate
+
+    text = "".join(f"{' ' * depth}if 1:\n" for depth in range(800))
+    counted = []
+
+    def count(piece):
+        counted.append(len(piece))
+        return estimate(piece)
+
+    found = chunk(load(text.encode(), name="deep.py"), count=count)
+    assert all(text[piece.start : piece.end] == piece.text for piece in found)
+    assert sum(counted) < 100 * len(text)
+
+
 def test_other_languages_are_cut_where_blocks_begin():
     source = "use std;\n\n// About it.\nfn one() {\n    a();\n\n    b();\n}\n\nfn two() {\n    c();\n}\n"
     found = chunk(load(source.encode(), name="x.rs"), count=words, size=8, overlap=0)
@@ -418,3 +434,20 @@ def test_loaders_of_langchain(tmp_path):
     assert next(iter(from_langchain([Theirs("x", metadata={"source": "s"})]))).uri == "s"
     with pytest.raises(InvalidInput, match="no document of LangChain"):
         list(from_langchain([io.StringIO()]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", "# a" + " " * 40_000 + "b"),
+        ("b.md", "```" + " " * 80_000 + "`x"),
+        ("a.org", "* a" + " " * 40_000 + ":x"),
+        ("b.org", "#+begin_src\n" * 20_000),
+        ("c.org", "".join(f"{'*' * (at % 300 + 1)} one\n" for at in range(1_200))),
+        ("a.py", "```" + " " * 8_000 + "`x"),
+    ],
+)
+def test_reading_and_cutting_take_as_long_as_the_text_is(name, text):
+    begun = time.process_time()  # each of these has taken many seconds
+    chunk(load(text.encode(), name=name))
+    assert time.process_time() - begun < 2

@@ -810,3 +810,18 @@ def test_a_missing_package_is_named(tmp_path):
     assert done.stdout.strip() == (
         "MissingDependency 'pypdf' is not installed. Install it with: pip install 'raeburnmemory[hub]'"
     )
+
+
+@pytest.mark.parametrize("name", ["x.md", "x.ipynb", "x.html"])
+def test_a_heading_far_too_long_is_cut_where_it_stands_above_others(name):
+    heading = "word " * 4000
+    texts = {
+        "x.md": f"# {heading}\n\nBelow.",
+        "x.ipynb": json.dumps({"cells": [{"cell_type": "markdown", "source": f"# {heading}\n\nBelow."}]}),
+        "x.html": f"<h1>{heading}</h1><p>Below.</p>",
+    }
+    document = load(texts[name].encode(), name=name)
+    assert document.text.count("word") == 4000
+    [above] = document.headings_at(document.text.index("Below"))
+    assert len(above) == 500
+    assert heading.startswith(above[:-1])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["definitions"]
 
 _COMMENT = re.compile(r"[ \t]*(?:#|//|/\*|\*|--|;|%|\"\"\"|''')")
+# After a sign that it does not know, the tokenizer before Python 3.12 goes over the blanks behind it again at each.
+_BLANKS = re.compile(r"[ \t\f]{1000}")
 _CLOSING = {"}", "};", "})", "});", "end", ")", ");", "]", "];"}
 
 
@@ -53,6 +55,8 @@ def definitions(document: Document) -> Iterator[Part]:
 
 def _python(text: str) -> dict[int, tuple[str, tuple[str, ...]]] | None:
     """Return where definitions begin, and what stands before pieces of them; None if the source is broken."""
+    if _BLANKS.search(text):
+        return None
     try:
         lines = list(_logical(text))
     except (tokenize.TokenError, SyntaxError, IndentationError):

@@ -211,6 +211,10 @@ class Cutter:
         return min(self._size, max(self._limit - (self._count(context + "\n") if context else 0), 1))
 
     def _fits(self, start: int, end: int, context: str) -> bool:
+        if (
+            end - start > self._size * _MANY
+        ):  # blanks between units, as before lines far indented, are in no unit's count
+            return False
         text = self._text[start:end]
         if self._count(text) > self._size:
             return False
@@ -221,9 +225,11 @@ class Cutter:
         most = (self._size if self._limit is None else min(self._size, self._limit)) // _CONTEXT
         header = _shortened(part.header, most, self._count) if inside else ""
         left = most - (self._count(header) if header else 0)
-        path = list(part.heading_path if part.context is None else part.context)
-        while path and self._count(" > ".join(path)) > left:
-            path.pop(0)
+        path: list[str] = []
+        for heading in reversed(part.heading_path if part.context is None else part.context):
+            if self._count(" > ".join([heading, *path])) > left:
+                break
+            path.insert(0, heading)
         return "\n".join(filter(None, [" > ".join(path), header]))
 
     def _trimmed(self, start: int, end: int) -> tuple[int, int]:

@@ -46,8 +46,8 @@ class Block:
 
     `kind` is heading, paragraph, list, table, code, output, page, slide, sheet, message, turn, cue or event. `page`
     counts from 1 (pages of a PDF, slides, sheets). `heading_path` are the headings above it, the outermost first, and
-    for a heading itself as well; `level` is that of a heading, from 1. `name` is what the document calls it: a speaker,
-    a sheet, a time, a language. `header` is the first row of a table.
+    for a heading itself as well, each cut to 500 characters; `level` is that of a heading, from 1. `name` is what the
+    document calls it: a speaker, a sheet, a time, a language. `header` is the first row of a table.
     """
 
     kind: str

@@ -8,13 +8,14 @@ from typing import Any
 
 from .model import Block, Limits
 
-__all__ = ["DEFAULT_LIMITS", "Builder", "Loaded", "Source", "tidy"]
+__all__ = ["DEFAULT_LIMITS", "Builder", "Loaded", "Source", "named", "tidy"]
 
 DEFAULT_LIMITS = Limits()
 
 # What no text needs: halves of surrogate pairs, which UTF-8 cannot hold, and control characters but tab and newline.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SPACES = re.compile(r"[^\S\n]+")
+_LONGEST_HEADING = 500  # characters
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Loaded:
 def tidy(text: str) -> str:
     """Return *text* with newlines as one character, without control characters and halves of characters."""
     return _UNPRINTABLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def named(heading: str) -> str:
+    """Return what a heading is called by what stands under it, all of which keeps it: one far too long is cut."""
+    return heading if len(heading) <= _LONGEST_HEADING else heading[: _LONGEST_HEADING - 1] + "\u2026"
 
 
 class Builder:
@@ -84,7 +90,7 @@ class Builder:
         if text:
             while self._headings and self._headings[-1][0] >= level:
                 self._headings.pop()
-            self._headings.append((level, text))
+            self._headings.append((level, named(text)))
             self.add(text, "heading", level=level)
 
     def fresh(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..detection import language_of
 from ..encoding import decode
 from ..model import Block
-from ..source import Loaded
+from ..source import Loaded, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +37,21 @@ def code(source: Source) -> Loaded:
     return Loaded(text, blocks, None, {"language": language}, verbatim=True)
 
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*")
+# What stands at the end of such lines is taken off afterwards: a pattern that does it goes over long blanks many times.
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*))?")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)")
 _RULE = re.compile(r"\s*\|?(?:\s*:?-+:?\s*\|)+\s*(?::?-+:?)?\s*")
 
 
 def markdown(source: Source) -> Loaded:
     """Return a Markdown text with its headings, blocks of code and tables."""
     text = text_of(source)
-    return Loaded(text, *_markdown_blocks(text), verbatim=True)
+    outline = _markdown(text)
+    return Loaded(text, tuple(outline.blocks), outline.title, verbatim=True)
 
 
-def _markdown_blocks(text: str) -> tuple[tuple[Block, ...], str | None]:
+def _markdown(text: str) -> Outline:
     outline = Outline()
     lines = list(_lines(text))
     at = _front_matter(lines)
@@ -57,10 +59,10 @@ def _markdown_blocks(text: str) -> tuple[tuple[Block, ...], str | None]:
         start, end, line = lines[at]
         if fence := _FENCE.fullmatch(line):
             last = _closing(lines, at, fence[1])
-            outline.block("code", start, lines[last][1], name=fence[2] or None)
+            outline.block("code", start, lines[last][1], name="".join(fence[2].split()[:1]) or None)
             at = last + 1
         elif heading := _ATX.fullmatch(line):
-            outline.heading(start, end, heading[2] or "", len(heading[1]))
+            outline.heading(start, end, _unclosed(heading[2] or ""), len(heading[1]))
             at += 1
         elif "|" in line and at + 1 < len(lines) and "-" in lines[at + 1][2] and _RULE.fullmatch(lines[at + 1][2]):
             last = at + 1
@@ -74,7 +76,14 @@ def _markdown_blocks(text: str) -> tuple[tuple[Block, ...], str | None]:
             at += 2
         else:
             at += 1
-    return tuple(outline.blocks), outline.title
+    return outline
+
+
+def _unclosed(heading: str) -> str:
+    """Return a heading without the signs that may close it: `## like this ##`."""
+    heading = heading.rstrip(" \t")
+    bare = heading.rstrip("#")
+    return bare if bare.endswith((" ", "\t")) else heading
 
 
 def _underlined(lines: list[tuple[int, int, str]], at: int) -> bool:
@@ -105,17 +114,19 @@ def _closing(lines: list[tuple[int, int, str]], at: int, fence: str) -> int:
 def headed(text: str) -> Iterator[tuple[str, int]]:
     """Yield the parts of a Markdown text in their order: a heading with its level, other text with level 0."""
     at = 0
-    blocks, _ = _markdown_blocks(text)
-    for block in blocks:
+    outline = _markdown(text)
+    headings = iter(outline.headings)
+    for block in outline.blocks:
         if block.kind == "heading":
             yield text[at : block.start], 0
-            yield block.heading_path[-1], block.level or 1
+            yield next(headings), block.level or 1
             at = block.end
     yield text[at:], 0
 
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*")
-_STARS = re.compile(r"(\*+)[ \t]+(.*?)(?:[ \t]+:[\w:@#%]+:)?[ \t]*")
+_STARS = re.compile(r"(\*+)[ \t]+(.*)")
+_TAGS = re.compile(r":[\w:@#%]+:")
 _ORG_BLOCK = re.compile(r"[ \t]*#\+begin_(src|example)\b[ \t]*(\S*).*", re.IGNORECASE)
 
 
@@ -156,13 +167,19 @@ def org(source: Source) -> Loaded:
     outline = Outline()
     lines = list(_lines(text))
     at = 0
+    unclosed: set[str] = set()  # ends that do not come any more
     while at < len(lines):
         start, end, line = lines[at]
         if stars := _STARS.fullmatch(line):
-            outline.heading(start, end, stars[2], len(stars[1]))
+            outline.heading(start, end, _untagged(stars[2]), len(stars[1]))
         elif block := _ORG_BLOCK.fullmatch(line):
             close = f"#+end_{block[1]}".lower()
-            last = next((after for after in range(at + 1, len(lines)) if lines[after][2].strip().lower() == close), at)
+            last = at
+            if close not in unclosed:
+                following = range(at + 1, len(lines))
+                last = next((after for after in following if lines[after][2].strip().lower() == close), at)
+            if last == at:
+                unclosed.add(close)
             outline.block("code", start, lines[last][1], name=block[2] or None)
             at = last
         elif outline.title is None and line.lower().startswith("#+title:"):
@@ -171,22 +188,30 @@ def org(source: Source) -> Loaded:
     return Loaded(text, tuple(outline.blocks), outline.title, verbatim=True)
 
 
+def _untagged(heading: str) -> str:
+    """Return a heading of Org without the tags at its end: `Bread :food:home:`."""
+    words = heading.rsplit(None, 1)
+    return words[0] if len(words) > 1 and _TAGS.fullmatch(words[1]) else heading
+
+
 class Outline:
     """Blocks of a text that stays as it is: headings, and what stands under them."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
         self.title: str | None = None
-        self._headings: list[tuple[int, str]] = []
+        self.headings: list[str] = []  # all of them, as they stand there
+        self._above: list[tuple[int, str]] = []
 
     def heading(self, start: int, end: int, text: str, level: int) -> None:
         """Note a heading, which ends those of its level and below."""
         text = re.sub(r"\s+", " ", text).strip()
         if not text:
             return
-        while self._headings and self._headings[-1][0] >= level:
-            self._headings.pop()
-        self._headings.append((level, text))
+        while self._above and self._above[-1][0] >= level:
+            self._above.pop()
+        self._above.append((level, named(text)))
+        self.headings.append(text)
         self.title = self.title or text
         self.block("heading", start, end, level=level)
 
@@ -201,7 +226,7 @@ class Outline:
         header: str | None = None,
     ) -> None:
         """Note a block under the headings so far."""
-        path = tuple(text for _, text in self._headings)
+        path = tuple(text for _, text in self._above)
         self.blocks.append(Block(kind, start, end, None, path, level, name, header))
 
 
