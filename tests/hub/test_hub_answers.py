@@ -154,3 +154,19 @@ def test_who_asks_may_see_the_rules_of_the_entrance(tmp_path):
         assert (found["trusted"], found["legacy_open"], found["fixed"]) == (["http://localhost:1234"], False, False)
         assert found["credential"] in {one["id"] for one in hub.ask("GET", "/api/v1/tokens").json()["tokens"]}
         assert hub.ask("GET", "/api/v1/access", token=hub.token_for("read", "write")).status == 403
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_thread_that_is_forgotten_during_an_answer_stays_forgotten(hub, keep, begun):
+    slow = Slow("They are ", "watered ", "on Mondays.")
+    hub.server.on("/v1/chat/completions", slow)
+    answer = Listener(hub, "POST", "/api/v1/threads/1/messages", {"content": QUESTION, "stream": True, "keep": keep})
+    until(lambda: any(kind == "retrieval" for kind, _ in answer.found))
+    if begun:
+        slow.go()
+        until(answer.said)
+    assert hub.ask("DELETE", "/api/v1/threads/1").status == 200
+    slow.go(3)
+    answer.end()
+    assert not [node.text for node in hub.hub.memory if node.kind in {"prompt", "response", "session"}]

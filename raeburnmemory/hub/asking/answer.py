@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ class AnswerStream(Iterator[str]):
         done: list[Answer],
         query: str,
         sources: tuple[Source, ...],
-        held: AbstractContextManager[Any],
+        held: ExitStack,
     ) -> None:
         self._pieces, self._done, self._held = pieces, done, held
         self.query, self.sources = query, sources
@@ -108,6 +108,10 @@ class AnswerStream(Iterator[str]):
         if not self._done:
             raise RuntimeError("The stream was left before its end, so that there is no answer.")
         return self._done[0]
+
+    def afterwards(self, function: Callable[[], object]) -> None:
+        """Call *function* once the stream has ended or was left, and what was said is recorded."""
+        self._held.callback(function)
 
     def close(self) -> None:
         """Stop the model, if it still speaks."""

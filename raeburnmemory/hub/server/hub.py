@@ -28,7 +28,7 @@ from .remembering import BUDGET, Remembering
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ...memory_graph import MemoryGraph
     from ..asking import Answer, AnswerStream
@@ -225,9 +225,17 @@ class Hub:
             )
 
     def answering(
-        self, question: str, *, project: int | None = None, session_id: str | None = None, k: int = 8
+        self,
+        question: str,
+        *,
+        project: int | None = None,
+        session_id: str | None = None,
+        k: int = 8,
+        ended: Callable[[], object] | None = None,
     ) -> AnswerStream:
         """Begin to answer a question from a project's documents, or from the whole memory, and record it.
+
+        *ended* is called when that is done, or was broken off.
 
         Raises:
             InvalidInput: The question is none.
@@ -238,10 +246,13 @@ class Hub:
         about: dict[str, Any] = {}
         if project is not None:
             about = {"collection": self.projects.get(project).collection, "kinds": FRAGMENT}
-        return ask(
+        stream: AnswerStream = ask(
             self.memory, question, self.models.client(), session_id=session_id, k=k, stream=True,
             metadata=None if project is None else {"project": project}, **about,
         )  # fmt: skip
+        if ended is not None:
+            stream.afterwards(ended)
+        return stream
 
     def asked(self, project_id: int) -> bool:
         """Tell whether somebody waits for an answer about a project."""

@@ -91,3 +91,10 @@ class Threads:
             gone = replace(self.get(thread_id), is_removed=True, title="")
             self._items.write([Put(_THREADS, str(thread_id), gone.to_dict())])
         self.memory.forget(session=gone.session_id)
+
+    def ended(self, thread: Thread) -> None:
+        """Forget what an answer has recorded, if its thread was forgotten while it was made."""
+        try:
+            self.get(thread.id)
+        except NotThere:
+            self.memory.forget(session=thread.session_id)

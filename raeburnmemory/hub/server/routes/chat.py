@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -124,7 +124,8 @@ def marks(text: str, words: tuple[str, ...]) -> list[list[int]]:
 @router.post("/ask", dependencies=[needs("write")], responses={**_STREAM, **errors(404, 409, 502, 504)})
 async def ask_once(asked: Question, hub: Here) -> Response:
     """Answer a question with citations, and record it."""
-    return await _answered(hub, asked.question, stream=asked.stream, project=asked.project, k=asked.k)
+    make = functools.partial(hub.answering, asked.question, project=asked.project, k=asked.k)
+    return await _answered(make, stream=asked.stream)
 
 
 @router.post("/summarize", dependencies=[needs("write")], responses=errors(404, 409, 502, 504))
@@ -201,6 +202,8 @@ def _citations(hub: Hub, node_id: str) -> list[dict[str, Any]]:
 def end(thread_id: Number, hub: Here) -> dict[str, str]:
     """Forget a thread and what was said in it."""
     hub.threads.forget(thread_id)
+    if (answer := hub.answers.current(thread_id)) is not None:
+        answer.stop()
     return {"status": "ok"}
 
 
@@ -210,17 +213,22 @@ def end(thread_id: Number, hub: Here) -> dict[str, str]:
 async def say(thread_id: Number, asked: Message, hub: Here) -> Response:
     """Answer what is said in a thread, with citations, and record both."""
     found = await run_in_threadpool(hub.threads.get, thread_id)
-    about: dict[str, Any] = {"project": found.project_id, "session_id": found.session_id}
+    make = functools.partial(
+        hub.answering,
+        asked.content,
+        project=found.project_id,
+        session_id=found.session_id,
+        ended=functools.partial(hub.threads.ended, found),
+    )
     if not (asked.stream and asked.keep):
-        return await _answered(hub, asked.content, stream=asked.stream, **about)
-    make = functools.partial(hub.answering, asked.content, **about)
+        return await _answered(make, stream=asked.stream)
     answer = await run_in_threadpool(hub.answers.begin, thread_id, asked.content, make)
     return _streamed(answer.read())
 
 
-async def _answered(hub: Hub, question: str, *, stream: bool, **options: Any) -> Response:
+async def _answered(make: Callable[[], AnswerStream], *, stream: bool) -> Response:
     """Answer a question: whole, or as events `retrieval`, `delta`, `citation`, `done` and `error`."""
-    begun = await run_in_threadpool(hub.answering, question, **options)  # its errors are still answers of their own
+    begun = await run_in_threadpool(make)  # its errors are still answers of their own
     if stream:
         return _streamed(_events(begun))
     answer = await run_in_threadpool(lambda: begun.answer)
