@@ -175,7 +175,7 @@ THIRD_PARTY = {
     "hub/server/files": {"fastapi"},
     "hub/server/legacy": {"fastapi", "pydantic"},
     "hub/server/passed": {"starlette"},
-    "hub/server/routes/_shared": {"fastapi", "pydantic"},
+    "hub/server/routes/_shared": {"anyio", "fastapi", "pydantic"},
     "hub/server/routes/answers": {"fastapi"},
     "hub/server/routes/capture": {"fastapi", "pydantic"},
     "hub/server/routes/chat": {"fastapi", "pydantic"},

@@ -170,3 +170,17 @@ def test_a_thread_that_is_forgotten_during_an_answer_stays_forgotten(hub, keep, 
     slow.go(3)
     answer.end()
     assert not [node.text for node in hub.hub.memory if node.kind in {"prompt", "response", "session"}]
+
+
+def test_everything_else_is_answered_while_many_wait_for_the_model(hub):
+    slow = Slow("They are watered on Mondays [1].")
+    hub.server.on("/v1/chat/completions", slow)
+    several = [Listener(hub, "POST", "/api/v1/ask", {"question": QUESTION}) for _ in range(44)]
+    try:
+        until(lambda: len(hub.server.bodies()) == len(several))
+        assert len(hub.ask("GET", "/api/v1/threads").json()["threads"]) == 1
+    finally:
+        slow.go(len(several))
+        for one in several:
+            one.end()
+    assert [one.status for one in several] == [200] * len(several)

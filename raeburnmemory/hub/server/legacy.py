@@ -19,6 +19,7 @@ from ..errors import LlamafileError, NotThere
 from ..models.errors import UnknownModel
 from .hub import Hub
 from .model_control import listed
+from .routes._shared import patiently
 from .rules import needs
 
 __all__ = ["router"]
@@ -263,9 +264,13 @@ def check_ingestion_status(project_id: ProjectId, hub: Here) -> dict[str, Any]:
 
 
 @router.post("/rag_ask", tags=["rag"], dependencies=[needs("read")])
-@_shaped
-def rag_ask(request: RagAskRequest, hub: Here) -> Any:
+async def rag_ask(request: RagAskRequest, hub: Here) -> Any:
     """Answer a question from the documents of a project."""
+    return await patiently(_rag_ask, request, hub)
+
+
+@_shaped
+def _rag_ask(request: RagAskRequest, hub: Hub) -> Any:
     answer = hub.ask(request.project_id, request.prompt)
     return {"status": "ok", "response": answer.text, "message": None}
 
@@ -287,8 +292,12 @@ def check_waiting_for_chat_status(project_id: ProjectId, hub: Here) -> dict[str,
 
 
 @router.post("/summarize_file", tags=["summaries"], dependencies=[needs("write")])
-def api_summarize_file(request: SummarizeFileRequest, hub: Here) -> dict[str, Any]:
+async def api_summarize_file(request: SummarizeFileRequest, hub: Here) -> dict[str, Any]:
     """Summarise a file of a project, and keep the summary beside it."""
+    return await patiently(_summarize_file, request, hub)
+
+
+def _summarize_file(request: SummarizeFileRequest, hub: Hub) -> dict[str, Any]:
     said: dict[str, Any] = dict.fromkeys(("status", "project_name", "summary_file_path", "summary", "message"))
     try:
         said["project_name"] = hub.projects.get(request.project_id).name

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter  # what Starlette runs on
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
 from fastapi import Depends, Request, Response
 from fastapi.params import Form
 from fastapi.routing import APIRoute
@@ -16,10 +20,24 @@ from ....web import Problem
 from ..access import Access
 from ..hub import Hub
 
-__all__ = ["AGAIN", "MOST", "Asked", "Entrance", "Here", "OwnRoute", "errors"]
+__all__ = ["AGAIN", "MOST", "Asked", "Entrance", "Here", "OwnRoute", "errors", "patiently"]
 
 MOST = 2**53
 AGAIN: dict[int | str, dict[str, Any]] = {200: {"description": "It was there already, and is as it was sent last."}}
+
+_ANSWERS = 100  # that may wait for models at once; more wait until one of these is done
+_waiting: RunVar[CapacityLimiter] = RunVar("answers")
+_T = TypeVar("_T")
+
+
+async def patiently(function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Call what waits for a model in a thread, but not in one of those that everything else is answered in."""
+    try:
+        limiter = _waiting.get()
+    except LookupError:  # the first, in this event loop
+        limiter = CapacityLimiter(_ANSWERS)
+        _waiting.set(limiter)
+    return await run_sync(functools.partial(function, *args, **kwargs), limiter=limiter)
 
 
 class OwnRoute(APIRoute):

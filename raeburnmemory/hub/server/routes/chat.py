@@ -21,7 +21,7 @@ from ..answering import line, told
 from ..hub import Hub
 from ..rules import needs
 from ..threads import Thread
-from ._shared import MOST, Asked, Here, OwnRoute, errors
+from ._shared import MOST, Asked, Here, OwnRoute, errors, patiently
 
 __all__ = ["router"]
 
@@ -129,9 +129,10 @@ async def ask_once(asked: Question, hub: Here) -> Response:
 
 
 @router.post("/summarize", dependencies=[needs("write")], responses=errors(404, 409, 502, 504))
-def summarize(asked: SummaryWanted, hub: Here) -> dict[str, Any]:
+async def summarize(asked: SummaryWanted, hub: Here) -> dict[str, Any]:
     """Make a document short; it is answered when that is done, which takes as long as the model does."""
-    return hub.summary(asked.source, max_tokens=asked.max_tokens, keep=asked.keep).to_dict()
+    found = await patiently(hub.summary, asked.source, max_tokens=asked.max_tokens, keep=asked.keep)
+    return found.to_dict()
 
 
 @router.get("/threads", dependencies=[needs("read")], responses=errors())
@@ -222,16 +223,16 @@ async def say(thread_id: Number, asked: Message, hub: Here) -> Response:
     )
     if not (asked.stream and asked.keep):
         return await _answered(make, stream=asked.stream)
-    answer = await run_in_threadpool(hub.answers.begin, thread_id, asked.content, make)
+    answer = await patiently(hub.answers.begin, thread_id, asked.content, make)
     return _streamed(answer.read())
 
 
 async def _answered(make: Callable[[], AnswerStream], *, stream: bool) -> Response:
     """Answer a question: whole, or as events `retrieval`, `delta`, `citation`, `done` and `error`."""
-    begun = await run_in_threadpool(make)  # its errors are still answers of their own
+    begun = await patiently(make)  # its errors are still answers of their own
     if stream:
         return _streamed(_events(begun))
-    answer = await run_in_threadpool(lambda: begun.answer)
+    answer = await patiently(lambda: begun.answer)
     return Response(json.dumps(answer.to_dict()).encode(), media_type="application/json")
 
 
@@ -242,7 +243,7 @@ def _streamed(events: AsyncIterator[bytes]) -> Response:
 async def _events(stream: AnswerStream) -> AsyncIterator[bytes]:
     try:
         events = told(stream)
-        while (one := await run_in_threadpool(next, events, None)) is not None:
+        while (one := await patiently(next, events, None)) is not None:
             yield line(*one)
     finally:
         # Whoever listened may be gone: the model is to stop, which takes a moment and writes what was said.
