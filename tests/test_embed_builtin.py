@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -214,6 +215,19 @@ def test_wordpiece_forgets_words_when_it_knows_too_many(monkeypatch):
     first = wordpiece(text)
     assert len(builtin_module._cache) <= 10
     assert wordpiece(text) == first
+
+
+def test_a_word_without_an_end_takes_time_by_its_letters():
+    def seconds(letters):
+        took = []
+        for _ in range(3):
+            began = time.thread_time()
+            assert builtin_module._words("한" * letters) == ["\u1112\u1161\u11ab" * letters]
+            took.append(time.thread_time() - began)
+        return min(took)
+
+    seconds(1_000)
+    assert seconds(160_000) < 25 * seconds(20_000)  # 8 times as many; squares make that 50 and more
 
 
 # --- the data file ------------------------------------------------------------------------------------------

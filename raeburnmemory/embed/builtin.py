@@ -186,16 +186,15 @@ def _words(chunk: str) -> list[str]:
     dropped = {"Cc", "Cf", "Co", "Cs"}
     kept = [char for char in chunk if char != "\ufffd" and unicodedata.category(char) not in dropped]
     apart = "".join(f" {char} " if _is_chinese(ord(char)) else char for char in kept)
-    words = [""]
+    # Joined at the end: a word of a hundred thousand letters, of a script without spaces, would be copied with each.
+    letters: list[str] = []
     for char in unicodedata.normalize("NFD", apart):
         category = unicodedata.category(char)
         if category[0] == "P" or char in _ASCII_PUNCTUATION:
-            words += [char, ""]
-        elif char == " ":
-            words.append("")
+            letters += [" ", char, " "]
         elif category != "Mn":
-            words[-1] += char.lower()  # alone: in a word, `lower` would know the final sigma, which BERT does not
-    return [word for word in words if word]
+            letters.append(char.lower())  # alone: in a word, `lower` would know the final sigma, which BERT does not
+    return [word for word in "".join(letters).split(" ") if word]
 
 
 def _is_chinese(code: int) -> bool:
