@@ -91,10 +91,7 @@ class RaeburnStore(BaseStore):
         self.ttl_config: TTLConfig | None = None if ttl is None else _checked_ttl(ttl)
         wanted = (self.index_config or {}).get("embed")
         self.embeddings = None if wanted is None else embedding_of(wanted)
-        self._fields = [
-            (_EVERYTHING if path == _EVERYTHING else tokenize_path(path))
-            for path in (self.index_config or {}).get("fields") or [_EVERYTHING]
-        ]
+        self._fields = _paths((self.index_config or {}).get("fields") or [_EVERYTHING])
         self.memory, self._owned = opened(memory, self.embeddings, namespace)
         try:
             self._check_dims()
@@ -191,7 +188,7 @@ class RaeburnStore(BaseStore):
         """Return what an item is to be found by."""
         if self.index_config is None or index is False:
             return []
-        fields = self._fields if index is None else [tokenize_path(path) for path in index]
+        fields = self._fields if index is None else _paths(index)
         return [text for field in fields for text in get_text_at_path(value, field)]
 
     # --- time to live -------------------------------------------------------------------------------------------
@@ -303,6 +300,11 @@ def _listed(op: ListNamespacesOp, paths: Iterable[tuple[str, ...]]) -> list[tupl
     limit, offset = checked_count(op.limit, "the limit"), checked_count(op.offset, "the offset")
     found = (path for path in paths if all(matches(condition, path) for condition in op.match_conditions or ()))
     return sorted({path[: op.max_depth] for path in found})[offset : offset + limit]
+
+
+def _paths(fields: Sequence[str]) -> list[str | list[str]]:
+    """Return paths to fields as LangGraph reads them; of a put its own stores take `$` for a field of that name."""
+    return [_EVERYTHING if path == _EVERYTHING else tokenize_path(path) for path in fields]
 
 
 def _checked_index(index: Any) -> IndexConfig:

@@ -390,6 +390,16 @@ def test_any_model_of_langgraph_embeds(where, embed):
             assert store.search((), query="blue car", limit=1)[0].key == "car"
 
 
+def test_a_put_may_be_searched_by_all_of_its_value(where):
+    with RaeburnStore(where, index={"embed": Words(), "fields": ["text"]}) as store:
+        store.put(("a",), "field", {"text": "blue car", "note": "red apple"})
+        store.put(("a",), "whole", {"text": "blue car", "note": "red apple"}, index=["$"])
+        text = '{"note": "red apple", "text": "blue car"}'
+        found = {item.key: item.score for item in store.search(("a",), query=text)}
+        assert found == {"field": pytest.approx(found["field"]), "whole": pytest.approx(1, abs=1e-6)}
+        assert found["field"] < 0.99
+
+
 def test_a_model_is_named_by_itself_and_held_to(tmp_path):
     path = tmp_path / "g.db"
     for embed, name in (
