@@ -26,7 +26,7 @@ from .context import Context, LeftOut, Piece
 from .errors import InvalidInput, MemoryGraphError, NodeNotFound, RemoteError, StoreUnreachable
 from .hits import Hit, Hits, Place, Step, Why
 from .nodes import Forgotten, Link, Node, Recorded, Stats
-from .records import shown, utc
+from .records import checked_data, checked_id, shown, utc
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,7 +38,7 @@ __all__ = ["AsyncRemoteMemory", "RemoteMemory"]
 _KEY = "RAEBURN_API_KEY"
 _AGAIN = frozenset({429, 502, 503, 504})  # what another try may answer otherwise
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds
-_PAGE = 500
+_PAGE = 1000  # the most that the service gives at once: each page of a session reads its edges
 _HERE = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -99,7 +99,7 @@ class _Remote:
             params["namespace"] = self.namespace
         headers = {"Idempotency-Key": call.key} if call.key else {}
         given: dict[str, Any] = {"method": call.method, "url": call.path, "params": params, "headers": headers}
-        return given if call.body is None else {**given, "json": call.body}
+        return given if call.body is None else {**given, "json": _checked_body(call.body)}
 
     def _pause(self, attempt: int, answer: httpx.Response | None) -> float:
         """Return how many seconds to wait before the next try."""
@@ -130,17 +130,28 @@ class _Remote:
         raise RemoteError(f"{self.url} answered {answer.status_code}: {detail}", answer.status_code)
 
 
+def _checked_body(body: Any) -> Any:
+    """Return a body as JSON has it, by the rules of a memory for what it keeps.
+
+    Raises:
+        InvalidInput: JSON cannot hold it.
+    """
+    if isinstance(body, list):
+        return [checked_data(one, f"entry {place}") for place, one in enumerate(body)]
+    return checked_data(body, "the request")
+
+
 def _plain(value: Any) -> Any:
-    """Return a value of the caller's as JSON has it."""
+    """Return an argument as dicts and lists, whatever dataclass, array or iterable it is."""
     if is_dataclass(value) and not isinstance(value, type):
-        value = {name: part for name, part in asdict(value).items() if part is not None}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value.isoformat() if hasattr(value, "isoformat") else value
+        return {name: part for name, part in asdict(value).items() if part is not None}
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return value
+    return value.tolist() if hasattr(value, "tolist") else [_number(one) for one in value]
+
+
+def _number(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value  # of numpy
 
 
 def _time(value: Any) -> str | None:
@@ -163,14 +174,21 @@ def _interaction(
     vector: Any = None,
 ) -> dict[str, Any]:
     return _given(
-        prompt=prompt,
-        response=response,
+        prompt=_said(prompt),
+        response=_said(response),
         agent=agent,
         session_id=session_id,
         metadata=metadata,
         timestamp=_time(timestamp),
         vector=vector,
     )
+
+
+def _said(part: Any) -> Any:
+    """Return a prompt or a response, its time as the service reads it."""
+    part = _plain(part)
+    timed = isinstance(part, Mapping) and part.get("timestamp") is not None
+    return {**part, "timestamp": _time(part["timestamp"])} if timed else part
 
 
 def _each(one: Any) -> dict[str, Any]:
@@ -236,8 +254,11 @@ def _context(said: Any) -> Context:
     )
 
 
-def _at(*parts: str) -> str:
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+def _at(what: str, node_id: str) -> str:
+    named = quote(checked_id(node_id, "an id"), safe="")
+    if named in {".", ".."}:  # which a client takes for a place in the path
+        named = named.replace(".", "%2E")
+    return f"/v1/{what}/{named}"
 
 
 def _add(interactions: Iterable[Any]) -> _Call:
@@ -255,15 +276,23 @@ def _forget(ids: Any, chosen: dict[str, Any]) -> _Call:
     return _Call("POST", "/v1/forget", body=body)
 
 
-def _similar(text: Any, k: int, search: dict[str, Any]) -> _Call:
+def _similar(text: Any, k: int, search: dict[str, Any]) -> _Call | None:
+    """Return how to ask for what is similar, None if no kind of text is asked for."""
     asked = {"text": text} if isinstance(text, str) else {"vector": _plain(text)}
+    given = _search(search)
+    if given.get("kinds") == []:
+        return None
     if "kinds" in search and search["kinds"] is None:
-        search["kinds"] = []  # all of them
-    return _Call("POST", "/v1/similar", body={**asked, "k": k, **_search(search)})
+        given["kinds"] = []  # all of them, for the service
+    return _Call("POST", "/v1/similar", body={**asked, "k": k, **given})
 
 
 def _neighbours(node_id: str, relation: str | None, direction: str) -> _Call:
-    return _Call("GET", "/v1/graph/neighbours", {"id": node_id, "relation": relation, "direction": direction})
+    return _Call(
+        "GET",
+        "/v1/graph/neighbours",
+        {"id": checked_id(node_id, "an id"), "relation": relation, "direction": direction},
+    )
 
 
 # --- the clients --------------------------------------------------------------------------------------------------
@@ -335,7 +364,8 @@ class RemoteMemory(_Remote):
 
     def similar(self, text: Any, k: int = 5, **search: Any) -> Hits:
         """Return the texts nearest in meaning to a text or a vector; see `MemoryGraph.similar`."""
-        return _hits(self._send(_similar(text, k, search)))
+        call = _similar(text, k, search)
+        return Hits() if call is None else _hits(self._send(call))
 
     def matching(self, words: str, k: int = 10, **search: Any) -> Hits:
         """Return the nodes whose texts hold any of *words*, or every one; see `MemoryGraph.matching`."""
@@ -351,8 +381,8 @@ class RemoteMemory(_Remote):
 
     def nodes(self, kind: str | Sequence[str] | None = None) -> Iterator[Node]:
         """Yield nodes in the order in which they were first written, a page at a time."""
-        after: str | None = None
-        while True:
+        kind, after = _plain(kind), None
+        while kind != []:  # which is no kind, while a request without any is for all
             page = self._send(_Call("GET", "/v1/nodes", {"kind": kind, "after": after, "limit": _PAGE}))
             yield from map(_node, page["nodes"])
             if (after := page["next"]) is None:
@@ -472,7 +502,8 @@ class AsyncRemoteMemory(_Remote):
 
     async def similar(self, text: Any, k: int = 5, **search: Any) -> Hits:
         """Return the texts nearest in meaning to a text or a vector; see `MemoryGraph.similar`."""
-        return _hits(await self._send(_similar(text, k, search)))
+        call = _similar(text, k, search)
+        return Hits() if call is None else _hits(await self._send(call))
 
     async def matching(self, words: str, k: int = 10, **search: Any) -> Hits:
         """Return the nodes whose texts hold any of *words*, or every one; see `MemoryGraph.matching`."""
@@ -488,8 +519,8 @@ class AsyncRemoteMemory(_Remote):
 
     async def nodes(self, kind: str | Sequence[str] | None = None) -> AsyncIterator[Node]:
         """Yield nodes in the order in which they were first written, a page at a time."""
-        after: str | None = None
-        while True:
+        kind, after = _plain(kind), None
+        while kind != []:  # which is no kind, while a request without any is for all
             page = await self._send(_Call("GET", "/v1/nodes", {"kind": kind, "after": after, "limit": _PAGE}))
             for one in page["nodes"]:
                 yield _node(one)

@@ -79,7 +79,7 @@ class Reader:
         rest = {name: value for name, value in where.items() if name not in plain}
         fits = condition(rest) if rest else None
         start = -1 if after is None else self.get(after).row
-        ids = None if session is None else [node.id for node in self.thread(session)]
+        ids = None if session is None else self._said(session)
         first, last = (None if time is None else utc(time) for time in (since, before))
         timed = first is not None or last is not None
         chosen_here = timed or fits is not None
@@ -113,13 +113,17 @@ class Reader:
 
     def thread(self, session_id: str) -> list[Node]:
         """Return what was said in a session, in order; `NodeNotFound` if there is no such session."""
+        nodes = self._store.get(self._said(session_id), self._namespace)
+        return sorted(nodes.values(), key=lambda node: node.row)
+
+    def _said(self, session_id: str) -> list[str]:
+        """Return the ids of what was said in a session."""
         kind = self.get(session_id).kind
         if kind != SESSION:
             raise NodeNotFound(f"{session_id!r} is no session in {self._store.location!r}, but a {kind}.")
         said = [e.source for e in self._store.links([session_id], self._namespace, direction="in", relation=BELONGS_TO)]
         answers = self._store.links(said, self._namespace, relation=RESPONDED_WITH)
-        nodes = self._store.get([*said, *(e.target for e in answers)], self._namespace)
-        return sorted(nodes.values(), key=lambda node: node.row)
+        return list(dict.fromkeys([*said, *(e.target for e in answers)]))
 
     def history(self, node_id: str) -> list[Node]:
         """Return the earlier versions of a node, oldest first."""

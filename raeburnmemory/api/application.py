@@ -14,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from .. import __version__
 from ..errors import MemoryGraphError
 from ..memory_graph import MemoryGraph
-from ..web import Guard, Problem, Settings, problem_for
+from ..web import Guard, Problem, Settings, problem_for, problem_of_request
 from ..web.problems import MEDIA_TYPE
 from .answers import Tags, problems, public
 from .metrics import CONTENT_TYPE, Metrics
@@ -167,10 +167,7 @@ def _unexpected(request: Request, _error: Any) -> Response:
 
 
 def _of_the_request(request: Request, error: Any) -> Response:
-    """Say where a request is wrong, without repeating what it said."""
-    found = [{"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()]
-    first = found[0] if found else {"where": "", "what": "it cannot be read"}
-    return _answer(request, Problem(422, f"{first['where']}: {first['what']}", code="InvalidInput", errors=found))
+    return _answer(request, problem_of_request(error.errors()))
 
 
 def _describe_key(application: FastAPI) -> None:

@@ -33,8 +33,9 @@ class _Anything(PathConvertor):
 register_url_convertor("anything", _Anything())
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 Memory = Annotated[MemoryGraph, Depends(scoped)]
-Id = Annotated[str, Path(min_length=1, max_length=512)]
-After = Annotated[str | None, Query(max_length=512, description="Go on after this id.")]
+_LONGEST = 8192  # letters of an id; what is recorded under one can be read, and a list goes on after it
+Id = Annotated[str, Path(min_length=1, max_length=_LONGEST)]
+After = Annotated[str | None, Query(max_length=_LONGEST, description="Go on after this id.")]
 Limit = Annotated[int, Query(ge=1, le=schemas.MOST)]
 
 _PAGE = 500  # nodes of an export that are read at once
@@ -258,19 +259,22 @@ def sessions(memory: Memory, after: After = None, limit: Limit = 100) -> Respons
 @router.get("/sessions/{node_id:anything}", tags=["reading"], responses=problems(404), response_model=schemas.Session)
 def session(node_id: Id, memory: Memory, after: After = None, limit: Limit = 100) -> Response:
     """Return what was said in a session, in order, a page at a time."""
-    said = memory.thread(node_id)
-    places = {each.id: number for number, each in enumerate(said)}
-    if after is not None and after not in places:
+    if after is not None and not _is_in(memory, after, node_id):
         raise NodeNotFound(f"{after!r} is not in the session {node_id!r}.")
-    begin = 0 if after is None else places[after] + 1
-    found, following = _page(said[begin : begin + limit + 1], limit)
+    found, following = _page(memory.nodes(session=node_id, limit=limit + 1, after=after), limit)
     return answer({"id": node_id, "messages": found, "next": following})
+
+
+def _is_in(memory: MemoryGraph, node_id: str, session: str) -> bool:
+    """Tell whether something was said in a session; what was answered there has no edge of its own to it."""
+    asked = [link.source for link in memory.links([node_id], RESPONDED_WITH, "in")]
+    return any(link.target == session for link in memory.links([node_id, *asked], BELONGS_TO, "out"))
 
 
 @router.get("/graph/neighbours", tags=["reading"], responses=problems(404), response_model=schemas.Neighbours)
 def neighbours(
     memory: Memory,
-    node_id: Annotated[str, Query(alias="id", min_length=1, max_length=512)],
+    node_id: Annotated[str, Query(alias="id", min_length=1, max_length=_LONGEST)],
     relation: Annotated[str | None, Query(min_length=1, max_length=512)] = None,
     direction: Literal["out", "in", "both"] = "both",
 ) -> Response:

@@ -7,7 +7,7 @@ it in one of its routes: what is not let in here never reaches a route.
 from __future__ import annotations
 
 from .guard import OPEN, Guard
-from .problems import Problem, problem_for
+from .problems import Problem, problem_for, problem_of_request
 from .settings import Settings
 
-__all__ = ["OPEN", "Guard", "Problem", "Settings", "problem_for"]
+__all__ = ["OPEN", "Guard", "Problem", "Settings", "problem_for", "problem_of_request"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import errors
 
-__all__ = ["MEDIA_TYPE", "Problem", "problem_for"]
+__all__ = ["MEDIA_TYPE", "Problem", "problem_for", "problem_of_request"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -80,6 +80,18 @@ _ANSWERS: tuple[tuple[type[Exception], int, str | None], ...] = (
     (errors.MemoryGraphError, 500, _STORE),
 )
 _AGAIN = 1  # second
+
+
+def problem_of_request(wrong: Sequence[Mapping[str, Any]]) -> Problem:
+    """Return what to answer to a request of which pydantic says that this is *wrong*, without repeating what it said.
+
+    Where a value may be of several kinds it tries them all: said first is what is wrong with the kind that fits best,
+    which is not of another type, or goes deepest.
+    """
+    ordered = sorted(wrong, key=lambda each: (each["type"].endswith("_type"), -len(each["loc"])))
+    found = [{"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in ordered]
+    first = found[0] if found else {"where": "", "what": "it cannot be read"}
+    return Problem(422, f"{first['where']}: {first['what']}", code="InvalidInput", errors=found)
 
 
 def problem_for(error: Exception) -> Problem | None:

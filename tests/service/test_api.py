@@ -716,6 +716,22 @@ class TestBodies:
             assert {"type", "title", "status", "detail", "request_id"} <= set(answer.json())
 
     @pytest.mark.parametrize(
+        ("body", "where"),
+        [
+            ([{"text": "x"}] * 1001, "body.list[Message]: List should have at most 1000 items"),
+            ([{"text": "x"}, {"text": 5}], "body.list[Message].1.text: "),
+            ([{"text": "x"}, 5], "body.list[Message].1: "),
+            ({"text": 5}, "body.Message.text: "),
+            ({"text": "x", "more": 1}, "body.Message.more: "),
+        ],
+        ids=lambda value: repr(value)[:30],
+    )
+    def test_of_several_forms_the_one_that_was_meant_is_told(self, client, body, where):
+        said = client.post("/v1/messages", json=body).json()
+        assert said["detail"].startswith(where)
+        assert len(said["errors"]) >= 2  # the others are said besides
+
+    @pytest.mark.parametrize(
         "media",
         [
             "text/plain",

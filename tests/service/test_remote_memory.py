@@ -8,6 +8,7 @@ import pickle
 import socket
 import threading
 import time
+from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -136,10 +137,72 @@ def test_ids_and_vectors_that_are_given_are_taken(memory, remote):
     assert remote.add_many([]) == remote.add_messages([]) == []
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "x" * 600, "ü" * 600, "a?b#c%2F", "line\nbreak"])
+def test_any_id_can_be_read(memory, remote, name):
+    recorded = remote.add_message("what is said", id=name, session_id=f"{name} session")
+    assert recorded.message == name
+    remote.add_message("more", session_id=f"{name} session")
+    assert bare(remote.get(name)) == bare(memory.get(name))
+    assert [link.target for link in remote.links(name)] == [f"{name} session"]
+    assert remote.thread(f"{name} session")[0].id == name
+    memory.add_messages([{"text": "one more", "id": "y" * 600 + str(number)} for number in range(1100)])
+    assert sum(1 for _ in remote.nodes("prompt")) == 1102  # the last of a page has a long id, too
+
+
+def test_iterables_arrays_and_times_are_taken_as_by_the_memory(memory, remote):
+    talk(memory)
+    vector = memory.model.embed(["Which allergies does Ana have?"])[0]
+    for asked in (vector, list(vector), vector.tolist()):
+        assert remote.similar(asked, 2).ids == memory.similar(asked, 2).ids
+    for kinds in ({"prompt"}, ("prompt",), iter(["prompt"]), {"prompt": 1}.keys()):
+        assert set(remote.recall("Ana", kinds=kinds).ids) == set(memory.recall("Ana", kinds="prompt").ids)
+    for name, when in (
+        ("a", 1.5),
+        ("b", datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5)))),
+        ("c", "2026-01-01"),
+    ):
+        for each, prefix in ((memory, "here"), (remote, "there")):
+            said = {"id": f"{prefix} {name}", "text": "when", "timestamp": when, "at": when}
+            each.add_interaction(said, metadata={"when": [when]})
+        here, there = (bare(memory.get(f"{prefix} {name}"))[2:] for prefix in ("here", "there"))
+        assert here == there
+    assert remote.forget(name for name in ["here a", "there a"]).kinds == {"prompt": 2}
+
+
+def test_no_kind_is_not_every_kind(memory, remote):
+    talk(memory)
+    for each in (memory, remote):
+        for kinds in ([], (), set()):
+            assert each.similar("Ana", kinds=kinds).ids == each.recall("Ana", kinds=kinds).ids == []
+            assert list(each.nodes(kinds)) == []
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), b"bytes", {1, 2}, object(), "\ud800", date(2026, 1, 1), {1: 2}, [{"a": float("inf")}]]
+)
+def test_what_json_cannot_hold_is_refused_as_by_the_memory(memory, remote, value):
+    for each in (memory, remote):
+        for call in (
+            lambda memory: memory.add_message("x", metadata={"a": value}),
+            lambda memory: memory.add_interaction({"text": "x", "a": value}),
+            lambda memory: memory.recall("x", where={"a": value}),
+        ):
+            with pytest.raises(errors.InvalidInput):
+                call(each)
+    assert len(memory) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [
         (lambda memory: memory.get("nobody"), errors.NodeNotFound),
+        (lambda memory: memory.get(""), errors.InvalidInput),
+        (lambda memory: memory.get(5), errors.InvalidInput),
+        (lambda memory: memory.links(""), errors.InvalidInput),
+        (lambda memory: memory.thread("\ud800"), errors.InvalidInput),
+        (lambda memory: memory.recall("\ud800"), errors.InvalidInput),
+        (lambda memory: memory.add_message("\ud800"), errors.InvalidInput),
+        (lambda memory: memory.similar([1.0, float("nan")]), errors.InvalidInput),
         (lambda memory: memory.thread("nobody"), errors.NodeNotFound),
         (lambda memory: memory.recall("x", kinds=[""]), errors.InvalidInput),
         (lambda memory: memory.recall("x", where={"a": {"gt": []}}), errors.InvalidInput),

@@ -20,7 +20,7 @@ from ...api.original import router as original
 from ...api.routes import router as service
 from ...api.scope import Scopes
 from ...errors import MemoryGraphError
-from ...web import Problem, Settings
+from ...web import Problem, Settings, problem_of_request
 from ...web.problems import MEDIA_TYPE
 from .access import CLOSED, Access, HubGuard, cookie_name
 from .credentials import LONG_CODE
@@ -228,6 +228,4 @@ async def _of_the_request(request: Request, error: Any) -> Response:
     if _is_legacy(request):  # as FastAPI has it, but for what was sent, which may be no text that JSON can hold
         told = [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
         return JSONResponse({"detail": told}, 422)
-    found = [{"where": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()]
-    first = found[0] if found else {"where": "", "what": "it cannot be read"}
-    return _answer(request, Problem(422, f"{first['where']}: {first['what']}", code="InvalidInput", errors=found))
+    return _answer(request, problem_of_request(error.errors()))
