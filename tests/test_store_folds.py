@@ -251,3 +251,21 @@ def test_lines_of_any_length_are_read_whole(end, tmp_path):
         assert list(journal.payloads()) == []
     finally:
         journal.close()
+
+
+def test_who_reads_in_the_middle_of_a_fold_numbers_vectors_as_everybody(tmp_path):
+    path = str(tmp_path / "m.json")
+    with closing(open_store(path)) as store:
+        for number in range(5):
+            node, vector = Node(f"n{number}", "prompt", "y"), Vector(f"n{number}", "prompt", B)
+            store.write(Batch(nodes=[node], vectors=[vector]))
+        before = shutil.copy(f"{path}.journal", tmp_path / "before")
+        store.checkpoint()
+        for name in os.listdir(tmp_path):  # the graph is in place, and nothing else yet
+            if name.startswith("m.json.") and "lock" not in name:
+                os.remove(tmp_path / name)
+        shutil.copy(before, f"{path}.journal")
+    with closing(open_store(path)) as store:
+        store.write(Batch(nodes=[Node("n5", "prompt", "y")], vectors=[Vector("n5", "prompt", B)]))
+        slots = [block.slots.tolist() for block in store.vectors("prompt", -1).blocks]
+        assert slots == [[0, 1, 2, 3, 4, 5]]

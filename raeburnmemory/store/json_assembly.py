@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput, StoreCorrupt
 from ..nodes import DEFAULT_NAMESPACE, PROMPT
@@ -81,11 +81,11 @@ def assembled(graph: GraphFile, journal: Journal | None, files: VectorFiles) -> 
     foreign = edited or not ours
     made = Assembled(state, graph.store or (journal.store if journal else None), foreign)
     _load_vectors(made, files, graph, journal, at)
-    for fields in entries:
+    behind = [fields for fields in entries if ours and fields["version"] <= graph.version]
+    if behind:
+        _catch_up(state, behind, at)
+    for fields in entries[len(behind) :]:
         version, batch = fields["version"], decode_batch(fields)
-        if ours and version <= graph.version:
-            state.apply_vectors(batch, version, at)
-            continue
         if foreign:
             try:
                 state.check(batch)
@@ -106,6 +106,24 @@ def assembled(graph: GraphFile, journal: Journal | None, files: VectorFiles) -> 
     for vectors in state.sets.values():
         vectors.reset_at = state.version
     return made
+
+
+def _catch_up(state: State, entries: list[dict[str, Any]], at: dict[str, int]) -> None:
+    """Apply the vectors of entries that the graph holds already: somebody folds right now, or was killed over it.
+
+    The next slots that the graph tells are those after these entries. Numbered on from there, the vectors would have
+    other slots than in a process that did not read anew just now, and than the next time.
+    """
+    after = {name: slot for name, slot in state.next_slots.items() if name not in state.sets}
+    for name in after:
+        del state.next_slots[name]
+    for fields in entries:
+        state.apply_vectors(decode_batch(fields), fields["version"], at)
+    for name, slot in after.items():
+        if (vectors := state.sets.get(name)) is None:
+            state.next_slots[name] = slot
+        else:
+            vectors.number_up_to(slot)
 
 
 def _load_vectors(

@@ -176,6 +176,13 @@ class VectorSet:
             return VectorBlock(self._slots[part], rows, self._values[part], self._spans[part])
         return VectorBlock(self._slots[at], self._rows[at], self._values[at], self._spans[at])
 
+    def number_up_to(self, next_slot: int) -> None:
+        """Let the slots of all end before *next_slot*, those of vectors that were here before them being taken."""
+        more = max(next_slot - self.next_slot, 0)
+        self._slots[: self._n] += more
+        self.dropped = [(version, slot + more) for version, slot in self.dropped]
+        self.next_slot += more
+
     def alive_slots(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors that were not dropped, and the node row of each."""
         at = np.flatnonzero(self._rows[: self._n] >= 0)
