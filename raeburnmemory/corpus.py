@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, insort
+from collections import deque
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from .nodes import Changes, Link, Node
     from .store import Store
 
-__all__ = ["ANSWER", "ASKS", "DATED", "LINKED", "NAMED", "STANDING", "TEXT", "Corpus", "made_by", "seconds"]
+__all__ = ["ANSWER", "ASKS", "DATED", "LINKED", "NAMED", "STANDING", "TEXT", "Before", "Corpus", "made_by", "seconds"]
 
 # What is known of a node without reading it again, one bit each.
 TEXT, NAMED, ANSWER, ASKS, DATED, STANDING = (1 << bit for bit in range(6))
@@ -73,6 +74,7 @@ say session suggest summarise summarize summary talk tell throughout various wal
 _RULES = 5  # to be raised whenever anything here, or a word, is made in another way
 _AT_ONCE = 8192  # nodes
 _WASTED = 8192  # numbers that nodes had which are gone, or as many as there are others; then all get new ones
+_RECALLED = 1000  # nodes that changed or went of which it is known what they were
 _SPOKE = 100  # sessions up to which what was said is added up for each
 _CLOSE = 8192  # nodes between the first and the last of a session up to which all of them are looked through
 _SOME, _SPARSE = 8, 16  # from a share of 1 in 8 on, a table is faster than a search; none for rows that lie far apart
@@ -101,7 +103,15 @@ _STANDING = re.compile(
     r"\bgoing forward, (?:please|always|never)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_ALL = slice(None)
 _BEGINNING = 400  # characters in which somebody says that something holds for all times
+
+
+class Before(NamedTuple):
+    """What a node was before it changed or went: the code of its kind, and its time."""
+
+    kind: int
+    time: float
 
 
 class Corpus:
@@ -128,7 +138,7 @@ class Corpus:
         self.version = -1
         self.unsaved = 0  # nodes that came or changed since this was saved
         self.writes = 0  # how often nodes came or changed
-        self.rewrites = 0  # how often nodes changed or went that had been there
+        self.rewrites = 0  # how often a node changed or went that had been there
         self._clear()
 
     def _clear(self, parts: Mapping[str, Any] | None = None) -> None:
@@ -146,7 +156,8 @@ class Corpus:
         self._table, self._table_of = np.empty(0, np.int64), -1  # the number at every row, and the version it fits
         self._said: NDArray[np.float32] | None = None
         self._spoke: set[int] = set()  # sessions of which something else was said since
-        self._earliest: tuple[int, int, float] | None = None  # after so many rewrites, of so many nodes, the time
+        self._earliest = -1, 0, math.nan  # after so many rewrites, of so many nodes, the time
+        self._rewritten: deque[tuple[int, Before]] = deque(maxlen=_RECALLED)  # by the last rewrites
         self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
         self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
@@ -305,17 +316,24 @@ class Corpus:
 
     def earliest(self) -> float:
         """Return the time of the oldest node that carries one, NaN if none does."""
-        rewrites, known, before = self._earliest or (-1, 0, math.nan)
-        if rewrites != self.rewrites:
-            known, before = 0, math.nan
-        if self._earliest is None or (rewrites, known) != (self.rewrites, self._n):
-            found = np.fmin.reduce(self.times[known:], initial=before)  # NaN if there is nothing else
-            self._earliest = self.rewrites, self._n, float(found)
+        rewrites, known, earliest = self._earliest
+        if (rewrites, known) != (self.rewrites, self._n):
+            rewritten = self.rewritten(rewrites)
+            if rewritten is None or any(before.time <= earliest for before in rewritten.values()):
+                rewritten, known, earliest = {}, 0, math.nan
+            for times in (self.times[list(rewritten)], self.times[known:]):
+                earliest = float(np.fmin.reduce(times, initial=earliest))  # NaN if there is nothing else
+            self._earliest = self.rewrites, self._n, earliest
         return self._earliest[2]
 
-    def alive(self, now: float, begin: int = 0) -> NDArray[np.bool_]:
-        """Tell of every node, from number *begin* on, whether it is there, has a text and has not expired."""
-        return np.asarray(((self.flags[begin:] & TEXT) != 0) & (self.expires[begin:] > now))
+    def rewritten(self, rewrites: int) -> dict[int, Before] | None:
+        """Return who changed or went after so many *rewrites*, and what it was then; None if that is long ago."""
+        since = self.rewrites - rewrites
+        return dict(islice(reversed(self._rewritten), since)) if since <= len(self._rewritten) else None
+
+    def alive(self, now: float, at: slice | NDArray[np.int64] = _ALL) -> NDArray[np.bool_]:
+        """Tell of every node, or of those *at* some numbers, whether it is there, has a text and has not expired."""
+        return np.asarray(((self.flags[at] & TEXT) != 0) & (self.expires[at] > now))
 
     # --- keeping up ---------------------------------------------------------------------------------------------
 
@@ -333,37 +351,45 @@ class Corpus:
         self.version = changes.version
 
     def _apply(self, changes: Changes) -> bool:
-        """Apply changes; False if others would have to be connected anew: rare, and not worth code of its own."""
+        """Apply changes; False if a node would have to be put between others, or most numbers are nobody's: both rare."""
         mine = self._namespace
         if self._gone > max(_WASTED, self._n - self._gone):
             return False
-        gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
-        cut = [link[1:] for link in changes.removed_links if link[0] == mine and self._stand(link[1:3], gone)]
-        if any(relation in _STRUCTURE for *_, relation in cut):
-            return False
         nodes = sorted((node for node in changes.nodes if node.namespace == mine), key=lambda node: node.row)
         known = [self.number(node.id) for node in nodes]
+        if self._n and any(node.row < self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
+            return False  # it had expired, and is there again
+        gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
+        cut = [link[1:] for link in changes.removed_links if link[0] == mine and self._stand(link[1:3], gone)]
         # An agent may have another name now, under which its responses are to be found.
         renamed = [
             number for number, node in zip(known, nodes, strict=True) if number >= 0 and self._renames(number, node)
         ]
-        if (renamed or gone) and not gone.issuperset(np.isin(self.agents, [*renamed, *gone]).nonzero()[0].tolist()):
-            return False
-        if self._n and any(node.row < self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
-            return False  # it had expired, and is there again
-        if gone and not self._let_go(gone):
-            return False
         superseded = {
             other for one in gone for other, relation in self.linked.get(one, ()) if relation == SUPERSEDES
         } - gone
+        left, instead = self._let_go(gone, cut)
         for number in gone:
             self._remove(number)
         for source, target, relation in cut:
-            superseded |= self._unlink(source, target, relation)
+            if relation not in _STRUCTURE:
+                superseded |= self._unlink(source, target, relation)
         for number in superseded:
-            by = self._store.links([self.ids[number]], mine, direction="in", relation=SUPERSEDES)
-            self.newer[number] = max({self.number(link.source) for link in by} - {number}, default=-1)
-        self._take(nodes, (link for link in changes.links if link.namespace == mine))
+            newer = self._store.links([self.ids[number]], mine, direction="in", relation=SUPERSEDES)
+            self.newer[number] = max({self.number(link.source) for link in newer} - {number}, default=-1)
+        self._take(nodes, [*(link for link in changes.links if link.namespace == mine), *instead])
+        if renamed:  # what they said may be half of the memory
+            theirs = np.isin(self.agents, renamed).nonzero()[0]
+            silent = theirs[~self._name_themselves(theirs)]
+            by = self.agents[silent]
+            self.speakers[silent] = np.where(self._name_themselves(by), self.speakers[by], -1)
+        for number in left:
+            self._follow_prompt(number)
+        for prompt in {self.number(link.source) for link in instead if link.relation == RESPONDED_WITH} - {-1}:
+            links = self._store.links([self.ids[prompt]], mine, relation=RESPONDED_WITH)
+            self._answer(
+                prompt, [n for link in links if (n := self.number(link.target)) >= 0 and self.asked[n] == prompt]
+            )
         return True
 
     def _stand(self, ids: Sequence[str], gone: set[int]) -> bool:
@@ -375,22 +401,52 @@ class Corpus:
         name, known = _named(node), int(self.speakers[number]) if self._names_itself(number) else -1
         return known != (-1 if name is None else self._codes.get(name, -2))
 
-    def _let_go(self, gone: set[int]) -> bool:
-        """Part what stays from the prompts and sessions that go; False if it may belong to others as well."""
-        answers = [answer for number in gone for answer in self.answers_to(number) if answer not in gone]
+    def _let_go(self, gone: set[int], cut: Sequence[tuple[str, str, str]]) -> tuple[set[int], list[Link]]:
+        """Part what stays from the agents, prompts and sessions that go, or to which its link was *cut*.
+
+        Returns what left its session, and the links to others of what was parted: the next of them counts now.
+        """
+        answers = {answer for number in gone for answer in self.answers_to(number)}
         sessions = [number for number in gone if self.kinds[number] == self.code(SESSION)]
-        members = [member for session in sessions for member in self._members_of(session) if member not in gone]
-        for numbers, direction, relation in ((answers, "in", RESPONDED_WITH), (members, "out", BELONGS_TO)):
-            ids = [self.ids[number] for number in numbers]
-            if ids and self._store.links(ids, self._namespace, direction=direction, relation=relation):
-                return False
-        for answer in answers:
-            self.asked[answer] = -1
-        for number in [*members, *(answer for answer in answers if self.flags[answer] & _PASSED_ON)]:
+        members = {member for session in sessions for member in self._members_of(session)}
+        led = set(np.isin(self.agents, [*gone]).nonzero()[0].tolist()) if gone else set()
+        for source, target, relation in cut:
+            one, two = self.number(source), self.number(target)
+            if relation == RESPONDED_WITH and self.asked[two] == one:
+                answers.add(two)
+            elif relation == GENERATED_BY and self.agents[one] == two:
+                led.add(one)
+            elif relation == BELONGS_TO and self.sessions[one] == two:
+                members.add(one)
+        answers, led, members = answers - gone, led - gone, members - gone
+        for number in led:
+            self.agents[number] = -1
+            self._speak_through_agent(number)
+        along = {*answers, *(answer for number in members for answer in self.answers_to(number))} - gone
+        for number in {*members, *(answer for answer in along if self.flags[answer] & _PASSED_ON)}:
             if (session := int(self.sessions[number])) >= 0:
                 self._leave(number, session)
             self.flags[number] &= ~_PASSED_ON
-        return True
+        for answer in answers:
+            self._unask(answer)
+        instead: list[Link] = []
+        for relation, numbers in ((RESPONDED_WITH, answers), (GENERATED_BY, led), (BELONGS_TO, members)):
+            if numbers:
+                ids, direction = [self.ids[number] for number in numbers], "in" if numbers is answers else "out"
+                instead += self._store.links(ids, self._namespace, direction=direction, relation=relation)
+        return members, instead
+
+    def _unask(self, answer: int) -> None:
+        """Let an answer answer nobody."""
+        prompt, self.asked[answer] = int(self.asked[answer]), -1
+        self._answer(prompt, [other for other in self.answers_to(prompt) if other != answer])
+
+    def _answer(self, prompt: int, answers: list[int]) -> None:
+        """Let *answers* be what answered a prompt first, in order."""
+        self.answer[prompt] = answers[0] if answers else -1
+        self._several.pop(prompt, None)
+        if len(answers) > 1:
+            self._several[prompt] = answers
 
     def _unlink(self, source: str, target: str, relation: str) -> set[int]:
         """Take a declared link out; return what it superseded."""
@@ -431,12 +487,14 @@ class Corpus:
         """Write *nodes* under *numbers*, of which the last *fresh* of the corpus are new."""
         begun = self._n - fresh
         latest = dict(zip(numbers, nodes, strict=True))
+        for number in latest:
+            if number < begun:
+                self._note(number)
         told = {
             number: self.words.put(number, node.text, prefix(node)) for number, node in latest.items() if number < begun
         }
         new = [latest[number] for number in range(begun, self._n)]
         more = self.words.extend([node.text for node in new], [*map(prefix, new)])
-        self.rewrites += bool(told)
         self._spoke.update(session for session in self.sessions[list(told)].tolist() if session >= 0)
         told.update(zip(range(begun, self._n), more.tolist(), strict=True))
         at = np.array(numbers)
@@ -460,11 +518,14 @@ class Corpus:
     def _speak_through_agent(self, number: int) -> None:
         """Let what has no name of its own be said by the agent that gave it."""
         agent = int(self.agents[number])
-        if agent >= 0 and not self._names_itself(number):
-            self.speakers[number] = self.speakers[agent] if self._names_itself(agent) else -1
+        if not self._names_itself(number):
+            self.speakers[number] = self.speakers[agent] if agent >= 0 and self._names_itself(agent) else -1
 
     def _names_itself(self, number: int) -> bool:
         return bool(self.kinds[number] == self.code(AGENT) or self.flags[number] & NAMED)
+
+    def _name_themselves(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        return np.asarray(((self.flags[numbers] & NAMED) != 0) | (self.kinds[numbers] == self.code(AGENT)))
 
     def _make_room(self, ids: Sequence[str]) -> None:
         """Let new nodes have the next numbers."""
@@ -477,8 +538,13 @@ class Corpus:
         for node_id in ids:
             self.ids.append(node_id)
 
-    def _remove(self, number: int) -> None:
+    def _note(self, number: int) -> None:
+        """Note what a node is, which is about to change or go."""
         self.rewrites += 1
+        self._rewritten.append((number, Before(self.kinds.item(number), self.times.item(number))))
+
+    def _remove(self, number: int) -> None:
+        self._note(number)
         self._gone += 1
         self.words.put(number, None)
         for other, relation in self.linked.pop(number, ()):
@@ -487,13 +553,8 @@ class Corpus:
         session = int(self.sessions[number])
         if session >= 0:
             self._leave(number, session)
-        asked = int(self.asked[number])
-        if asked >= 0:
-            left = [answer for answer in self.answers_to(asked) if answer != number]
-            self.answer[asked] = left[0] if left else -1
-            self._several.pop(asked, None)
-            if len(left) > 1:
-                self._several[asked] = left
+        if self.asked[number] >= 0:
+            self._unask(number)
         self._several.pop(number, None)
         row = self.rows[number]
         for name, (_, empty) in _COLUMNS.items():
@@ -530,6 +591,12 @@ class Corpus:
         if after >= 0:
             self.previous[after] = number
 
+    def _follow_prompt(self, number: int) -> None:
+        """Let what is in no session of its own be in that of what it answers, if that has one of its own."""
+        prompt = int(self.asked[number])
+        if prompt >= 0 and self.sessions[prompt] >= 0 and not self.flags[prompt] & _PASSED_ON:
+            self._join(number, int(self.sessions[prompt]), passed_on=True)
+
     def _connect(self, link: Link) -> None:
         source, target = self.number(link.source), self.number(link.target)
         if source < 0 or target < 0:
@@ -541,8 +608,7 @@ class Corpus:
                     self.answer[source] = target
                 else:
                     self._several.setdefault(source, [int(self.answer[source])]).append(target)
-                if self.sessions[source] >= 0 and not self.flags[source] & _PASSED_ON:
-                    self._join(target, int(self.sessions[source]), passed_on=True)
+                self._follow_prompt(target)
         elif link.relation == GENERATED_BY:
             if self.agents[source] < 0:
                 self.agents[source] = target

@@ -93,25 +93,30 @@ class Selection:
         allowed[numbers] = True
         return Allowed(allowed, numbers, self._counted(self._corpus.kinds[numbers]))
 
-    def _counted(self, kinds: NDArray[np.int32]) -> NDArray[np.int64]:
-        return np.bincount(kinds, minlength=len(self._corpus.names))
+    def _counted(self, kinds: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        return np.bincount(kinds, minlength=len(self._corpus.names)).astype(np.int64, copy=False)
 
     def alive(self) -> Allowed:
         """Tell who is there, with a text; not to be changed."""
         corpus, now = self._corpus, time.time()  # what expired is gone, whenever the question is asked from
         rewrites, since, until = self._when
-        if rewrites != corpus.rewrites or not since <= now < until:
-            self._alive, until = _NOBODY, math.inf
-        known = len(self._alive.mask)
-        if self._alive is _NOBODY or known < len(corpus):  # those that came since, or all
-            mask, numbers, kinds = self._alive
-            new, expires = corpus.alive(now, known), corpus.expires[known:]
-            places = np.flatnonzero(new) + known
-            if numbers is not None or len(places) < np.count_nonzero(corpus.flags[known:] & TEXT):
-                numbers = np.concatenate([np.flatnonzero(mask) if numbers is None else numbers, places])
-            counted = self._counted(corpus.kinds[places])
+        rewritten = corpus.rewritten(rewrites) if since <= now < until else None
+        if rewritten is None:
+            self._alive, until, rewritten = _NOBODY, math.inf, {}
+        mask, numbers, kinds = self._alive
+        known = len(mask)
+        if self._alive is _NOBODY or known < len(corpus) or rewritten:  # those that came or changed since, or all
+            changed = sorted(number for number in rewritten if number < known)
+            gone = np.array([rewritten[number].kind for number in changed if mask[number]], np.int64)
+            at = np.array([*changed, *range(known, len(corpus))], np.int64) if changed else slice(known, None)
+            new, expires = corpus.alive(now, at), corpus.expires[at]
+            mask = np.concatenate([mask, np.zeros(len(corpus) - known, np.bool_)])
+            mask[at] = new
+            if numbers is not None or np.count_nonzero(new) < np.count_nonzero(corpus.flags[at] & TEXT):
+                numbers = np.flatnonzero(mask)
+            counted = self._counted(corpus.kinds[at][new]) - self._counted(gone)
             counted[: len(kinds)] += kinds
-            self._alive = Allowed(np.concatenate([mask, new]), numbers, counted)
+            self._alive = Allowed(mask, numbers, counted)
             later = expires[expires > now]
             self._when = corpus.rewrites, now, min(until, float(later.min(initial=math.inf)))
         return self._alive

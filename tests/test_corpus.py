@@ -414,18 +414,69 @@ def test_what_stays_is_not_read_anew_for_what_goes(memory):
         lambda: memory.unlink("f4", "f3", "about"),
         lambda: memory.update("a0", metadata={"likes": "tea"}),
         lambda: memory.update("p4", metadata={"name": "Ana"}),
+        lambda: memory.update("a0", metadata={"name": "Eva"}),
+        lambda: memory.update("a0", remove=["name"]),
+        lambda: memory.unlink("p4", "r4", "responded_with"),
+        lambda: memory.unlink("p4", "s1", "belongs_to"),
+        lambda: memory.unlink("r4", "a0", "generated_by"),
     ):
         change()
         check(corpus, memory._store)
         assert corpus.words is words
-    for change in (  # rare enough
-        lambda: memory.update("a0", metadata={"name": "Eva"}),
-        lambda: memory.unlink("p4", "r4", "responded_with"),
+
+
+def test_what_stands_in_for_a_link_that_goes(memory):
+    """Of several prompts, agents and sessions the next one counts, and nothing else is read anew."""
+    said, link, unlink = Steps(memory), memory.link, memory.unlink
+    for number in range(4):
+        said.interaction(number, number, number % 2, number % 3, "Red wine", None)
+    corpus = after(memory)
+    words = corpus.words
+    for change in (
+        lambda: (link("p0", "s1", "belongs_to"), unlink("p0", "s0")),  # moves, and its response along
+        lambda: (link("r0", "s0", "belongs_to"), unlink("p0", "s1")),
+        lambda: (link("p0", "s1", "belongs_to"), unlink("r0", "s0")),  # goes with its prompt again
+        lambda: (link("r0", "s2", "belongs_to"), memory.forget("s2")),
+        lambda: (unlink("r1", "a1"), link("r1", "a0", "generated_by")),
+        lambda: (link("r1", "a1", "generated_by"), memory.forget("a0")),
+        lambda: (link("p1", "r3", "responded_with"), unlink("p3", "r3")),
+        lambda: (link("p2", "r1", "responded_with"), link("p2", "r0", "responded_with")),
+        lambda: unlink("p0", "r0"),  # which p2 has had for longer than what comes now
+        lambda: unlink("p1", "r1"),
+        lambda: memory.forget("p2"),
+        lambda: (unlink("p1", "s1"), link("p1", "s1", "belongs_to")),  # between two looks
     ):
         change()
         check(corpus, memory._store)
-        assert corpus.words is not words
-        words = corpus.words
+        assert corpus.words is words
+
+
+def test_an_answer_goes_with_its_prompt_when_its_own_session_goes(memory):
+    said = Steps(memory)
+    after(
+        memory,
+        lambda: said.interaction(0, 0, None, 0, "Red wine", None),
+        lambda: said.node("s1", None, None),
+        lambda: memory.link("r0", "s1", "belongs_to"),
+        lambda: memory.unlink("p0", "s0"),
+        lambda: memory.link("p0", "s0", "belongs_to"),
+        lambda: memory.forget("s1"),
+    )
+
+
+def test_more_changes_than_are_recalled(memory, monkeypatch):
+    """Who is there, and since when, is told from all of it again where nobody knows what changed."""
+    monkeypatch.setattr("raeburnmemory.corpus._RECALLED", 3)
+    said = Steps(memory)
+    for number in range(4):
+        said.interaction(number, number, None, 0, "Red wine", None)
+    after(
+        memory,
+        lambda: memory.forget("p0"),  # the oldest of all
+        lambda: memory.forget(["p1", "r1"]),
+        lambda: (memory.update("p2", text="Is it red?"), memory.forget("p2")),
+        lambda: memory.forget(["p3", "r3", "r0", "r2"]),
+    )
 
 
 def test_words_of_a_text_that_belongs_nowhere(memory):

@@ -24,6 +24,24 @@ def asked_after_something_went(memory):
     assert memory.matching("answered").texts == ["answered"]
 
 
+def asked_after_another_name(memory):
+    memory.update("bot", metadata={"name": "Robot"})
+    assert memory.matching("answered", speaker="robot").texts
+
+
+def asked_after_another_session(memory):
+    (link,) = memory.links("m60", "belongs_to")
+    memory.unlink("m60", link.target)
+    memory.link("m60", "apart", "belongs_to")
+    assert memory.matching("words", session="apart").ids == ["m60"]
+
+
+def asked_after_another_agent(memory):
+    memory.unlink("r1", "bot")
+    memory.forget("helper")
+    assert memory.matching("answered").texts
+
+
 OPERATIONS = {
     "a message": lambda memory: memory.add_message("new words", "user", "s1"),
     "an answer": lambda memory: memory.add_message("new words", "assistant", "s1"),
@@ -52,6 +70,9 @@ OPERATIONS = {
     "chain": lambda memory: memory.visualise_prompt_chain("m14"),
     "neighbours": lambda memory: memory.neighbours("m14"),
     "ask after something went": asked_after_something_went,
+    "ask after another name": asked_after_another_name,
+    "ask after another session": asked_after_another_session,
+    "ask after another agent": asked_after_another_agent,
     "a node of the graph": lambda memory: memory.graph.nodes["m16"],
     "a change of the graph": lambda memory: memory.graph.add_edge("m16", "m17", relation="next"),
     "ask": asked,
@@ -62,6 +83,11 @@ OPERATIONS = {
 def filled(path, size, sessions):
     with MemoryGraph(path, fake) as memory:
         memory.add_interaction({"id": "p1", "text": "asked"}, "answered", agent="bot", session_id="s1")
+        memory.add_interaction("asked", "told", agent="helper", session_id="apart")
+        memory.add_many(
+            {"prompt": "asked", "response": {"id": f"r{n}", "text": "told"}, "agent": "bot", "session_id": f"s{n}"}
+            for n in range(size // 10)
+        )
         memory.add_messages(
             {"id": f"m{n}", "text": f"words {n}", "session_id": "s1" if n < 20 or not sessions else f"s{n // 20}"}
             for n in range(size)
@@ -116,6 +142,7 @@ def opened(folders):
         memory.forget("w1")
         memory.link("m1", "m2", "next")
         memory.graph.number_of_nodes()
+        memory.vectors(["m1"])
         memory.matching("warm up")
     yield memories
     for memory in memories.values():
