@@ -24,6 +24,16 @@ def asked_after_something_went(memory):
     assert memory.matching("answered").texts == ["answered"]
 
 
+def asked_after_a_vector_went(memory):
+    memory.forget("m30")
+    assert "m30" not in memory.similar("words 30", 5).ids
+
+
+def asked_after_another_text(memory):
+    memory.update("m32", text="another text")
+    assert memory.similar("another text", 1).texts == ["another text"]
+
+
 def asked_after_another_name(memory):
     memory.update("bot", metadata={"name": "Robot"})
     assert memory.matching("answered", speaker="robot").texts
@@ -70,6 +80,8 @@ OPERATIONS = {
     "chain": lambda memory: memory.visualise_prompt_chain("m14"),
     "neighbours": lambda memory: memory.neighbours("m14"),
     "ask after something went": asked_after_something_went,
+    "ask after a vector went": asked_after_a_vector_went,
+    "ask after another text": asked_after_another_text,
     "ask after another name": asked_after_another_name,
     "ask after another session": asked_after_another_session,
     "ask after another agent": asked_after_another_agent,
@@ -92,6 +104,7 @@ def filled(path, size, sessions):
             {"id": f"m{n}", "text": f"words {n}", "session_id": "s1" if n < 20 or not sessions else f"s{n // 20}"}
             for n in range(size)
         )
+        memory.within("other").add_interaction("said elsewhere", "answered elsewhere", agent="bot")
 
 
 def counted(memory, operation):

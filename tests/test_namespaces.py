@@ -79,3 +79,36 @@ def test_asking_after_an_add_reads_nothing_of_the_others(memories, monkeypatch):
         found = memory.recall(f"text {number}", 1).texts
     assert found == ["text 8"]
     assert read == []
+
+
+@pytest.mark.parametrize("told", [1000, 3])
+@pytest.mark.parametrize("file", ["memory.db", "memory.json"])
+def test_what_goes_in_one_of_several_is_taken_out_of_what_is_known_of_each(tmp_path, monkeypatch, file, told):
+    """Told from what went alone, or read anew where that is too much: as by who opens the memory now."""
+    monkeypatch.setattr("raeburnmemory.field_index._TOLD", told)
+    with MemoryGraph(tmp_path / file, fake, namespace="one") as one:
+        other = one.within("other")
+        spaces = {"one": one, "other": other}
+
+        def check():
+            with MemoryGraph(tmp_path / file, fake) as fresh:
+                for name, memory in spaces.items():
+                    found = memory.similar("word 3", 50)
+                    assert set(found.ids) == {node.id for node in memory.nodes() if node.kind == "prompt"}
+                    again = fresh.within(name).similar("word 3", 50)
+                    assert [(hit.id, hit.score) for hit in found] == [(hit.id, hit.score) for hit in again]
+
+        for memory in spaces.values():
+            memory.add_messages({"text": f"word {n}", "id": f"m{n}"} for n in range(12))
+            check()
+        for change in (
+            lambda: one.forget("m3"),
+            lambda: other.forget(["m4", "m11"]),
+            lambda: (one.update("m5", text="word 3"), other.add_message("word 3", id="m20")),
+            lambda: (other.forget("m20"), one.add_message("word 3", id="m20")),
+            lambda: one.forget("m20"),  # the last of all
+            lambda: one.forget([f"m{n}" for n in range(12)]),
+            lambda: one.add_message("word 3", id="m3"),
+        ):
+            change()
+            check()
