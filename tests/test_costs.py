@@ -170,3 +170,16 @@ def test_the_cost_of_an_operation_does_not_grow_with_the_memory(opened, name):
     for shape, many in found.items():
         for what in few:
             assert many[what] <= 1.2 * few[what] + 60, (shape, what, few, many)
+
+
+def test_counting_goes_through_the_links_once_however_many_relations_there_are(tmp_path):
+    found = []
+    for relations in (3, 300):
+        with MemoryGraph(tmp_path / f"{relations}.db", fake) as memory:
+            links = [("e", f"e{n}", f"relation {n % relations}") for n in range(3000)]
+            memory.put(
+                [{"id": "e", "type": "entity"}, *({"id": f"e{n}", "type": "entity"} for n in range(3000))], links
+            )
+            found.append(counted(memory, lambda memory: memory.stats())["sqlite"])
+            assert memory.stats().relations == {f"relation {n}": 3000 // relations for n in range(relations)}
+    assert found[1] <= 2 * found[0]

@@ -31,6 +31,7 @@ __all__ = ["Reading"]
 
 _BLOCK = 8192  # vectors per query
 _PAGE = 1000  # nodes per query
+_PASS = 20  # conditions that are tried in one pass over a table
 _NODE = "row, namespace, id, kind, text, attributes, expires_at"
 _EDGE = "row, namespace, source, target, relation, data"
 _decode = json.JSONDecoder().raw_decode  # a third of what `json.loads` takes for a few attributes
@@ -343,10 +344,12 @@ class Reading:
             kinds = db.execute(
                 f"SELECT kind, count(*) FROM nodes {where} GROUP BY kind ORDER BY kind", values
             ).fetchall()
-            # Grouping would sort all of the edges for the sake of a few relations.
             relations = [name for (name,) in db.execute(f"SELECT DISTINCT relation FROM edges {where}", values)]
-            named = [("relation = ?", (name,)) for name in relations]
-            edges = dict(zip(relations, _tallied(db, f"FROM edges {where}", values, named), strict=True))
+            if len(relations) > _PASS:
+                edges = dict(db.execute(f"SELECT relation, count(*) FROM edges {where} GROUP BY relation", values))
+            else:  # grouping would sort all of the edges for the sake of a few relations
+                named = [("relation = ?", (name,)) for name in relations]
+                edges = dict(zip(relations, _tallied(db, f"FROM edges {where}", values, named), strict=True))
             sets = fields(db)
             source = "FROM vectors v INDEXED BY vectors_row"
             if namespace is None or self._is_alone(db, namespace):
@@ -414,8 +417,8 @@ def _tallied(
     db: sqlite3.Connection, source: str, values: Sequence[Any], tests: Sequence[tuple[str, Sequence[Any]]]
 ) -> Iterator[int]:
     """Yield for each of *tests*, a condition and its values, how many rows of *source* pass it."""
-    for start in range(0, len(tests), 20):  # a pass each
-        some = tests[start : start + 20]
+    for start in range(0, len(tests), _PASS):
+        some = tests[start : start + _PASS]
         columns = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition, _ in some)
         given = [value for _, several in some for value in several]
         yield from db.execute(f"SELECT {columns} {source}", (*given, *values)).fetchone()
