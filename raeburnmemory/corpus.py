@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from bisect import bisect_left, insort
 from collections import deque
 from datetime import datetime
@@ -29,6 +30,7 @@ from .nodes import (
     RESPONSE,
     SESSION,
     SUPERSEDES,
+    Changes,
     Where,
     collection_of,
 )
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .nodes import Changes, Link, Node
+    from .nodes import Link, Node
     from .store import Store
 
 __all__ = ["ANSWER", "ASKS", "DATED", "LINKED", "NAMED", "STANDING", "TEXT", "Before", "Corpus", "made_by", "seconds"]
@@ -176,6 +178,8 @@ class Corpus:
             for number, other, code in parts["links"].reshape(-1, 3).tolist():
                 self.linked.setdefault(number, {})[other, parts["relations"][code]] = None
         self._cut()
+        self._next_end = float(self.expires.min(initial=math.inf))  # when the next node expires, at the earliest
+        self._last_end = -math.inf  # when the last of those expired that were taken out for it
 
     def _cut(self) -> None:
         for name, room in self._room.items():
@@ -338,26 +342,43 @@ class Corpus:
     # --- keeping up ---------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Bring everything to the version of the store."""
-        if self._store.version() == self.version:
+        """Bring everything to the version of the store, and take out what has expired, as the store hides it."""
+        now = time.time()
+        if now < self._last_end:  # the clock was set back: some of it may be there again
+            self.version = -1
+        elif now < self._next_end and self._store.version() == self.version:
             return
         with self._store.snapshot():
             changes = self._store.changes(self.version)
-            if changes.reset or not self._apply(changes):
+            if changes.reset or not self._apply(changes) or not self._take_out(now):
                 self._clear()
                 with no_collections():
                     self._take(self._store.nodes(Where(self._namespace)), self._store.links(None, self._namespace))
                 self.unsaved = self._n
         self.version = changes.version
 
+    def _take_out(self, now: float) -> bool:
+        """Take out what has expired; False where `_apply` is."""
+        if now < self._next_end:
+            return True
+        ended = np.flatnonzero(self.expires <= now).tolist()
+        if ended:
+            last = float(self.expires[ended].max())
+            if not self._apply(Changes(self.version, removed_nodes=[(self._namespace, self.ids[n]) for n in ended])):
+                return False
+            self._last_end = max(self._last_end, last)
+            self._table_of = -1  # made anew without them, at the same version
+        self._next_end = float(self.expires.min(initial=math.inf))
+        return True
+
     def _apply(self, changes: Changes) -> bool:
-        """Apply changes; False if a node would have to be put between others, or most numbers are nobody's: both rare."""
+        """Apply changes; False, which is rare, if a node would be put between others, or most numbers are nobody's."""
         mine = self._namespace
         if self._gone > max(_WASTED, self._n - self._gone):
             return False
         nodes = sorted((node for node in changes.nodes if node.namespace == mine), key=lambda node: node.row)
         known = [self.number(node.id) for node in nodes]
-        if self._n and any(node.row < self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
+        if self._n and any(node.row <= self.rows[-1] for node, number in zip(nodes, known, strict=True) if number < 0):
             return False  # it had expired, and is there again
         gone = {self.number(node_id) for space, node_id in changes.removed_nodes if space == mine} - {-1}
         cut = [link[1:] for link in changes.removed_links if link[0] == mine and self._stand(link[1:3], gone)]
@@ -504,7 +525,8 @@ class Corpus:
         self.rows[at] = [node.row for node in nodes]
         self.kinds[at] = [self.code(node.kind, new=True) for node in nodes]
         self.times[at] = [_time_of(node) for node in nodes]
-        self.expires[at] = [math.inf if node.expires_at is None else node.expires_at for node in nodes]
+        self.expires[at] = ends = [math.inf if node.expires_at is None else node.expires_at for node in nodes]
+        self._next_end = min(self._next_end, *ends)
         names = [_named(node) for node in nodes]
         self.speakers[at] = [-1 if name is None else self.code(name, new=True) for name in names]
         self.flags[at] = flags | [

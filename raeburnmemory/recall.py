@@ -230,14 +230,14 @@ class Recall:
         others = wanted._replace(where=None)
         with self._lock:
             self._catch_up()
-        allowed, version = np.zeros(0, np.bool_), -1
+        allowed, known = np.zeros(0, np.bool_), (-1, -1)
 
         def near(hit: Hit, distance: int) -> list[Hit]:
-            nonlocal allowed, version
+            nonlocal allowed, known
             with self._lock:
                 corpus = self._corpus
-                if corpus.version != version:
-                    allowed, version = self._selection.allowed(others).mask, corpus.version
+                if known != (corpus.writes, corpus.rewrites):
+                    allowed, known = self._selection.allowed(others).mask, (corpus.writes, corpus.rewrites)
                 number = corpus.number(hit.id)
                 if number < 0:  # forgotten since the search
                     return []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,6 +214,8 @@ STEPS = {
     "link": st.tuples(anything, anything, relations, st.integers(0, 1)),
     "unlink": st.tuples(anything, anything, relations | st.none()),
     "elsewhere": st.tuples(numbers, texts),
+    "expire": st.tuples(anything, st.none() | st.integers(-1, 2)),
+    "later": st.tuples(st.integers(1, 2)),
 }
 LIKELY = [*STEPS, "link", "link", "link"]
 steps = st.lists(
@@ -224,6 +229,7 @@ class Steps:
     def __init__(self, memory):
         self.memory = memory
         self.said = 0
+        self.now = 1e9
 
     def when(self):
         self.said += 1
@@ -273,14 +279,22 @@ class Steps:
         other = Node(f"p{number}", "prompt", text, {}, "other")
         self.memory._store.write(Batch(nodes=[other], links=[Link(other.id, other.id, "about", {}, "other")]))
 
+    def expire(self, node_id, after):
+        node = self.memory.get(node_id)
+        self.memory.put([replace(node, row=-1, expires_at=None if after is None else self.now + after)])
+
+    def later(self, seconds):
+        self.now += seconds
+
 
 @pytest.mark.parametrize("backend", ["memory", "sqlite"])
 @given(begun=st.booleans(), steps=steps, saved=st.lists(st.booleans(), min_size=20, max_size=20))
 def test_any_changes(backend, begun, steps, saved, tmp_path_factory):
     """At any time it holds what one that was read anew does, and both hold what is there."""
     place = ":memory:" if backend == "memory" else tmp_path_factory.mktemp("corpus") / "m.db"
-    with MemoryGraph(place, fake, vector_backend="exact") as memory:
+    with MemoryGraph(place, fake, vector_backend="exact") as memory, pytest.MonkeyPatch.context() as patch:
         do, corpus = Steps(memory), Corpus(memory._store, SPACE, "none")
+        patch.setattr(time, "time", lambda: do.now)
         selection = Selection(corpus, memory._store)
         for number in range(3 if begun else 0):  # so that links find something to link
             do.interaction(number, number, number % 2, [None, 0, 1][number], "Red wine", None)
@@ -512,6 +526,28 @@ def test_more_nodes_than_there_was_room_for(memory):
         lambda: memory.forget([f"p{n}" for n in range(1, 40)]),
         lambda: said.interaction(0, 0, 0, 0, "Is it red?", None),
     )
+
+
+def test_what_expired_stays_out_until_it_is_there_again(memory, monkeypatch):
+    """Also where it answered, was answered, spoken by or superseded; and a clock that is set back brings it back."""
+    said = Steps(memory)
+    monkeypatch.setattr(time, "time", lambda: said.now)
+    corpus = after(
+        memory,
+        lambda: said.interaction(0, 0, 0, 0, "Red wine", None),
+        lambda: said.interaction(1, 1, 1, 1, "Is it red?", None),
+        lambda: said.link("p1", "p0", "supersedes", 0),
+        *(lambda i=i: said.expire(f"{i}1", 1 + "prsa".index(i)) for i in "prsa"),
+        *[lambda: said.later(1)] * 4,
+    )
+    assert sorted(corpus.ids[n] for n in np.flatnonzero(corpus.kinds >= 0)) == ["a0", "p0", "r0", "s0"]
+    said.later(-4)
+    check(corpus, memory._store)
+    assert {corpus.number(f"{i}1") >= 0 for i in "prsa"} == {True}
+    said.later(4)
+    check(corpus, memory._store)
+    said.interaction(1, None, None, None, "Red wine", None)
+    check(corpus, memory._store)
 
 
 def test_what_expires(memory):

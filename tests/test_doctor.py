@@ -22,6 +22,7 @@ from raeburnmemory._optional import installed
 from raeburnmemory.errors import InvalidInput, NotAStore, StoreCorrupt, StoreMissing, StoreTooNew
 from raeburnmemory.index import open_index
 from raeburnmemory.index._parts_file import examine_parts, write_parts
+from raeburnmemory.nodes import Node
 
 STORES = ["g.json", "g.db"]
 VECTORS = ".faiss" if installed("faiss") else ".vectors.npy"
@@ -156,6 +157,16 @@ def test_both_stores_have_the_same_digests(made, tmp_path, filled):
         memory.update("p5", metadata={"n": 6})
     changed = doctor.verify(tmp_path / "store" / "g.db").digests
     assert {name for name in changed if changed[name] != one.digests[name]} == {"nodes", "history"}
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_saved_words_need_not_hold_what_has_expired(made, name):
+    path = made(name)
+    with open_memory(path) as memory:
+        memory.put([Node("gone", "memory", "A blue apple of yesterday", {}, expires_at=1.0)])
+    save_words(path)
+    assert doctor.verify(path).sound
+    assert doctor.repair(path).done == []
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -604,6 +604,24 @@ def test_what_expired_is_not_found(memory):
     assert set(memory.recall("harbour", legs="dense").ids) == {"p", "later"}
 
 
+def test_what_expired_supports_nothing(memory, monkeypatch):
+    """What it said, and that it was there, is not to be told from the scores of those around it."""
+    now, legs = 1e9, ["lexical", "graph", "form"]
+    monkeypatch.setattr(time, "time", lambda: now)
+    memory.add_message("Where does the boat lie?", session_id="s", id="p", timestamp=now)
+    memory.add_message("A question about soup", session_id="s", id="q", timestamp=now)
+    before = [(hit.id, hit.score) for hit in memory.recall("harbour of Bergen", 5, legs=legs)]
+    answer = Node("r", "response", "In the harbour of Bergen", expires_at=now + 5)
+    memory.put([answer], [("p", "r", "responded_with"), ("q", "r", "cites")])
+    hits = memory.recall("harbour of Bergen", 5, legs=legs)
+    assert hits.ids[0] == "r"
+    assert "r" in {step.id for hit in hits for step in hit.why.path}
+    now += 6
+    hits = memory.recall("harbour of Bergen", 5, legs=legs)
+    assert [(hit.id, hit.score) for hit in hits] == before
+    assert "r" not in {step.id for hit in hits for step in hit.why.path}
+
+
 # --- hits --------------------------------------------------------------------------------------------------------
 
 LONG = " ".join(

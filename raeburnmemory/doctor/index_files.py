@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..index.lexical import LexicalIndex
 from ..passages import indexed_text
 from ..saved_words import saved_as
 from ..store._files import beginning
+from ..store.state import visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,8 +110,9 @@ def _words_problem(stamp: dict[str, Any], parts: dict[str, Any], content: Conten
     }
     if ghosts := sorted(set(saved) - set(there)):
         return "index-ghosts", f"holds {len(ghosts)} nodes that the memory does not"
-    if len(saved) != len(there):
-        return "index-short", f"lacks {len(there) - len(saved)} nodes of the memory"
+    now = time.time()  # what expires is taken out at the next question
+    if short := sum(row not in saved and visible(node, now) for row, node in there.items()):
+        return "index-short", f"lacks {short} nodes of the memory"
     index = LexicalIndex(str(rules["language"]) if isinstance(rules, dict) else "none")
     if rules != made_by(index):
         return None
