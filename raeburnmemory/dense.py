@@ -40,7 +40,7 @@ from .field_index import FieldIndex, remember
 from .hits import Hit, Hits, Why
 from .index import Scope, index_maker
 from .index._arrays import by_rows
-from .lock import Mutex
+from .mutex import Mutex
 from .nodes import FRAGMENT, PROMPT, Where
 from .passages import EMBEDDED, PASSAGES, indexed_text
 from .places import places_of

@@ -26,7 +26,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .lock import Mutex
+from .mutex import Mutex
 from .nodes import DOCUMENT, FRAGMENT, PART_OF, Batch, Link, Node, Where, collected_id, same_json
 from .records import checked_data, checked_id, checked_text, utc
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .errors import InvalidInput, KindConflict, NodeNotFound
-from .lock import Mutex
+from .mutex import Mutex
 from .nodes import DERIVED_FROM, FACT, SUPERSEDES, Batch, Link, Node, Where, same_json
 from .records import checked_data, checked_id, checked_ids, checked_text, new_id, shown, utc
 

@@ -11,7 +11,7 @@ from ._collector import no_collections
 from .errors import ReadOnly
 from .graph import plain_graph
 from .live_graph import live_graph
-from .lock import Mutex
+from .mutex import Mutex
 from .nodes import Changes, Where
 
 if TYPE_CHECKING:

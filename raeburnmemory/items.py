@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .errors import InvalidInput, KindConflict
-from .lock import Mutex
+from .mutex import Mutex
 from .nodes import ITEM, Batch, Node, Where, collected_id
 from .records import checked_count, checked_data, checked_id, checked_text, shown, utc
 

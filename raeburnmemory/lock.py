@@ -7,9 +7,7 @@ Who came through the gate may take the main lock again without it for some milli
 that time: who writes right after another process has to read again what that wrote, which takes longer than the write.
 Two processes that write in a loop so take turns of several writes each.
 
-`fcntl.flock` where it exists. Elsewhere `filelock`, or `msvcrt` alone when that is not installed; these poll. The
-lock belongs to the kernel and is freed when its holder dies; the files stay, because deleting a lock file lets
-two processes hold two locks of one name.
+The locks themselves are those of `file_lock`.
 """
 
 from __future__ import annotations
@@ -17,30 +15,20 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import stat
 import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from ._optional import installed
-from .errors import LockTimeout, StoreWriteFailed
+from .errors import LockTimeout
+from .file_lock import file_lock, owner_of
+from .mutex import Mutex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-try:
-    import fcntl as _fcntl
-except ImportError:  # not a POSIX system
-    fcntl: Any = None
-else:
-    fcntl = _fcntl
-
 __all__ = ["Mutex", "StoreLock", "owner_of"]
 
-_POLL = 0.001  # seconds between two tries where the system cannot wake us
-_STAY = 1.0  # seconds that a thread that has waited stays in case somebody has to wait again
 _TENURE = 0.004  # seconds for which a process may write again and again while another one waits
 _PAUSE = 0.0001  # seconds after which that one looks for the first time whether the lock is free
 _PASSES = 64  # threads of one process that may come after one another before another process gets in
@@ -52,43 +40,6 @@ def _rest(seconds: float) -> None:
     nobody = threading.Lock()  # a new one: a fork in another thread must not copy one that is in use
     nobody.acquire()
     nobody.acquire(timeout=seconds)
-
-
-def owner_of(path: str) -> str:
-    """Say, in a sentence for an error message, who owns *path*, or else its folder, and what the mode allows."""
-    for name in (path, os.path.dirname(path)):
-        with contextlib.suppress(OSError):
-            found = os.stat(name)
-            return f" {name!r} belongs to user {found.st_uid} and has the mode {stat.S_IMODE(found.st_mode):04o}."
-    return ""
-
-
-class Mutex:
-    """A reentrant lock among threads that is free in a child after a fork, whoever held it in the parent.
-
-    With *over_fork* a fork waits until no other thread holds it, for what must not be copied half done. That is only
-    for locks under which nobody waits for another one. `before_fork` is called then, to bring to an end what is open.
-    """
-
-    def __init__(self, *, over_fork: bool = False) -> None:
-        self.lock = threading.RLock()  # `with mutex.lock` is `with mutex`, without two calls, for who does it often
-        self.over_fork = over_fork
-        self.before_fork: Callable[[], None] | None = None
-        _mutexes.add(self)
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-    def take(self, timeout: float) -> bool:
-        """Take it if it becomes free within *timeout* seconds."""
-        return self.lock.acquire(timeout=timeout)
-
-    def renew(self) -> None:
-        """Become free: the threads that could hold it did not come along."""
-        self.lock = threading.RLock()
 
 
 class StoreLock:
@@ -119,8 +70,8 @@ class StoreLock:
         self._taken = False  # this process holds the main lock
         self._passed, self._since = 0, 0.0
         self._stays = 0.0  # until when this process may take the main lock without the gate
-        self._main = _file_lock(path.with_name(path.name + ".lock"))
-        self._gate = _file_lock(path.with_name(path.name + ".lock.gate"))
+        self._main = file_lock(path.with_name(path.name + ".lock"))
+        self._gate = file_lock(path.with_name(path.name + ".lock.gate"))
 
     @contextlib.contextmanager
     def __call__(self, timeout: float | None = None) -> Iterator[None]:
@@ -309,284 +260,3 @@ class _Turn:
                 bell.release()
             else:
                 self._owner = self.depth = 0
-
-
-class _FileLock(Protocol):
-    path: str
-
-    def acquire(self, deadline: float) -> bool: ...
-    def release(self) -> None: ...
-    def sign(self) -> None: ...
-    def holder(self) -> str: ...
-    def close(self) -> None: ...
-
-
-def _file_lock(path: Path) -> _FileLock:
-    if fcntl is not None:
-        return _Flock(str(path))
-    return _Filelock(str(path)) if installed("filelock") else _Msvcrt(str(path))
-
-
-class _Descriptor:
-    """A lock file opened once, reopened when somebody deleted or replaced it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._fd = -1
-        self._file = (0, 0)  # which file that is
-        _descriptors.add(self)
-
-    def open(self) -> int:
-        if self._fd < 0:
-            # No O_TRUNC: the holder's signature is in there. No link is followed: whoever can write to the folder
-            # could otherwise have us create files elsewhere.
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-            try:
-                self._fd = os.open(self.path, flags, 0o600)
-            except OSError as exc:
-                raise StoreWriteFailed(
-                    exc.errno,
-                    f"The lock file {self.path!r} cannot be opened: {exc.strerror}.{owner_of(self.path)} Make its "
-                    f"folder writable, or open the memory with read_only=True",
-                ) from exc
-            found = os.fstat(self._fd)
-            self._file = found.st_ino, found.st_dev
-            self._signature = b"%-20d" % os.getpid()
-        return self._fd
-
-    def still_there(self) -> bool:
-        """Whether the path still names the file that is open here."""
-        try:
-            now = os.lstat(self.path)
-        except OSError:
-            return False
-        return (now.st_ino, now.st_dev) == self._file
-
-    def sign(self) -> None:
-        try:
-            os.pwrite(self._fd, self._signature, 0)
-        except OSError:  # a courtesy to those who wait; a full disk must not stop a writer here
-            return
-
-    def holder(self) -> str:
-        with contextlib.suppress(OSError, ValueError):
-            return os.pread(self.open(), 20, 0).decode("ascii").strip()
-        return ""
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-_descriptors: weakref.WeakSet[_Descriptor] = weakref.WeakSet()
-_mutexes: weakref.WeakSet[Mutex] = weakref.WeakSet()
-
-
-_taken_over_fork: list[Mutex] = []
-_FORK_WAIT = 10.0  # seconds; a fork that waited longer for a lock goes ahead without
-
-
-def _hold_before_fork() -> None:
-    # SQLite's bookkeeping of a transaction in another thread would be copied, and its end would never come.
-    _taken_over_fork.extend(mutex for mutex in list(_mutexes) if mutex.over_fork and mutex.take(_FORK_WAIT))
-    for mutex in _taken_over_fork:
-        if mutex.before_fork is not None:
-            mutex.before_fork()
-
-
-def _release_in_parent() -> None:
-    while _taken_over_fork:
-        _taken_over_fork.pop().__exit__()
-
-
-def _let_go_in_child() -> None:
-    _taken_over_fork.clear()
-    # A child inherits the descriptors and with them its parent's locks: it would keep them taken after the parent
-    # died. Closing (not unlocking, which would free the parent's) is what lets go of them here alone.
-    for descriptor in list(_descriptors):
-        descriptor.close()
-    for mutex in list(_mutexes):
-        mutex.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_before_fork, after_in_parent=_release_in_parent, after_in_child=_let_go_in_child)
-
-
-class _Flock(_Descriptor):
-    """`flock` on a file of its own; waiting is the kernel's."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._waiter: _Waiter | None = None
-
-    def acquire(self, deadline: float) -> bool:
-        while True:
-            try:
-                fcntl.flock(self._fd if self._fd >= 0 else self.open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Without time to wait, no waiter: one that was given up takes the lock for a moment once it is free,
-                # and who does not wait would fail on it.
-                if time.monotonic() >= deadline or not self._wait(deadline):
-                    return False
-            except StoreWriteFailed:  # from opening
-                raise
-            except OSError as exc:  # ENOLCK, ENOSYS, EOPNOTSUPP: never a softer lock instead, which would be none
-                raise StoreWriteFailed(
-                    exc.errno,
-                    f"{self.path!r} cannot be locked: {exc.strerror}. Its file system knows no locks. Keep the memory "
-                    f"on a local disk, or open it with read_only=True",
-                ) from exc
-            # Between our open and our lock somebody may have deleted the file and locked a new one of its name.
-            if self.still_there():
-                return True
-            self.close()
-
-    def _wait(self, deadline: float) -> bool:
-        # Who gave up once and tries again takes the old waiter's place in the line, and no thread is added per try.
-        waiter = self._waiter
-        if waiter is None or not waiter.ask():
-            waiter = self._waiter = _Waiter(self.path)
-            waiter.ask()
-        fd = waiter.wait(deadline)
-        if fd < 0:
-            return False
-        self.close()
-        self._fd, self._file = fd, waiter._file  # noqa: SLF001
-        return True
-
-    def release(self) -> None:
-        if self._fd >= 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-
-class _Waiter(_Descriptor):
-    """A thread that waits in `flock`, which knows no time-out; a signal would need the main thread.
-
-    It has a descriptor of its own: when nobody wants the lock any more by the time the kernel grants it, closing that
-    gives it back without touching anything that is in use by then. It stays for a while: where two processes
-    write in turn, they wait for each other at every write, and a thread takes longer to start than most writes.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._state = threading.Lock()
-        self._asked, self._bell = threading.Lock(), threading.Lock()
-        self._asked.acquire()
-        self._bell.acquire()
-        self._here = self._waiting = self._wanted = False
-
-    def ask(self) -> bool:
-        """Begin to wait, or want the lock again; False where it waits for that of a file that was replaced."""
-        with self._state:
-            if self._waiting:
-                self._wanted = self.still_there()
-                return self._wanted
-            self.open()
-            if self._here:
-                self._asked.release()
-            else:
-                threading.Thread(target=self._run, name="raeburnmemory-lock", daemon=True).start()
-            self._here = self._waiting = self._wanted = True
-            return True
-
-    def _run(self) -> None:
-        while True:
-            granted = True
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
-            except OSError:
-                granted = False
-            with self._state:
-                self._waiting = False
-                if not (granted and self._wanted):
-                    self.close()
-                if self._wanted:
-                    self._bell.release()
-            if not self._asked.acquire(timeout=_STAY):
-                with self._state:
-                    if not self._waiting:
-                        self._here = False
-                        return
-                self._asked.acquire()  # somebody did just now
-
-    def wait(self, deadline: float) -> int:
-        """Give the locked descriptor, or -1 where that is not granted by *deadline*: it is not wanted then."""
-        rung, fd = False, -1
-        try:
-            rung = self._bell.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
-        except BaseException:
-            self._give_up()
-            raise
-        with self._state:
-            if self._waiting:
-                self._wanted = False
-            else:
-                if not rung:
-                    self._bell.acquire()  # it rang just now
-                fd, self._fd = self._fd, -1
-        return fd
-
-    def _give_up(self) -> None:
-        with self._state:
-            self._wanted = False
-            if not self._waiting:
-                self._bell.acquire(blocking=False)
-                self.close()
-
-
-class _Msvcrt(_Descriptor):
-    """One locked byte far behind the signature, for systems without `fcntl` and without `filelock`."""
-
-    def acquire(self, deadline: float) -> bool:
-        import msvcrt
-
-        fd = self.open()
-        while True:
-            os.lseek(fd, 1 << 20, os.SEEK_SET)
-            try:
-                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-            except OSError:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(_POLL)
-            else:
-                return True
-
-    def release(self) -> None:
-        import msvcrt
-
-        os.lseek(self._fd, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(self._fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-
-
-class _Filelock:
-    """The `filelock` package, for systems without `fcntl`."""
-
-    def __init__(self, path: str) -> None:
-        from filelock import FileLock
-
-        self.path = path
-        self._lock = FileLock(path, thread_local=False)
-
-    def acquire(self, deadline: float) -> bool:
-        from filelock import Timeout
-
-        try:
-            self._lock.acquire(timeout=max(deadline - time.monotonic(), 0.0), poll_interval=_POLL)
-        except Timeout:
-            return False
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-    def sign(self) -> None:
-        """Leave no signature: the file cannot be read by others while it is locked there."""
-
-    def holder(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        self._lock.release(force=True)

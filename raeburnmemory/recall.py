@@ -20,8 +20,8 @@ from .errors import EmbedderMismatch, EmbeddingError, IndexUnavailable, InvalidI
 from .evidence import DENSE, LEGS, LEXICAL, TIME, Board, Evidence, Listed
 from .filters import condition
 from .hits import Hit, Hits, Why
-from .lock import Mutex
 from .matching import looked_for, matches
+from .mutex import Mutex
 from .nodes import FRAGMENT
 from .passages import EMBEDDED
 from .places import places_of

@@ -162,8 +162,8 @@ def test_the_version_needs_no_typer(tmp_path):
 
 # Only our own use of it is taken away: filelock needs it here itself.
 NO_FCNTL = """
-import raeburnmemory.lock
-raeburnmemory.lock.fcntl = None
+import raeburnmemory.file_lock
+raeburnmemory.file_lock.fcntl = None
 """
 
 # A stand-in for Windows' msvcrt, over the byte locks of POSIX: as those, it locks bytes from the file's position on.

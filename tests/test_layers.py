@@ -23,7 +23,9 @@ FLOORS = {
     "_optional": 1.0,
     "flat_vectors": 1.0,
     "hits": 1.2,  # made of nodes
-    "lock": 1.1,  # asks _optional whether filelock is there
+    "mutex": 1.0,
+    "file_lock": 1.1,  # asks _optional whether filelock is there
+    "lock": 1.2,  # made of file locks
     "graph": 2.0,
     "embed": 2.0,
     "store": 2.0,

@@ -10,7 +10,7 @@ import sys
 import pytest
 from outside import add, contents, open_memory
 
-from raeburnmemory import lock
+from raeburnmemory import file_lock
 from raeburnmemory.errors import StoreWriteFailed
 from raeburnmemory.store import _mounts
 
@@ -81,7 +81,7 @@ def test_where_nothing_says_what_is_mounted_nothing_is_said(path, tmp_path, monk
     assert not caplog.records
 
 
-@pytest.mark.skipif(lock.fcntl is None, reason="the lock is another one there")
+@pytest.mark.skipif(file_lock.fcntl is None, reason="the lock is another one there")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_refused(path, monkeypatch, number):
     """Never a softer lock instead, which would be none."""
@@ -94,7 +94,7 @@ def test_a_file_system_without_locks_is_refused(path, monkeypatch, number):
             raise OSError(number, "as a network file system says")
 
         with monkeypatch.context() as patch:
-            patch.setattr(lock.fcntl, "flock", refuse)
+            patch.setattr(file_lock.fcntl, "flock", refuse)
             with pytest.raises(StoreWriteFailed, match="cannot be locked.*local disk") as caught:
                 add(memory, 2)
             assert caught.value.errno == number

@@ -20,6 +20,7 @@ import pytest
 from faults import rounds
 from outside import add, check_whole, end, finish, open_memory, run, start
 
+import raeburnmemory.file_lock
 import raeburnmemory.lock
 from raeburnmemory.errors import LockTimeout, StoreCorrupt
 from raeburnmemory.lock import StoreLock
@@ -527,7 +528,8 @@ def test_a_process_may_go_on_for_a_while_and_then_lets_the_next_one_in(tmp_path,
         at_gate.set()
         assert slept.wait(20)
 
-    monkeypatch.setattr(raeburnmemory.lock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (raeburnmemory.lock, raeburnmemory.file_lock):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(raeburnmemory.lock, "_rest", pause)
     first, second = StoreLock(tmp_path / "a", 30), StoreLock(tmp_path / "a", 30)
 
@@ -639,7 +641,7 @@ def test_what_cannot_be_read_while_waiting_is_told_by_the_write_and_keeps_nobody
 
 
 def test_who_waits_again_and_again_does_so_in_one_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr("raeburnmemory.lock._STAY", 0.5)
+    monkeypatch.setattr("raeburnmemory.file_lock._STAY", 0.5)
     held, lock = StoreLock(tmp_path / "store", 5), StoreLock(tmp_path / "store", 5)
     before, waiters = set(threading.enumerate()), set()
 

@@ -12,7 +12,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InvalidInput, StoreCorrupt, StoreWriteFailed
-from ..lock import Mutex, owner_of
+from ..file_lock import owner_of
+from ..mutex import Mutex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -23,7 +23,8 @@ from ..errors import StoreWriteFailed
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ..lock import Mutex, StoreLock
+    from ..lock import StoreLock
+    from ..mutex import Mutex
 
 __all__ = ["Section"]
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import StoreCorrupt, StoreTooNew
-from ..lock import fcntl
+from ..file_lock import fcntl
 from ..nodes import Batch, Link, Node, Vector
 from ._files import open_regular, to_json, write_all, write_failed
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraphClosed
-from ..lock import Mutex
+from ..mutex import Mutex
 from ..nodes import copied
 from . import Erased
 from ._packed import EXPIRES, ROW, link_of, node_of

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 
 from ..errors import GraphClosed, InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreMissing, StoreUnreachable
-from ..lock import Mutex
+from ..mutex import Mutex
 from . import ERASING, Erased
 from ._copies import asked
 from .postgres_batch import apply

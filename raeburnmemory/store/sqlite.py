@@ -27,7 +27,8 @@ from ..errors import (
     StoreMissing,
     StoreWriteFailed,
 )
-from ..lock import Mutex, StoreLock
+from ..lock import StoreLock
+from ..mutex import Mutex
 from ..nodes import copied
 from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows

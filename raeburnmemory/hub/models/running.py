@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import LockTimeout
-from ...lock import StoreLock, fcntl
+from ...file_lock import fcntl
+from ...lock import StoreLock
 from .dialect import Settings
 from .errors import ModelInUse, PlatformUnsupported, StoreLocked
 from .spec import Dialect, Kind, ModelSpec, ProcessState, RunnableFile
