@@ -44,24 +44,27 @@ class Mutex:
 
 
 _mutexes: weakref.WeakSet[Mutex] = weakref.WeakSet()
-_taken_over_fork: list[Mutex] = []
+_fork = threading.local()  # two threads may fork at once: each lets go of what it took itself
 
 
 def _hold_before_fork() -> None:
     # SQLite's bookkeeping of a transaction in another thread would be copied, and its end would never come.
-    _taken_over_fork.extend(mutex for mutex in list(_mutexes) if mutex.over_fork and mutex.take(_FORK_WAIT))
-    for mutex in _taken_over_fork:
+    taken: list[Mutex] = []
+    _fork.taken = taken
+    taken.extend(mutex for mutex in list(_mutexes) if mutex.over_fork and mutex.take(_FORK_WAIT))
+    for mutex in taken:
         if mutex.before_fork is not None:
             mutex.before_fork()
 
 
 def _release_in_parent() -> None:
-    while _taken_over_fork:
-        _taken_over_fork.pop().__exit__()
+    taken: list[Mutex] = getattr(_fork, "taken", [])
+    while taken:
+        taken.pop().__exit__()
 
 
 def _renew_in_child() -> None:
-    _taken_over_fork.clear()
+    _fork.taken = []
     for mutex in list(_mutexes):
         mutex.renew()
 

@@ -22,9 +22,11 @@ from outside import add, check_whole, end, finish, open_memory, run, start
 
 import raeburnmemory.file_lock
 import raeburnmemory.lock
+from raeburnmemory import mutex
 from raeburnmemory.errors import LockTimeout, StoreCorrupt
 from raeburnmemory.lock import StoreLock
 from raeburnmemory.memory_graph import MemoryGraph
+from raeburnmemory.mutex import Mutex
 from raeburnmemory.nodes import Batch, Node, Where
 from raeburnmemory.store import open_store
 
@@ -403,6 +405,35 @@ os.waitpid(pid, 0)
 assert time.monotonic() - started < 10
 """
     run(code, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_threads_that_fork_at_once_let_go_of_what_they_took_themselves(monkeypatch):
+    held, release = Mutex(over_fork=True), Mutex.__exit__
+    monkeypatch.setattr(mutex, "_mutexes", {held})
+    taken, over = threading.Event(), threading.Event()
+
+    def another():
+        mutex._hold_before_fork()
+        taken.set()
+        assert over.wait(20)
+        mutex._release_in_parent()
+
+    def slow(self, *more):
+        release(self, *more)
+        assert taken.wait(20)  # the other thread takes it before this one goes on
+
+    mutex._hold_before_fork()
+    other = threading.Thread(target=another)
+    other.start()
+    monkeypatch.setattr(Mutex, "__exit__", slow)
+    try:
+        mutex._release_in_parent()
+    finally:
+        over.set()
+        other.join(20)
+    assert held.take(0)
+    release(held)
 
 
 # --- the lock ---------------------------------------------------------------------------------------------------
