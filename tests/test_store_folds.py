@@ -193,7 +193,7 @@ def test_a_fold_that_fails_leaves_it_to_others(place, monkeypatch):
     assert notes(store) == notes(other) == ["x" * 5000, "y"]
 
 
-@pytest.mark.parametrize("how", ["writes", "reads", "folds", "is folding"])
+@pytest.mark.parametrize("how", ["writes", "reads", "folds", "is folding", "finds it folded"])
 @pytest.mark.parametrize("text", ["as long as that", "longer than that one was", "short"])
 def test_a_line_that_was_read_before_its_sync_failed_is_forgotten(how, text, place, monkeypatch):
     """Whatever stands in its place by then, and whatever the other one does next."""
@@ -226,6 +226,9 @@ def test_a_line_that_was_read_before_its_sync_failed_is_forgotten(how, text, pla
         fold.join(20)
     elif how == "folds":
         other.checkpoint()
+    elif how == "finds it folded":
+        store.checkpoint()
+        assert notes(other) == ["before", text]
     (other if how == "writes" else store).write(Batch(nodes=[Node("m", "note", "after")]))
     for each in (other, store, opener()):
         assert notes(each) == ["before", text, "after"]

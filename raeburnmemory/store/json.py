@@ -182,22 +182,27 @@ class JsonStore(MemoryStore):
 
     def _switch(self) -> None:
         """Go on with the journal that a fold put in place, if it continues what is in memory."""
-        old, fresh, state = self._journal, None, self._state
+        old, fresh, state, taken_back = self._journal, None, self._state, False
         if not self._foreign and self._lost is None:
             fresh = Journal.open(self._journal_path, read_only=self.read_only)
-        if old is not None and fresh is not None and fresh.store == self.id and old.base < fresh.base:
-            self._replay(old, state)  # it has a name no more, but all its lines
-            # What was erased is to leave the memory of this process, too.
-            if fresh.base <= state.version and ERASING not in state.meta:
-                self._stamp = file_stamp(os.stat(self._path))
-                self._note_sizes(self._stamp[1])
-                self._replay(fresh, state)
-                self._journal = fresh
-                old.close()
-                return
-        if fresh is not None:
-            fresh.close()
-        self._load()
+        try:
+            if old is not None and fresh is not None and fresh.store == self.id and old.base < fresh.base:
+                self._replay(old, state)  # it has a name no more, but all its lines
+                taken_back = not old.stands()
+                # What was erased is to leave the memory of this process, too.
+                if not taken_back and fresh.base <= state.version and ERASING not in state.meta:
+                    self._stamp = file_stamp(os.stat(self._path))
+                    self._note_sizes(self._stamp[1])
+                    self._replay(fresh, state)
+                    self._journal, fresh = fresh, None
+                    old.close()
+                    return
+        except StoreCorrupt:  # where a line that was read before was taken back, others stand in its place
+            taken_back = True
+        finally:
+            if fresh is not None:
+                fresh.close()
+        self._start_over() if taken_back else self._load()
 
     def _replay(self, journal: Journal, state: State) -> None:
         self._unsure = True
