@@ -23,7 +23,7 @@ from outside import add, check_whole, end, finish, open_memory, run, start
 import raeburnmemory.file_lock
 import raeburnmemory.lock
 from raeburnmemory import mutex
-from raeburnmemory.errors import LockTimeout, StoreCorrupt
+from raeburnmemory.errors import LockTimeout, StoreCorrupt, StoreWriteFailed
 from raeburnmemory.lock import StoreLock
 from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.mutex import Mutex
@@ -884,6 +884,37 @@ def test_opening_and_closing_many_times_leaks_no_descriptor(path, how, tmp_path)
     gc.collect()
     assert len(descriptors()) <= len(before)
     assert threading.active_count() <= threads
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc")
+def test_a_copy_that_cannot_be_made_leaks_no_descriptor(tmp_path):
+    (tmp_path / "g.json").write_text('{"nodes": [')
+    gc.collect()
+    before = descriptors()
+    for _ in range(3):
+        with pytest.raises(StoreCorrupt):
+            open_store(tmp_path / "g.json", "sqlite")
+    assert len(descriptors()) <= len(before)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc")
+def test_closing_leaks_no_descriptor_where_the_disk_refuses(tmp_path, monkeypatch):
+    monkeypatch.setattr("raeburnmemory.store.json._SMALL", 0)  # so that closing does not fold
+    gc.collect()
+    before = descriptors()
+    store = open_store(tmp_path / "g.json", durability="process")
+    store.write(Batch(nodes=[Node(f"n{number}", "note", "x" * 1000) for number in range(40)]))
+    store.checkpoint()
+    for name in "ab":
+        store.write(Batch(nodes=[Node(name, "note")]))
+
+    def refuse(fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    with pytest.raises(StoreWriteFailed, match="sync"):
+        store.close()
+    assert len(descriptors()) <= len(before)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="descriptors are counted in /proc")

@@ -496,8 +496,7 @@ def _migrate_json(source: Path, target: Path, timeout: float, vector_format: str
     from .json import JsonStore
     from .sqlite import SqliteStore
 
-    lock = StoreLock(target, timeout)
-    with lock():
+    with contextlib.closing(StoreLock(target, timeout)) as lock, lock():
         if target.exists():
             return  # somebody else was faster
         with contextlib.suppress(OSError):
@@ -521,7 +520,6 @@ def _migrate_json(source: Path, target: Path, timeout: float, vector_format: str
         finally:
             for ending in ("", "-wal", "-shm", "-journal", ".lock", ".lock.gate"):
                 discard(f"{temporary}{ending}")
-    lock.close()
     logging.getLogger("raeburnmemory").info("%r was copied into %r.", str(source), str(target))
 
 

@@ -657,18 +657,16 @@ class JsonStore(MemoryStore):
         except (StoreError, LockTimeout) as exc:
             log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
         finally:
-            with self._mutex:
+            with self._mutex, contextlib.ExitStack() as files:
+                if self._lock is not None:
+                    files.callback(self._lock.close)
                 self._section.settle()
                 super().close()
                 journal, self._journal = self._journal, None
                 if journal is not None:
-                    try:
-                        if self._lock is not None and os.getpid() == self._pid:
-                            journal.sync()
-                    finally:
-                        journal.close()
-                if self._lock is not None:
-                    self._lock.close()
+                    files.callback(journal.close)
+                    if self._lock is not None and os.getpid() == self._pid:
+                        journal.sync()
 
     def _worth_folding(self) -> bool:
         with self._mutex:

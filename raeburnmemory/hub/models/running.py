@@ -165,23 +165,21 @@ class Records:
         Raises:
             StoreLocked: Somebody else does, and took longer than *timeout* seconds.
         """
-        lock = StoreLock(self.folder.part("run") / name, timeout)
-        try:
-            lock.enter()
-        except LockTimeout as exc:
-            pid = lock.holder() or 0
-            lock.close()
-            raise StoreLocked(
-                f"Model {name!r} is being started by {f'process {pid}' if pid else 'another process'}.",
-                model=name,
-                pid=pid,
-                remedy="Wait until it is ready, or end that process.",
-            ) from exc
-        try:
-            yield
-        finally:
-            lock.leave()
-            lock.close()
+        with contextlib.closing(StoreLock(self.folder.part("run") / name, timeout)) as lock:
+            try:
+                lock.enter()
+            except LockTimeout as exc:
+                pid = lock.holder()
+                raise StoreLocked(
+                    f"Model {name!r} is being started by {f'process {pid}' if pid else 'another process'}.",
+                    model=name,
+                    pid=pid,
+                    remedy="Wait until it is ready, or end that process.",
+                ) from exc
+            try:
+                yield
+            finally:
+                lock.leave()
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[None]:
