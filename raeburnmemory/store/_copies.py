@@ -20,8 +20,8 @@ import numpy as np
 from ..errors import LockTimeout, MemoryGraphError, StoreWriteFailed
 from ..flat_vectors import read_faiss_flat, read_npy, write_faiss_flat, write_npy
 from ..nodes import DEFAULT_NAMESPACE, Batch
-from . import ERASING, Erased
 from ._files import sync_folder, write_failed
+from .contract import ERASING, Erased
 from .nodelink import NAMESPACES, mended
 from .snapshot import GraphFile, Snapshot
 from .sqlite_schema import APPLICATION_ID, connect, translated

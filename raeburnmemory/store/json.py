@@ -22,10 +22,10 @@ from .._collector import no_collections
 from ..errors import LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
 from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
-from . import ERASING, Erased
 from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
 from ._packed import ID, NAMESPACE, ROW, TEXT
+from .contract import ERASING, Erased
 from .group_commit import Section
 from .journal import Journal, boot, decode_batch, encode_batch, version_of
 from .json_assembly import Assembled, assembled, expect
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..nodes import Changes
-    from . import VectorChanges
+    from .contract import VectorChanges
 
 __all__ = ["JsonStore"]
 

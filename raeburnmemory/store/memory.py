@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import GraphClosed
 from ..mutex import Mutex
 from ..nodes import copied
-from . import Erased
 from ._packed import EXPIRES, ROW, link_of, node_of
 from ._undecoded import Undecoded
+from .contract import Erased
 from .state import State, lasts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..nodes import Batch, Changes, Link, Node, Where
-    from . import VectorChanges
+    from .contract import VectorChanges
 
 __all__ = ["MemoryStore"]
 
@@ -160,7 +160,7 @@ class MemoryStore:
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""
-        from . import VectorChanges
+        from .contract import VectorChanges
 
         with self._mutex:
             state = self._current()

@@ -19,8 +19,8 @@ import psycopg
 
 from ..errors import GraphClosed, InvalidInput, LockTimeout, MemoryGraphError, ReadOnly, StoreMissing, StoreUnreachable
 from ..mutex import Mutex
-from . import ERASING, Erased
 from ._copies import asked
+from .contract import ERASING, Erased
 from .postgres_batch import apply
 from .postgres_erasing import erase
 from .postgres_reading import GRAPH, Reading

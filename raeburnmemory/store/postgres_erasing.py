@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..errors import LockTimeout
-from . import ERASING, Erased
+from .contract import ERASING, Erased
 from .postgres_batch import sets_of
 from .postgres_schema import NAMES, escaped, key_of
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import StoreCorrupt
 from ..nodes import Changes, Link, Node
-from . import VectorBlock, VectorChanges
 from ._undecoded import Undecoded
+from .contract import VectorBlock, VectorChanges
 from .postgres_batch import VectorSet
 from .postgres_schema import NAMES, escaped, key_of, plain, unescaped
 from .postgres_sessions import alone, pipeline

@@ -30,10 +30,10 @@ from ..errors import (
 from ..lock import StoreLock
 from ..mutex import Mutex
 from ..nodes import copied
-from . import ERASING, SOURCE, Erased
 from ._copies import Copies, asked, remove_rows
 from ._files import copy_file, discard, hold_database, let_go_of_database, now, settled, sync_folder, write_failed
 from ._wal import check_log, last_change, unsynced
+from .contract import ERASING, SOURCE, Erased
 from .group_commit import Section
 from .journal import boot
 from .sqlite_batch import CHECKPOINT, Known, Transaction
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..nodes import Batch, Changes, Node
-    from . import VectorChanges
+    from .contract import VectorChanges
 
 __all__ = ["SqliteStore"]
 

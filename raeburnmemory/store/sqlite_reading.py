@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import StoreCorrupt
 from ..nodes import Changes, Link, Node
-from . import VectorBlock, VectorChanges
 from ._undecoded import Undecoded
+from .contract import VectorBlock, VectorChanges
 from .sqlite_schema import SLOTS, bounds, fields
 from .sqlite_vectors import unpack_vectors
 from .state import matches, visible

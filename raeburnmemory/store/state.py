@@ -19,9 +19,9 @@ import numpy as np
 
 from ..errors import DimensionMismatch, InvalidInput
 from ..nodes import Changes, copied
-from . import VectorBlock, VectorChanges
 from ._packed import EXPIRES, ID, KIND, NAMESPACE, ROW, attributes_of, link_of, link_row, node_of, pack_node
 from ._waiting import Links, Nodes
+from .contract import VectorBlock, VectorChanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

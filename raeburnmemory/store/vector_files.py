@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from . import VectorBlock
+    from .contract import VectorBlock
 
 __all__ = ["FORMAT", "FieldSnapshot", "VectorFiles", "from_ranges", "to_ranges"]
 
