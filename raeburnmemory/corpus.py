@@ -159,7 +159,8 @@ class Corpus:
         self._said: NDArray[np.float32] | None = None
         self._spoke: set[int] = set()  # sessions of which something else was said since
         self._earliest = -1, 0, math.nan  # after so many rewrites, of so many nodes, the time
-        self._rewritten: deque[tuple[int, Before]] = deque(maxlen=_RECALLED)  # by the last rewrites
+        # By the last rewrites, which node, and what it was; plain, so that the garbage collector passes over them.
+        self._rewritten: deque[tuple[int, int, float]] = deque(maxlen=_RECALLED)
         self._collected = np.empty(0, np.int32)  # the collection of every node, as a number, once somebody asked
         self._collections: dict[str, int] = {}
         self._n = self._begun = len(self.ids)
@@ -333,7 +334,9 @@ class Corpus:
     def rewritten(self, rewrites: int) -> dict[int, Before] | None:
         """Return who changed or went after so many *rewrites*, and what it was then; None if that is long ago."""
         since = self.rewrites - rewrites
-        return dict(islice(reversed(self._rewritten), since)) if since <= len(self._rewritten) else None
+        if since > len(self._rewritten):
+            return None
+        return {number: Before(kind, time) for number, kind, time in islice(reversed(self._rewritten), since)}
 
     def alive(self, now: float, at: slice | NDArray[np.int64] = _ALL) -> NDArray[np.bool_]:
         """Tell of every node, or of those *at* some numbers, whether it is there, has a text and has not expired."""
@@ -563,7 +566,7 @@ class Corpus:
     def _note(self, number: int) -> None:
         """Note what a node is, which is about to change or go."""
         self.rewrites += 1
-        self._rewritten.append((number, Before(self.kinds.item(number), self.times.item(number))))
+        self._rewritten.append((number, self.kinds.item(number), self.times.item(number)))
 
     def _remove(self, number: int) -> None:
         self._note(number)
