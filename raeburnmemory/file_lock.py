@@ -260,7 +260,13 @@ class _Waiter(_Descriptor):
 
 
 class _Msvcrt(_Descriptor):
-    """One locked byte far behind the signature, for systems without `fcntl` and without `filelock`."""
+    """One locked byte far into the file, for systems without `fcntl` and without `filelock`."""
+
+    def sign(self) -> None:
+        """Leave no signature: there is no `pwrite` there, and the position in the file says what is locked."""
+
+    def holder(self) -> str:
+        return ""
 
     def acquire(self, deadline: float) -> bool:
         import msvcrt

@@ -177,6 +177,13 @@ def locking(fd, mode, count):
 msvcrt.locking = locking
 sys.modules["msvcrt"] = msvcrt
 """
+# What Windows has not; files are opened there as texts, unless one says otherwise.
+NO_POSITIONS = """
+import os
+for name in ("pread", "pwrite", "preadv", "pwritev", "fdatasync", "statvfs"):
+    if hasattr(os, name):
+        delattr(os, name)
+"""
 LOCKS = {
     "filelock": (NO_FCNTL, "_Filelock"),
     "msvcrt": (MSVCRT + without("filelock") + NO_FCNTL, "_Msvcrt"),
@@ -246,6 +253,44 @@ def test_other_locks_time_out_and_are_free_when_their_holder_dies(tmp_path, lock
     assert run(block + WAITER, path) == ""
     with open_memory(path) as memory:
         assert {"pheld", "pwaited"} <= {node.id for node in memory.nodes("prompt")}
+
+
+WHERE_NOTHING_IS_READ_AT_A_PLACE = """
+import errno, sys
+import raeburnmemory
+from outside import add, open_memory
+from raeburnmemory.errors import StoreWriteFailed
+try:
+    open_memory(sys.argv[1] + "/g.json")
+except StoreWriteFailed as error:
+    assert error.errno == errno.ENOTSUP
+    print(error)
+for durability in ("full", "process"):
+    with open_memory(sys.argv[1] + "/g.db", durability=durability) as memory:
+        for number in range(50):
+            add(memory, f"{durability}-{number}")
+        with memory._store.exclusive():
+            memory._store._doubtful = True  # as after a sync that failed: all is written again
+            before = open(memory._store._wal_path, "rb").read()
+            memory._store._sync_log()
+            assert before and open(memory._store._wal_path, "rb").read() == before
+        assert memory.recall("question 7").ids
+        memory.forget(f"p{durability}-3")
+with open_memory(sys.argv[1] + "/g.db") as memory:
+    print(memory.stats().kinds)
+"""
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_sqlite_needs_no_reading_at_a_place_and_json_files_say_that_they_do(tmp_path, lock):
+    if lock == "filelock":
+        pytest.importorskip("filelock", reason="this is about the lock that filelock gives")
+    block, _ = LOCKS[lock]
+    said, kinds = run(NO_POSITIONS + block + WHERE_NOTHING_IS_READ_AT_A_PLACE, tmp_path).splitlines()
+    assert "g.json" in said
+    assert ".db" in said
+    assert "'prompt': 98" in kinds
+    assert not list(tmp_path.glob("g.json*"))
 
 
 def test_a_package_that_is_broken_shows_its_own_error(tmp_path):

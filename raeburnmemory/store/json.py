@@ -9,6 +9,7 @@ vectors, graph, vectors, journal) and the versions in each file make every state
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -19,7 +20,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from .._collector import no_collections
-from ..errors import LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing
+from ..errors import LockTimeout, MemoryGraphError, ReadOnly, StoreCorrupt, StoreError, StoreMissing, StoreWriteFailed
 from ..lock import StoreLock
 from ..nodes import DEFAULT_NAMESPACE, PROMPT, Batch
 from ._copies import Copies, asked
@@ -55,6 +56,12 @@ class JsonStore(MemoryStore):
     name = "json"
 
     def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0, durability: str = "full") -> None:
+        if not hasattr(os, "pread"):  # nor can a fold put new files in the place of those that somebody has open there
+            raise StoreWriteFailed(
+                errno.ENOTSUP,
+                f"{str(path)!r} would be JSON files, which need a POSIX system: use WSL here, or a file that ends in "
+                f".db, which SQLite keeps",
+            )
         super().__init__()
         self.durability = durability
         self._boot = None if durability == "full" else boot()

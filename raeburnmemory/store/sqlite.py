@@ -605,14 +605,15 @@ class SqliteStore(Reading):
         doubtful, self._doubtful = self._doubtful and self._lock is not None and self._lock.held, True
         try:
             # No lock of SQLite's is on this file, so that closing it drops none.
-            fd = os.open(self._wal_path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+            fd = os.open(self._wal_path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
             self._doubtful = False
             return
         try:
             at = 0
-            while doubtful and (block := os.pread(fd, 1 << 20, at)):
-                at += os.pwrite(fd, block, at)
+            while doubtful and (block := os.read(fd, 1 << 20)):  # no pread: not every system has it
+                os.lseek(fd, at, os.SEEK_SET)
+                at = os.lseek(fd, at + os.write(fd, block), os.SEEK_SET)
             os.fsync(fd)
             self._doubtful = False
         except OSError as exc:
