@@ -24,15 +24,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outside import LOCKS, end, run, start
 
+from raeburnmemory import doctor
+from raeburnmemory.doctor import copies
 from raeburnmemory.errors import (
     ErasureIncomplete,
     InvalidInput,
     LockTimeout,
     NodeNotFound,
     ReadOnly,
+    StoreCorrupt,
+    StoreWriteFailed,
 )
+from raeburnmemory.lock import StoreLock
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.store import open_store
+from raeburnmemory.store.snapshot import Snapshot
+from raeburnmemory.store.sqlite import SqliteStore
 
 FILES = {"json": "g.json", "json-npy": "g.json", "sqlite": "g.db"}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and flock are those of a POSIX system")
@@ -1044,6 +1051,173 @@ def test_an_export_that_was_begun_before_is_made_again(tmp_path, monkeypatch):
         assert json.loads((tmp_path / "g.db.json").read_text()) == data
         assert secrets.found(tmp_path) == {}
         assert not [name for name in os.listdir(tmp_path) if ".tmp" in name]
+
+
+# --- backups beside it that are just being made ---------------------------------------------------------------------
+
+
+def backed_up(memory, path, target, by, **options):
+    """Back up as a program does that has the memory open, one that only reads it, and one that knows where it is."""
+    if by == "memory":
+        return memory.backup(target, **options)
+    if by == "reader":
+        with open_noise(path, read_only=True) as reader:
+            return reader.backup(target, **options)
+    return doctor.backup(path, target, **options)
+
+
+@pytest.mark.parametrize(
+    ("step", "by", "overwrite"),
+    [
+        ("begun", "memory", False),
+        ("begun", "path", True),
+        ("written", "path", False),
+        ("written", "reader", True),
+        ("verified", "memory", True),
+    ],
+)
+def test_a_backup_that_was_begun_before_is_made_again(path, monkeypatch, step, by, overwrite):
+    secrets, target = Secrets("backup"), path.with_name(f"{path.name}.monday")
+    name = "_checked" if step != "begun" else "_state" if path.suffix == ".json" else "_copy_database"
+    real = getattr(copies, name)
+
+    def erase():
+        monkeypatch.undo()
+        forget_planted(memory, gone, secure=True)
+        assert secrets.found(path.parent) == {}
+
+    def stopped(*args, **options):
+        if step == "written":
+            erase()
+        found = real(*args, **options)
+        if step != "written":
+            erase()
+        return found
+
+    with open_noise(path) as memory, open_noise(path) as other:
+        gone = plant(memory, secrets)
+        if overwrite:
+            other.backup(target)
+        monkeypatch.setattr(copies, name, stopped)
+        done = backed_up(other, path, target, by, overwrite=overwrite)
+        assert done.nodes == len(memory)
+        assert secrets.found(path.parent) == {}
+        assert not [name for name in os.listdir(path.parent) if ".tmp" in name]
+        assert doctor.verify(target).sound
+        with open_noise(target) as copy:
+            assert {node.id: node for node in copy.nodes()} == {node.id: node for node in memory.nodes()}
+            assert secrets.shown(copy) == []
+
+
+@pytest.mark.parametrize("by", ["memory", "reader", "path"])
+def test_a_backup_is_put_in_place_while_nobody_erases(path, monkeypatch, by):
+    secrets, target = Secrets("backup"), path.with_name(f"{path.name}.monday")
+    real = copies.switch
+
+    def switch(*args, **options):
+        with pytest.raises(LockTimeout):
+            other.forget(gone, secure=True)
+        real(*args, **options)
+
+    with open_noise(path) as memory, open_noise(path, timeout=0.2) as other:
+        gone = plant(memory, secrets)
+        monkeypatch.setattr(copies, "switch", switch)
+        backed_up(memory, path, target, by)
+        assert target.name in "".join(secrets.found(path.parent))
+        forget_planted(other, gone, secure=True)
+        assert secrets.found(path.parent) == {}
+        with memory._store.exclusive():  # its own lock keeps nobody from it
+            memory.backup(target, overwrite=True)
+        assert doctor.verify(target).sound
+
+
+@pytest.mark.parametrize("by", ["memory", "path"])
+def test_a_backup_that_is_overtaken_again_and_again_comes_to_an_end(path, monkeypatch, by):
+    target = path.with_name(f"{path.name}.monday")
+    real, tried = copies._checked, []
+
+    def checked(*args):
+        tried.append(len(tried))
+        with contextlib.suppress(LockTimeout):
+            other.forget(f"m{tried[-1]}", secure=True)
+        return real(*args)
+
+    with open_noise(path) as memory, open_noise(path, timeout=0.2) as other:
+        memory.add_messages([{"id": f"m{n}", "text": f"message {n}"} for n in range(9)])
+        monkeypatch.setattr(copies, "_checked", checked)
+        backed_up(memory, path, target, by)
+        assert len(tried) == copies._TRIES + 1
+        assert doctor.verify(target).sound
+        with open_noise(target, read_only=True) as copy:
+            assert [f"m{n}" in copy for n in range(9)] == [n >= copies._TRIES for n in range(9)]
+
+
+def test_who_may_not_lock_a_memory_can_copy_it(path, monkeypatch):
+    target = path.with_name(f"{path.name}.monday")
+    with open_noise(path) as memory:
+        plant(memory, Secrets("backup"))
+
+    def enter(lock, timeout=None):
+        raise StoreWriteFailed(13, "no")
+
+    monkeypatch.setattr(StoreLock, "enter", enter)
+    doctor.backup(path, target)
+    assert doctor.verify(target).sound
+
+
+def test_a_database_that_is_copied_while_it_is_written_anew(tmp_path, monkeypatch):
+    """What was forgotten long ago is gone from its rows by then, but not from its free pages, which are copied, too."""
+    secrets, path = Secrets("backup"), tmp_path / "g.db"
+    copy, truncate = copies._copy_database, SqliteStore._truncate
+    copied, erased = threading.Event(), threading.Event()
+    backup = threading.Thread(target=doctor.backup, args=(path, tmp_path / "g.db.monday"))
+
+    def copying(*args):
+        copy(*args)
+        copied.set()
+        erased.wait(60)
+
+    def truncating(*args):
+        if not backup.ident:
+            backup.start()
+            assert copied.wait(60)
+            assert any(".tmp-" in name for name in secrets.found(tmp_path))
+        truncate(*args)
+
+    with open_noise(path) as memory:
+        memory.add_interaction({"id": "p", "text": "kept"})
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA secure_delete=OFF")
+        db.execute("CREATE TABLE old (value)")
+        db.executemany("INSERT INTO old VALUES (?)", [(secrets.text(30),) for _ in range(200)])
+        db.commit()
+        db.execute("DROP TABLE old")
+    with open_noise(path) as memory:
+        monkeypatch.setattr(copies, "_copy_database", copying)
+        monkeypatch.setattr(SqliteStore, "_truncate", truncating)
+        memory.forget("gone before", secure=True)
+        assert secrets.found(tmp_path) == {}
+        erased.set()
+        backup.join(60)
+        assert secrets.found(tmp_path) == {}
+    assert doctor.verify(tmp_path / "g.db.monday").sound
+
+
+def test_files_that_are_put_beside_it_without_its_lock_are_no_bug_of_ours(tmp_path, monkeypatch):
+    path = tmp_path / "g.json"
+    with open_noise(path) as memory:
+        plant(memory, Secrets("backup"))
+    journal, real = tmp_path / "g.json.journal", Snapshot.write
+    journal.rename(tmp_path / "aside")
+
+    def write(*args):
+        shutil.copy(tmp_path / "aside", journal)
+        return real(*args)
+
+    with closing(open_store(path)) as store:
+        monkeypatch.setattr(Snapshot, "write", write)
+        with pytest.raises(StoreCorrupt, match="another program"):
+            store.write(Batch(meta={"x": 1}))
 
 
 def test_a_full_disk_refuses_and_it_is_done_once_there_is_room(path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, StoreCorrupt, StoreError
+from ..errors import InvalidInput, StoreCorrupt, StoreError, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import copy_store, open_store
-from ..store._files import now
+from ..store._files import SupersededError, at_once, now
 from ..store.json import JsonStore
 from ..store.sqlite import SqliteStore
 from ..store.sqlite_schema import translated
@@ -25,10 +26,14 @@ from .sqlite_file import opened
 from .switch import resume, switch, unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
     from .report import Report
 
 __all__ = ["backup", "restore"]
 
+_TRIES = 3  # of a backup that erasures overtake; from then on it keeps them out while it copies
 _LEAP = 1_000_000  # beyond every version that a store of which nothing can be read may have had
 
 
@@ -38,26 +43,92 @@ def backup(memory: Any, target: str | os.PathLike[str], *, overwrite: bool = Fal
     The copy has the same form (JSON or SQLite) and is a memory of its own, which opens as it is. It is written under
     another name, synced, verified, and then renamed, so that there is a whole backup or none.
 
+    Where its name begins with that of the memory, as in `notes.db.monday`, `forget(secure=True)` cleans it as well. So
+    it is renamed under the lock of the memory, and is copied again if such an erasure came meanwhile.
+
     Raises:
         InvalidInput: There is something at *target*, and *overwrite* is false; or its name is that of the other form.
         StoreCorrupt: The memory is damaged; repair it first.
         StoreWriteFailed: The disk refused.
+        LockTimeout: Somebody holds the lock that is needed in the end.
     """
     if isinstance(memory, MemoryGraph) and memory.storage_backend == "memory":
         return _backup_unsaved(memory, target, overwrite=overwrite)
     source = find(memory.db_path if isinstance(memory, MemoryGraph) else memory)
     there = _target(target, source, overwrite=overwrite)
-    with refused("back up to", there.name), beside(there.name) as stem:
-        if source.backend == "json":
-            state, store = _state(source)
-            write_json(state, store, stem)
-        elif not os.access(source.path.parent, os.W_OK):
-            with opened(source.name) as db:  # SQLite would need to make files there to read the log
-                _copy_database(db, source.name, stem)
+    with refused("back up to", there.name):
+        if there.name.startswith((source.name + ".", source.name + "-")):
+            return _backup_within_reach(memory, source, there, overwrite=overwrite)
+        with beside(there.name) as stem:
+            _write(source, stem, at_once)
+            return _publish(source.name, stem, there, overwrite=overwrite)
+
+
+def _backup_within_reach(memory: Any, source: Place, there: Place, *, overwrite: bool) -> Copied:
+    """Back up to where an erasure of the memory at *source* looks for copies."""
+    with contextlib.ExitStack() as stack:
+        hold: Callable[[], AbstractContextManager[Any]]
+        if isinstance(memory, MemoryGraph) and not memory.read_only:
+            hold = memory._store.exclusive  # noqa: SLF001 - this thread may be in it already
         else:
-            with contextlib.closing(SqliteStore(source.path, read_only=True)) as store:
-                _copy_database(store._connection(), source.name, stem)  # noqa: SLF001 - the driver copies best
-        return _publish(source.name, stem, there, overwrite=overwrite)
+            hold = StoreLock(source.path, 30.0)
+            stack.callback(hold.close)
+        tries = 0
+        while True:
+            tries += 1
+            with (
+                contextlib.suppress(SupersededError),
+                _held(hold) if tries > _TRIES else contextlib.nullcontext(),
+                _begun(source.name) as (stem, wanted),
+            ):
+                _write(source, stem, wanted)
+                return _publish(source.name, stem, there, overwrite=overwrite, last=partial(_held, hold, wanted))
+
+
+@contextlib.contextmanager
+def _begun(path: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Give a name as `beside` does, and what raises SupersededError once there was an erasure at *path* since.
+
+    An erasure deletes every temporary file of the memory after the nodes, so that it takes this mark as well: it was
+    made before anything of the memory was read.
+    """
+    with beside(path) as stem:
+        mark = stem + ".begun"
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+        def wanted() -> None:
+            if not os.path.lexists(mark):
+                raise SupersededError
+
+        try:
+            yield stem, wanted
+        except Exception:
+            wanted()  # else it may have failed because its files were deleted
+            raise
+
+
+@contextlib.contextmanager
+def _held(hold: Callable[[], AbstractContextManager[Any]], wanted: Callable[[], None] = at_once) -> Iterator[None]:
+    """Keep erasures out of the block, and enter it only if it is still *wanted*."""
+    with contextlib.ExitStack() as stack:
+        # Who may read a memory and not lock it can still make a copy.
+        with contextlib.suppress(StoreWriteFailed):
+            stack.enter_context(hold())
+        wanted()
+        yield
+
+
+def _write(source: Place, stem: str, begin: Callable[[], None]) -> None:
+    """Write a copy at *stem*; *begin* is called once a file is there and before anything is in it, and may raise."""
+    if source.backend == "json":
+        state, store = _state(source)
+        write_json(state, store, stem, begin)
+    elif not os.access(source.path.parent, os.W_OK):
+        with opened(source.name) as db:  # SQLite would need to make files there to read the log
+            _copy_database(db, source.name, stem, begin)
+    else:
+        with contextlib.closing(SqliteStore(source.path, read_only=True)) as store:
+            _copy_database(store._connection(), source.name, stem, begin)  # noqa: SLF001 - the driver copies best
 
 
 def _backup_unsaved(memory: MemoryGraph, target: Any, *, overwrite: bool) -> Copied:
@@ -116,11 +187,12 @@ def _state(source: Place) -> Any:
         return state_of(store), store.id
 
 
-def _copy_database(source: sqlite3.Connection, name: str, target: str) -> None:
+def _copy_database(source: sqlite3.Connection, name: str, target: str, begin: Callable[[], None] = at_once) -> None:
     """Copy a database with its log, in one read: writers go on beside it and are not seen."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with contextlib.closing(sqlite3.connect(target)) as copy:
+            begin()  # SQLite has opened the file by now, and makes no other one
             source.backup(copy)
     except sqlite3.Error as exc:
         raise translated(exc, target if "full" in str(exc) else name) from exc
@@ -128,20 +200,28 @@ def _copy_database(source: sqlite3.Connection, name: str, target: str) -> None:
         os.fsync(file.fileno())
 
 
-def _publish(source: str, stem: str, there: Place, *, overwrite: bool) -> Copied:
+def _publish(
+    source: str,
+    stem: str,
+    there: Place,
+    *,
+    overwrite: bool,
+    last: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Copied:
+    """Verify the copy at *stem*, and put it in its place in the block *last*."""
     report = _checked(stem, there, f"The copy of {source!r}")
     size = sum(os.path.getsize(name) for name in parts_of(stem, there.backend))
-    planned = moves(stem, there.name, there.backend, lambda _: None)
-    if overwrite:
-        lock = StoreLock(there.path, 30.0)
-        try:
-            with lock():
-                resume(there.name)
-                switch(there.name, moves(stem, there.name, there.backend, lambda _: None))
-        finally:
-            lock.close()
-    else:
-        switch(there.name, planned, fresh=True)
+    with last():
+        if overwrite:
+            lock = StoreLock(there.path, 30.0)
+            try:
+                with lock():
+                    resume(there.name)
+                    switch(there.name, moves(stem, there.name, there.backend, lambda _: None))
+            finally:
+                lock.close()
+        else:
+            switch(there.name, moves(stem, there.name, there.backend, lambda _: None), fresh=True)
     return Copied(source, there.name, size, sum(report.counts["nodes"].values()), report.version or 0)
 
 

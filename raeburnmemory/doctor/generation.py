@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MemoryGraphError, StoreWriteFailed
 from ..nodes import DEFAULT_NAMESPACE
-from ..store._files import beginning, sync_folder, write_failed
+from ..store._files import at_once, beginning, sync_folder, write_failed
 from ..store._packed import ID, NAMESPACE, ROW, TEXT
 from ..store.journal import Journal
 from ..store.snapshot import Snapshot
@@ -38,7 +38,7 @@ def beside(path: str) -> Iterator[str]:
         yield stem
     finally:
         with contextlib.suppress(OSError):
-            for name in beginning(stem):
+            for name in reversed(beginning(stem)):  # while the stem is there, the others are known to be its
                 with contextlib.suppress(OSError):
                     os.unlink(name)
 
@@ -81,8 +81,10 @@ def moves(stem: str, path: str, backend: str, kept: Callable[[str], str | None])
 # --- JSON -------------------------------------------------------------------------------------------------------
 
 
-def write_json(state: State, store: str, stem: str) -> None:
+def write_json(state: State, store: str, stem: str, begin: Callable[[], None] = at_once) -> None:
     """Write *state* as a whole JSON store at *stem*, synced.
+
+    *begin* is called once a file is there and before anything is in it; it may raise.
 
     Raises:
         StoreWriteFailed: The disk refused.
@@ -90,7 +92,7 @@ def write_json(state: State, store: str, stem: str) -> None:
     snapshot = Snapshot.of(state, store)
     rows = {node[ROW]: node for node in snapshot.nodes}
     try:
-        digest, _ = snapshot.write(stem)
+        digest, _ = snapshot.write(stem, begin)
         VectorFiles(stem).prepare(
             store,
             snapshot.version,
@@ -101,6 +103,7 @@ def write_json(state: State, store: str, stem: str) -> None:
             None,
             None,
             "",
+            begin,
         )
         Journal.write_new(stem + ".journal", store, snapshot.version, digest, [])
         sync_folder(os.path.dirname(stem))

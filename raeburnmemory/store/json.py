@@ -343,7 +343,8 @@ class JsonStore(MemoryStore):
                 state = self._state
             state.check(batch)
             journal = self._journal
-            assert journal is not None
+            if journal is None:  # somebody put files there while ours were written, without the lock
+                raise StoreCorrupt(f"Files of {self._path!r} are replaced by another program. Stop that one.")
         version = state.version + 1
         journal.add(encode_batch(batch, version, unsynced=self._boot, joined=self._section.pending is not None))
         self._waiting.append((batch, version))

@@ -570,6 +570,8 @@ class SqliteStore(Reading):
             self._truncate(db, patience)  # before, too: while somebody reads, each try would make the -wal file longer
             db.execute("VACUUM")  # for what older transactions left in free pages and between the rows of others
             self._truncate(db, patience)
+            copies.sweep()  # backups that were begun before: free pages are copied, too
+            copies.sync()
             with _transaction(db):
                 _set_mark(db, None)
             found = copies.found()
