@@ -14,6 +14,7 @@ from raeburnmemory.nodes import Batch, Node, Vector, Where
 from raeburnmemory.store import json, open_store
 from raeburnmemory.store.journal import Journal, version_of
 from raeburnmemory.store.snapshot import Snapshot
+from raeburnmemory.store.vector_files import VectorFiles
 from raeburnmemory.testing._ledger import Ledger, batches, unit
 
 A, B = unit(1, 0, 0), unit(0, 1, 0)
@@ -272,3 +273,29 @@ def test_who_reads_in_the_middle_of_a_fold_numbers_vectors_as_everybody(tmp_path
         store.write(Batch(nodes=[Node("n5", "prompt", "y")], vectors=[Vector("n5", "prompt", B)]))
         slots = [block.slots.tolist() for block in store.vectors("prompt", -1).blocks]
         assert slots == [[0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("backend", ["json", "json-npy"])
+def test_who_reads_while_another_folds_again_and_again_misses_no_vectors(backend, place, monkeypatch):
+    """What describes them was read before the fold, and they after it: they do not fit each other."""
+    opener = place(backend)
+    writer = opener()
+    writer.write(Batch(nodes=[Node("p", "prompt", "x")], vectors=[Vector("p", "prompt", A)]))
+    writer.checkpoint()
+    real, left = VectorFiles.header, [Node(name, "prompt", "y") for name in "qrs"]
+
+    def header(files, store):
+        found = real(files, store)
+        if left:  # whenever it looks again
+            node = left.pop()
+            monkeypatch.setattr(VectorFiles, "header", real)
+            writer.write(Batch(nodes=[node], vectors=[Vector(node.id, "prompt", B)]))
+            writer.checkpoint()
+            monkeypatch.setattr(VectorFiles, "header", header)
+        return found
+
+    monkeypatch.setattr(VectorFiles, "header", header)
+    reader = opener(read_only=True)
+    assert reader.vectors_lost() is None
+    assert sum(len(block.slots) for block in reader.vectors("prompt", -1).blocks) == 4
+    assert not left

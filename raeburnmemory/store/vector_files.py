@@ -96,6 +96,14 @@ class VectorFiles:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Return what changes whenever somebody replaces the header, None where there is none."""
+        try:
+            found = os.stat(self.header_path)
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def header(self, store: str) -> Header:
         """Return what describes the files, of nothing when there is no file for *store*.
 
