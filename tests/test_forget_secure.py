@@ -36,6 +36,7 @@ from raeburnmemory.errors import (
     StoreWriteFailed,
 )
 from raeburnmemory.lock import StoreLock
+from raeburnmemory.memory_graph import MemoryGraph
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.store import open_store
 from raeburnmemory.store.snapshot import Snapshot
@@ -1244,3 +1245,12 @@ assert sys.argv[2] not in memory
         memory.forget(gone[1:])
     run(code, path, gone[0])
     assert secrets.found(path.parent) == {}
+
+
+@pytest.mark.parametrize("name", ["m.json", "m.db"])
+def test_a_memory_that_was_closed_is_backed_up_under_a_name_beside_it(tmp_path, name):
+    with MemoryGraph(tmp_path / name, "builtin") as memory:
+        memory.add_message("kept")
+    doctor.backup(memory, tmp_path / f"{name}.monday")
+    with MemoryGraph(tmp_path / f"{name}.monday", "builtin", read_only=True) as copy:
+        assert [node.text for node in copy.nodes("prompt")] == ["kept"]

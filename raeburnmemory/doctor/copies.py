@@ -8,7 +8,7 @@ import sqlite3
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput, StoreCorrupt, StoreError, StoreWriteFailed
+from ..errors import GraphClosed, InvalidInput, StoreCorrupt, StoreError, StoreWriteFailed
 from ..lock import StoreLock
 from ..memory_graph import MemoryGraph
 from ..store import copy_store, open_store
@@ -68,7 +68,7 @@ def _backup_within_reach(memory: Any, source: Place, there: Place, *, overwrite:
     """Back up to where an erasure of the memory at *source* looks for copies."""
     with contextlib.ExitStack() as stack:
         hold: Callable[[], AbstractContextManager[Any]]
-        if isinstance(memory, MemoryGraph) and not memory.read_only:
+        if isinstance(memory, MemoryGraph) and not memory.read_only and _is_open(memory):
             hold = memory._store.exclusive  # noqa: SLF001 - this thread may be in it already
         else:
             hold = StoreLock(source.path, 30.0)
@@ -83,6 +83,14 @@ def _backup_within_reach(memory: Any, source: Place, there: Place, *, overwrite:
             ):
                 _write(source, stem, wanted)
                 return _publish(source.name, stem, there, overwrite=overwrite, last=partial(_held, hold, wanted))
+
+
+def _is_open(memory: MemoryGraph) -> bool:
+    try:
+        memory._store.version()  # noqa: SLF001
+    except GraphClosed:
+        return False
+    return True
 
 
 @contextlib.contextmanager
