@@ -113,7 +113,7 @@ class Dense:
 
     def use(self, model: Any, embedder: Embedder, record: dict[str, Any]) -> None:
         """Go on with *model*, opened as *embedder*, to which the store was moved."""
-        with self._lock:
+        with self._lock.lock:
             self._spec, self._embedder, self._bound = model, embedder, record
 
     # --- the model ----------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Dense:
             EmbedderMismatch: It is another model than the store's.
             MissingDependency: It cannot be loaded here.
         """
-        with self._lock:
+        with self._lock.lock:
             record = self.record()
             if self._embedder is not None and record is not None and record == self._bound:
                 return self._embedder
@@ -332,7 +332,7 @@ class Dense:
 
     def rebuild(self) -> int:
         """Throw the indexes away, saved ones too, and build them again; return how many texts they hold."""
-        with self._lock:
+        with self._lock.lock:
             fields = self._store.counts(None)["vectors"]
             for field in {PROMPT, *self._indexes, *fields}:
                 (self._indexes.get(field) or FieldIndex(self._store, field, self._new_index)).drop()
@@ -348,14 +348,14 @@ class Dense:
             IndexUnavailable: They cannot be reached.
         """
         if hasattr(self._new_index, "close"):
-            with self._lock:
+            with self._lock.lock:
                 for field in EMBEDDED:
                     for ending in ("", PASSAGES):
                         self._cached(field + ending)
 
     def size(self) -> int:
         """Return how many texts can be found by meaning."""
-        with self._lock:
+        with self._lock.lock:
             return sum(len(cached.index) for cached in self._holding(self._store.version(), passages=False))
 
     def search(
@@ -480,7 +480,7 @@ class Dense:
         restricts the search to nodes at those rows, of all of which *scope* is true. *rough* ones are most of these,
         with cosines within some hundredths, where an index has them for less.
         """
-        with self._lock:
+        with self._lock.lock:
             version = self._store.version() if version is None else version
             found = [self._cached(field + PASSAGES if passages else field, version) for field in fields]
             return _merged(
@@ -497,7 +497,7 @@ class Dense:
         With *passages* those of the parts of long texts, else those of whole texts. Vectors of other namespaces may be
         among them. None if an index cannot do that, or is so large that it takes longer: then ask for the `nearest`.
         """
-        with self._lock:
+        with self._lock.lock:
             found = self._holding(version, passages=passages)
             whole = [one for some in (False, True) for one in self._holding(version, passages=some)]
             if not all(one.scannable for one in whole):
@@ -517,7 +517,7 @@ class Dense:
         """
         found = []
         wide = query.astype(np.float64)
-        with self._lock:
+        with self._lock.lock:
             for passages in (False, True):
                 values = np.full(len(rows), np.nan, np.float32)
                 for cached in self._holding(version, passages=passages) if len(rows) else ():
@@ -545,7 +545,7 @@ class Dense:
         found: dict[int, NDArray[np.float32]] = {}
         if (lost := self.lost()) is not None:
             raise EmbeddingsMissing(lost)
-        with self._lock, self._store.snapshot():
+        with self._lock.lock, self._store.snapshot():
             version, rows = self._store.version(), wanted()
             for cached in self._holding(version, passages=False) if rows else ():
                 slots, at = cached.places_of(np.array(rows, np.int64))
@@ -587,7 +587,7 @@ class Dense:
         What a whole conversation is about tells its parts not apart: most of the direction of the mean vector is
         taken out. Mu and Viswanath, "All-but-the-Top" (2018), do the like to word vectors.
         """
-        with self._lock:
+        with self._lock.lock:
             if self._centres.get(namespace, (-1,))[0] != version:
                 remember(self._centres, namespace, (version, *self._centre(namespace, version)))
             _, centre, count = self._centres[namespace]
@@ -630,12 +630,12 @@ class Dense:
 
     def alike(self, after: int, namespace: str, threshold: float, field: str = PROMPT) -> Alike | None:
         """Compare the next vectors of whole texts behind slot *after* with those before; see `FieldIndex.alike`."""
-        with self._lock:
+        with self._lock.lock:
             return self._cached(field).alike(after, namespace, threshold)
 
     def close(self) -> None:
         """Save the indexes that changed enough to be worth it."""
-        with self._lock:
+        with self._lock.lock:
             indexes, self._indexes, self._filled = self._indexes, {}, (-1, {})
         try:
             all(cached.close() for cached in indexes.values())  # up to the first that cannot be reached: so are all

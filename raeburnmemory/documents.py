@@ -356,28 +356,28 @@ class _Directory:
         self._version = -1
 
     def all(self) -> list[Entry]:
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             return list(self._entries.values())
 
     def get(self, document_id: str) -> Entry | None:
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             return self._entries.get(document_id)
 
     def at(self, uri: str) -> Entry | None:
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             return self._entries.get(self._by_uri.get(uri, ""))
 
     def same(self, content_hash: str) -> list[Entry]:
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             return [self._entries[one] for one in self._by_hash.get(content_hash, ())]
 
     def free(self, uri: str) -> str:
         """Return the id for a new document from *uri*: always the same, unless one that came from there moved away."""
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             number = 0
             while True:

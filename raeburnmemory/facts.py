@@ -441,7 +441,7 @@ class _Index:
     def _ask(self, question: Callable[[], T]) -> T:
         while True:
             version = self._store.version()
-            with self._lock:
+            with self._lock.lock:
                 if self._version == version:
                     return question()
                 since = self._version
@@ -449,7 +449,7 @@ class _Index:
             nodes = changes.nodes
             if changes.reset:
                 nodes = list(self._store.nodes(Where(self._namespace, kinds=[FACT])))
-            with self._lock:
+            with self._lock.lock:
                 if self._version == since:  # else another thread was faster
                     self._apply(changes, nodes)
                     if self._version == version:

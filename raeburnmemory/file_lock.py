@@ -175,8 +175,9 @@ class _Flock(_Descriptor):
         fd = waiter.wait(deadline)
         if fd < 0:
             return False
-        self.close()
-        self._fd, self._file = fd, waiter._file  # noqa: SLF001
+        old, self._fd, self._file = self._fd, fd, waiter._file  # noqa: SLF001
+        if old >= 0:
+            os.close(old)
         return True
 
     def release(self) -> None:
@@ -239,16 +240,19 @@ class _Waiter(_Descriptor):
         rung, fd = False, -1
         try:
             rung = self._bell.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
+            with self._state:
+                if self._waiting:
+                    self._wanted = False
+                else:
+                    if not rung:
+                        self._bell.acquire()  # it rang just now
+                    fd, self._fd = self._fd, -1
         except BaseException:
-            self._give_up()
-            raise
-        with self._state:
-            if self._waiting:
-                self._wanted = False
+            if fd >= 0:
+                os.close(fd)
             else:
-                if not rung:
-                    self._bell.acquire()  # it rang just now
-                fd, self._fd = self._fd, -1
+                self._give_up()
+            raise
         return fd
 
     def _give_up(self) -> None:
@@ -286,8 +290,11 @@ class _Msvcrt(_Descriptor):
     def release(self) -> None:
         import msvcrt
 
+        if self._fd < 0:
+            return
         os.lseek(self._fd, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(self._fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        with contextlib.suppress(OSError):  # not locked: who was interrupted while taking it lets go in any case
+            msvcrt.locking(self._fd, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
 
 
 class _Filelock:

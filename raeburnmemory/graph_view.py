@@ -44,7 +44,7 @@ class GraphView:
 
     def live(self) -> LiveGraph:
         """Return the live graph, up to date."""
-        with self._lock:
+        with self._lock.lock:
             if self._graph is None:
                 self._graph = live_graph(_GraphWriter(self))
             self._bring(self._graph)
@@ -62,7 +62,7 @@ class GraphView:
             return plain_graph(list(nodes), list(links))
 
     def _bring(self, graph: LiveGraph) -> None:
-        with self._lock:
+        with self._lock.lock:
             version = self._store.version()
             if version == self._version:
                 return

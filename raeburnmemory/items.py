@@ -129,7 +129,7 @@ class Items:
         """
         if not asked:
             return []
-        with self._lock, self._store.snapshot():  # always in this order
+        with self._lock.lock, self._store.snapshot():  # always in this order
             found = [self._got(one) if isinstance(one, Get) else self._searched(one) for one in asked]
         results = [self._nearest(one) if isinstance(one, _Wanted) else one for one in found]
         refreshed = {item.node.id for one, items in zip(asked, results, strict=True) if one.refresh for item in items}
@@ -194,7 +194,7 @@ class Items:
 
     def paths(self) -> list[Path]:
         """Return the paths at which there are items, in no particular order."""
-        with self._lock:
+        with self._lock.lock:
             return self._directory.paths()
 
     # --- writing ------------------------------------------------------------------------------------------------

@@ -80,11 +80,12 @@ class StoreLock:
         Raises:
             LockTimeout: It stayed taken for *timeout* seconds (default: the lock's own).
         """
-        self.enter(timeout)
+        before = self.own
         try:
+            self.enter(timeout)
             yield
         finally:
-            self.leave()
+            self.go_back(before)
 
     def enter(self, timeout: float | None = None) -> int:
         """Take the lock, as `with` does; return how often this thread has it now.
@@ -92,7 +93,8 @@ class StoreLock:
         Raises:
             LockTimeout: It stayed taken for *timeout* seconds (default: the lock's own).
         """
-        if self._turn.again():
+        if self._turn.mine:
+            self._turn.depth += 1
             return self._turn.depth
         limit = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
@@ -105,8 +107,7 @@ class StoreLock:
             if not self._taken:
                 self._take(deadline, limit)
         except BaseException:
-            if self._turn.mine:
-                self.leave()
+            self.go_back(0)
             raise
         return 1
 
@@ -114,17 +115,40 @@ class StoreLock:
         """Give back what `enter` took."""
         if self._turn.depth > 1:
             self._turn.depth -= 1
-            return
+        else:
+            self._let_go()
+
+    def go_back(self, depth: int) -> None:
+        """Let this thread have it as often as it had before, if it still has it: after an interruption, for one."""
+        if self._turn.mine:
+            if depth:
+                self._turn.depth = depth
+            else:
+                self._let_go()
+
+    def _let_go(self) -> None:
         settle = self._settle if self._taken else None
-        if settle is not None and self._turn.line and self._may_pass_on() and self._turn.pass_on():
-            return
         try:
             if settle is not None:
+                if self._turn.line and self._may_pass_on() and self._turn.pass_on():
+                    return
                 settle()
-        finally:
+            self._free()
+        except BaseException as exc:  # KeyboardInterrupt may come at any line; what was done does nothing again
+            if self._turn.mine:
+                try:
+                    if settle is not None and not isinstance(exc, Exception):
+                        settle()
+                finally:
+                    self._free()
+            raise
+
+    def _free(self) -> None:
+        try:
             if self._taken:
-                self._taken = False
                 self._main.release()
+        finally:
+            self._taken = False
             self._turn.give_back()
 
     def _may_pass_on(self) -> bool:
@@ -135,6 +159,11 @@ class StoreLock:
     def depth(self) -> int:
         """How often the thread whose turn it is has taken it."""
         return self._turn.depth
+
+    @property
+    def own(self) -> int:
+        """How often this thread has it."""
+        return self._turn.depth if self._turn.mine else 0
 
     @property
     def held(self) -> bool:
@@ -151,25 +180,32 @@ class StoreLock:
         self._gate.close()
 
     def _take(self, deadline: float, limit: float) -> None:
-        now = time.monotonic()
-        if now < self._stays and self._main.acquire(0.0):
-            self._taken, self._since = True, now
-        else:
-            self._come_in(deadline, limit)
-            self._since = time.monotonic()
-        self._main.sign()
-        self._passed = 0
+        try:
+            now = time.monotonic()
+            if now < self._stays and self._main.acquire(0.0):
+                self._taken, self._since = True, now
+            else:
+                self._come_in(deadline, limit)
+                self._since = time.monotonic()
+            self._main.sign()
+            self._passed = 0
+        except BaseException:
+            if not self._taken:
+                self._main.release()  # interrupted just after it was taken, perhaps
+            raise
 
     def _come_in(self, deadline: float, limit: float) -> None:
-        if not self._gate.acquire(deadline):
-            raise self._timed_out(limit)
         try:
+            if not self._gate.acquire(deadline):
+                raise self._timed_out(limit)
             if not self._wait(deadline):
                 raise self._timed_out(limit)
             self._taken = True
             self._stays = time.monotonic() + _TENURE
-        finally:
             self._gate.release()
+        except BaseException:
+            self._gate.release()
+            raise
 
     def _wait(self, deadline: float) -> bool:
         """Take the main lock, after its holder had time for some more writes."""
@@ -209,13 +245,6 @@ class _Turn:
         """Whether it is the turn of this thread."""
         return self._owner == threading.get_ident()
 
-    def again(self) -> bool:
-        """Take it once more if this thread has it already."""
-        if self._owner != threading.get_ident():
-            return False
-        self.depth += 1
-        return True
-
     def take(self, timeout: float) -> bool:
         """Wait for it, at most *timeout* seconds."""
         me = threading.get_ident()
@@ -246,17 +275,20 @@ class _Turn:
         with self._guard:
             if not self.line:
                 return False
-            self._owner, bell = self.line.popleft()
-            self.depth = 1
-            bell.release()
+            self._next()
             return True
 
     def give_back(self) -> None:
         """Give it to the next in the line, or to nobody."""
         with self._guard:
             if self.line:
-                self._owner, bell = self.line.popleft()
-                self.depth = 1
-                bell.release()
+                self._next()
             else:
                 self._owner = self.depth = 0
+
+    def _next(self) -> None:
+        # No call before the bell rings: after one KeyboardInterrupt may come, and nobody would know whose turn it is.
+        self._owner, bell = self.line[0]
+        self.depth = 1
+        del self.line[0]
+        bell.release()

@@ -89,7 +89,7 @@ class Recall:
         now = _moment(wanted)
         skipped: dict[str, str] = {}
         vector = self._vector(query, skipped) if DENSE in legs else None  # outside the lock: a model may be slow
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             try:
                 hits, timed = self._hits(query, k, wanted, weights, vector, legs, skipped, now)
@@ -156,7 +156,7 @@ class Recall:
         checked_count(k, "the number of hits")
         if not isinstance(every, bool):
             raise InvalidInput(f"every must be True or False, not {shown(every)}.")
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             corpus = self._corpus
             skipped: dict[str, str] = {}
@@ -194,7 +194,7 @@ class Recall:
         legs, now = _checked_legs(wanted.legs), _moment(wanted)
         skipped: dict[str, str] = {}
         vector = self._vector(checked_text(query, "a question"), skipped) if DENSE in legs else None
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
             observed = observe(
                 self._evidence(
@@ -212,7 +212,7 @@ class Recall:
 
     def close(self) -> None:
         """Save what it knows of the store, if that changed enough to be worth it."""
-        with self._lock:
+        with self._lock.lock:
             if self._saved.worth_saving(self._corpus):
                 self._saved.save(self._corpus, self._related)
 
@@ -228,13 +228,13 @@ class Recall:
         """
         fits = (lambda _: True) if wanted.where is None else condition(wanted.where)
         others = wanted._replace(where=None)
-        with self._lock:
+        with self._lock.lock:
             self._catch_up()
         allowed, known = np.zeros(0, np.bool_), (-1, -1)
 
         def near(hit: Hit, distance: int) -> list[Hit]:
             nonlocal allowed, known
-            with self._lock:
+            with self._lock.lock:
                 corpus = self._corpus
                 if known != (corpus.writes, corpus.rewrites):
                     allowed, known = self._selection.allowed(others).mask, (corpus.writes, corpus.rewrites)

@@ -64,14 +64,14 @@ _databases: weakref.WeakKeyDictionary[Any, tuple[int, int]] = weakref.WeakKeyDic
 
 def hold_database(owner: Any, path: str) -> None:
     """Note that *owner* is about to open the SQLite database at *path*, for as long as it lives or until it lets go."""
-    with _guard:
+    with _guard.lock:
         found = os.stat(path)
         _databases[owner] = (found.st_dev, found.st_ino)
 
 
 def let_go_of_database(owner: Any) -> None:
     """Note that *owner* has closed its database."""
-    with _guard:
+    with _guard.lock:
         _databases.pop(owner, None)
 
 
@@ -83,7 +83,7 @@ def database_is_free(path: str) -> Iterator[bool]:
     too (sqlite.org/howtocorrupt.html, section 2.2). Another process would then take itself for the last one, and
     remove the -wal file that this one goes on writing to.
     """
-    with _guard:
+    with _guard.lock:
         try:
             found = os.stat(path)
         except OSError:

@@ -52,7 +52,13 @@ class _Committing(Protocol):
         """Tidy up; the lock is free, and the mutex too."""
 
     def _sync_pending(self) -> None:
-        """Bring to disk what was written since the last time; if that fails, be as before all of it, and raise."""
+        """Bring to disk what was written since the last time; if that fails, be as before all of it, and raise.
+
+        Do nothing where that is done already, and only the note of it was interrupted.
+        """
+
+    def _start_anew(self) -> None:
+        """Go by what is on disk alone: an interruption fell between two steps that belong together."""
 
 
 class Section:
@@ -85,17 +91,25 @@ class Section:
     def __enter__(self) -> None:
         if self._owner == threading.get_ident():
             self._again += 1
-            return
-        if self.lock.enter() > 1:
-            return
+        else:
+            self._enter()
+
+    def _enter(self) -> None:
+        before = self.lock.own
         try:
+            if self.lock.enter() > 1:
+                return
             with self._mutex.lock:
                 self._owner, self._seen, self._wrote = threading.get_ident(), self.pending, None
                 self._store._begin_section()  # noqa: SLF001
         except BaseException:
-            self._owner = 0
-            self.lock.leave()
+            self._give_back(before)
             raise
+
+    def _give_back(self, depth: int) -> None:
+        if not depth and self._owner == threading.get_ident():
+            self._owner, self._seen, self._wrote = 0, None, None
+        self.lock.go_back(depth)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -103,12 +117,17 @@ class Section:
         if self._again:
             self._again -= 1
             return
-        if self.lock.depth > 1:
+        try:
+            groups: tuple[_Group | None, ...] = ()
+            if self._owner == threading.get_ident():  # else it had the lock when it entered, and goes on having it
+                groups, self._owner = (self._seen, self._wrote), 0
+                self._seen = self._wrote = None
             self.lock.leave()
-            return
-        groups, self._owner = (self._seen, self._wrote), 0
-        self._seen = self._wrote = None
-        self.lock.leave()
+        except BaseException:  # KeyboardInterrupt may come at any line
+            self._give_back(max(self.lock.own - 1, 0))
+            raise
+        if not groups or (kind is not None and not issubclass(kind, Exception)):
+            return  # Ctrl-C is not to wait, and nothing is to hide it
         for group in groups:
             if group is not None:
                 if not group.settled:
@@ -142,9 +161,15 @@ class Section:
                 group.error = exc
             except BaseException:
                 group.error = StoreWriteFailed(4, "Interrupted before it was on disk. Try again")
+                self._store._start_anew()  # noqa: SLF001
                 raise
             finally:
                 self._close(group)
+
+    def interrupted(self) -> None:
+        """Start anew after an interruption within a write; the mutex is held."""
+        self._store._start_anew()  # noqa: SLF001
+        self.fail(StoreWriteFailed(4, "Interrupted before it was on disk. Try again"))
 
     def sync(self) -> None:
         """Go on in this section only once what it wrote and read is on disk."""
@@ -168,7 +193,7 @@ class Section:
         """Wait until others have synced what this thread wrote, too, or do it."""
         bell = threading.Lock()
         bell.acquire()
-        with self._mutex:
+        with self._mutex.lock:
             if group.settled:
                 return
             group.bells.append(bell)

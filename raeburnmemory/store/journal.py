@@ -299,6 +299,8 @@ class Journal:
             StoreWriteFailed: The disk refused.
         """
         waiting, crcs, self._waiting, self._waiting_crcs = self._waiting, self._waiting_crcs, [], []
+        if not waiting:
+            return
         lines = b"".join(waiting)
         try:
             before = _boot_of(self._last)

@@ -93,7 +93,7 @@ class JsonStore(MemoryStore):
                         2, f"There is no memory at {self._path!r}. Check the path, or create it by writing to it"
                     )
                 self._create()
-            with self._mutex:
+            with self._mutex.lock:
                 self._load()
         except BaseException:
             if self._lock is not None:
@@ -110,6 +110,8 @@ class JsonStore(MemoryStore):
         elif self._section.mine:
             if self._waiting:
                 self._apply_waiting()
+            elif self._journal is None:  # it was left after an interruption, perhaps
+                self._look()
         else:
             if self._section.pending:
                 self._section.settle()
@@ -142,6 +144,22 @@ class JsonStore(MemoryStore):
 
     def _look(self) -> bool:
         """Catch up with what others committed; the mutex is held. Tell whether nothing stands after what was known."""
+        try:
+            return self._catch_up()
+        except Exception:
+            raise
+        except BaseException:
+            self._start_anew()
+            raise
+
+    def _start_anew(self) -> None:
+        """Read all of it the next time: an interruption left it half read, or half written."""
+        self._waiting, self._ahead = [], False
+        journal, self._journal, self._stamp = self._journal, None, (0, 0, 0)
+        if journal is not None:
+            journal.close()
+
+    def _catch_up(self) -> bool:
         journal = self._journal
         try:
             graph = os.stat(self._path)
@@ -282,7 +300,7 @@ class JsonStore(MemoryStore):
         if self._lock is None:
             raise ReadOnly(f"{self._path!r} was opened with read_only=True. Open it without to change it.")
         if self._closed or os.getpid() != self._pid:
-            with self._mutex:
+            with self._mutex.lock:
                 super()._current()
                 self._after_fork()
         return self._section
@@ -327,16 +345,25 @@ class JsonStore(MemoryStore):
         except (StoreError, LockTimeout) as exc:
             # What was written is safe in the journal; only its tidying has to wait.
             log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
-            with self._mutex:
+            with self._mutex.lock:
                 self._journal_floor = 2 * self._journal.offset if self._journal else 0
         finally:
             self._folding = False
-            with self._mutex:
+            with self._mutex.lock:
                 if self._journal is not None:
                     self._journal.release()
 
     def _commit(self, batch: Batch, state: State) -> int:
         self._section.may_write()
+        try:
+            return self._append(batch, state)
+        except Exception:
+            raise
+        except BaseException:
+            self._section.interrupted()
+            raise
+
+    def _append(self, batch: Batch, state: State) -> int:
         journal = self._journal
         if journal is None or self._foreign or not (self._section.pending or journal.intact()):
             # The lock is held, so another one's lines are there only where somebody deleted its file.
@@ -356,17 +383,20 @@ class JsonStore(MemoryStore):
         return version
 
     def _sync_pending(self) -> None:
-        journal, waiting, ahead = self._journal, self._waiting, self._ahead
+        if not (self._waiting or self._ahead):
+            return
+        journal = self._journal
         assert journal is not None
-        self._waiting, self._ahead = [], False
         try:
             journal.flush(sync=self._boot is None)
-        except BaseException:
+        except Exception:
+            ahead, self._waiting, self._ahead = self._ahead, [], False
             if ahead:
                 self._load()  # without what is not in the file
             raise
-        for batch, version in waiting:
+        for batch, version in self._waiting:
             self._state.apply(batch, version)
+        self._waiting, self._ahead = [], False
 
     def _adopt(self) -> None:
         """Make files that something else wrote ours, keeping a copy of the graph; the lock is held."""
@@ -388,7 +418,7 @@ class JsonStore(MemoryStore):
         least = max(_LEAST, self._snapshot_bytes // 2, self._journal_floor)
         if journal.offset <= least:
             return False
-        with self._mutex:
+        with self._mutex.lock:
             journal = self._journal
             # One process does it for all, unless it takes as long as this: it may be stopped.
             return journal is not None and (journal.claim() or journal.offset > 2 * least)
@@ -406,7 +436,7 @@ class JsonStore(MemoryStore):
         suffix = f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         if self._section.mine:
             self._section.sync()
-        with self._mutex:
+        with self._mutex.lock:
             state = self._current()
             snapshot = Snapshot.of(state, self.id)
             journal = self._journal
@@ -434,7 +464,7 @@ class JsonStore(MemoryStore):
                 suffix,
                 begin,
             )
-            with self._lock(), self._mutex:
+            with self._lock(), self._mutex.lock:
                 self._current()
                 if self._journal is not journal or self._taken_back():
                     return  # somebody else folded meanwhile, or not all that is in this snapshot stayed
@@ -503,7 +533,7 @@ class JsonStore(MemoryStore):
 
     def _erase(self, mark: dict[str, Any]) -> Erased:
         """Bring every file to where nothing is in it any more of the nodes in *mark*; the lock is held."""
-        with self._mutex:
+        with self._mutex.lock:
             self._set_aside()
         before = self._vectors.beside()
         copies = Copies(
@@ -530,7 +560,7 @@ class JsonStore(MemoryStore):
                 os.unlink(name)
         copies.sweep(indexes=True)
         copies.sync()
-        with self._mutex:
+        with self._mutex.lock:
             self._load()
         self.write(Batch(meta={ERASING: None}))
         found = copies.found()
@@ -622,26 +652,26 @@ class JsonStore(MemoryStore):
 
     def mark(self, version: int) -> str | None:
         """Return the checksum of the line that made *version*, or what stands for it."""
-        with self._mutex:
+        with self._mutex.lock:
             self._current()
             return self._journal.mark(version) if self._journal is not None and not self._foreign else None
 
     def remembers(self, version: int) -> bool:
         """Tell whether the journal reaches back to *version*, and goes on when this is closed."""
-        with self._mutex:
+        with self._mutex.lock:
             known = self._current().known_since
             journal = self._journal
             return journal is not None and max(journal.base, known) <= version and not self._worth_folding()
 
     def vectors_lost(self) -> str | None:
         """Say which file with vectors is gone or damaged."""
-        with self._mutex:
+        with self._mutex.lock:
             self._current()
             return self._lost
 
     def checkpoint(self, *, mended: bool = False) -> None:
         """Fold the journal into `graph.json`."""
-        with self._mutex:
+        with self._mutex.lock:
             self._current()
             nothing_new = self._journal is not None and self._state.version == self._journal.base
             if self._foreign or (nothing_new and not (mended and self._lost)):
@@ -660,7 +690,7 @@ class JsonStore(MemoryStore):
 
     def close(self) -> None:
         """Fold a small or much-changed store, and give back the files."""
-        with self._mutex:
+        with self._mutex.lock:
             if self._closed:
                 return
         try:
@@ -669,7 +699,7 @@ class JsonStore(MemoryStore):
         except (StoreError, LockTimeout) as exc:
             log.warning("%s (the changes are safe in %r)", exc, self._journal_path)
         finally:
-            with self._mutex, contextlib.ExitStack() as files:
+            with self._mutex.lock, contextlib.ExitStack() as files:
                 if self._lock is not None:
                     files.callback(self._lock.close)
                 self._section.settle()
@@ -681,7 +711,7 @@ class JsonStore(MemoryStore):
                         journal.sync()
 
     def _worth_folding(self) -> bool:
-        with self._mutex:
+        with self._mutex.lock:
             state = self._current()
             journal = self._journal
             if journal is None or self._foreign or state.version == journal.base:

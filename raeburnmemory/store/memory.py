@@ -56,11 +56,11 @@ class MemoryStore:
             raise GraphClosed(f"The memory {self.location!r} was closed. Open it again.")
         return self._state
 
-    def exclusive(self) -> AbstractContextManager[None]:
+    def exclusive(self) -> AbstractContextManager[Any]:
         """Keep other writers out of the block."""
-        with self._mutex:
+        with self._mutex.lock:
             self._current()
-        return self._writer
+        return self._writer.lock
 
     def write(self, batch: Batch) -> int:
         """Apply *batch* and return the new version."""
@@ -79,24 +79,24 @@ class MemoryStore:
         """Apply *batch*; there are no files that could hold anything."""
         with self.exclusive():
             self.write(batch)
-            with self._mutex:
+            with self._mutex.lock:
                 self._current().start_over()
         return Erased()
 
     def version(self) -> int:
         """Return the number of the last committed batch."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().version
 
     def changes(self, since: int) -> Changes:
         """Return what happened to nodes and edges after version *since*."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().changes(since)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all reads in the block see one version."""
-        with self._mutex:
+        with self._mutex.lock:
             self._current()
             self._held += 1
             try:
@@ -117,7 +117,7 @@ class MemoryStore:
 
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist."""
-        with self._mutex:
+        with self._mutex.lock:
             state = self._current()
             now = state.now()
             found = (state.nodes.packed(state.rows[row]) for row in rows if row in state.rows)
@@ -125,13 +125,13 @@ class MemoryStore:
 
     def nodes(self, where: Where) -> Iterator[Node]:
         """Yield the nodes that *where* describes, by ascending row."""
-        with self._mutex:
+        with self._mutex.lock:
             found = self._current().select(where)
         yield from map(node_of, found)
 
     def expired(self, namespace: str, kind: str) -> list[str]:
         """Return the ids of the nodes of one kind that have expired, by ascending row."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().expired(namespace, kind)
 
     def links(
@@ -144,25 +144,25 @@ class MemoryStore:
         newest: int | None = None,
     ) -> list[Link]:
         """Return edges by ascending row."""
-        with self._mutex:
+        with self._mutex.lock:
             return [link_of(*link) for link in self._current().edges(ids, namespace, direction, relation, newest)]
 
     def all_links(self, namespace: str | None) -> Iterator[Link]:
         """Yield all edges by ascending row."""
-        with self._mutex:
+        with self._mutex.lock:
             found = self._current().edges(None, namespace, "out", None, None)
         yield from itertools.starmap(link_of, found)
 
     def history(self, node_id: str, namespace: str) -> list[Node]:
         """Return the replaced versions of a node, oldest first."""
-        with self._mutex:
+        with self._mutex.lock:
             return [node_of(node) for node in self._current().past.get((namespace, node_id), ())]
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""
         from .contract import VectorChanges
 
-        with self._mutex:
+        with self._mutex.lock:
             state = self._current()
             if (vectors := state.sets.get(field)) is None:
                 return VectorChanges(state.version, True, np.empty(0, np.int64), iter(()))
@@ -170,17 +170,17 @@ class MemoryStore:
 
     def rows(self, where: Where) -> NDArray[np.int64]:
         """Return the rows of the nodes that *where* describes, ascending."""
-        with self._mutex:
+        with self._mutex.lock:
             return np.array(self._current().rows_of(where), np.int64)
 
     def vector_fields(self) -> set[str]:
         """Return the fields that have vectors, and perhaps some that had."""
-        with self._mutex:
+        with self._mutex.lock:
             return set(self._current().sets)
 
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
-        with self._mutex:
+        with self._mutex.lock:
             vectors = self._current().sets.get(field)
             if vectors is None:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -189,7 +189,7 @@ class MemoryStore:
     def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
         """Return the vectors of the nodes at *rows*, by field and part."""
         found: dict[int, dict[tuple[str, int], NDArray[np.float32]]] = {}
-        with self._mutex:
+        with self._mutex.lock:
             for field, vectors in self._current().sets.items():
                 for row in dict.fromkeys(rows):
                     for part, values in vectors.of(row):
@@ -202,17 +202,17 @@ class MemoryStore:
 
     def count(self, namespace: str) -> int:
         """Return how many nodes a namespace holds."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().count(namespace)
 
     def counts(self, namespace: str | None) -> dict[str, dict[str, int]]:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().counts(namespace)
 
     def namespaces(self) -> list[str]:
         """Return the names of the namespaces that hold nodes, sorted."""
-        with self._mutex:
+        with self._mutex.lock:
             return self._current().spaces()
 
     def meta(self, key: str) -> Any:
@@ -241,6 +241,6 @@ class MemoryStore:
 
     def close(self) -> None:
         """Let go of everything."""
-        with self._mutex:
+        with self._mutex.lock:
             self._closed = True
             self._state = State()

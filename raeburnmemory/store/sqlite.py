@@ -96,7 +96,7 @@ class SqliteStore(Reading):
         self._written: int | None = None  # the last version in that transaction, once something is written in it
         self._checkpointed = -1  # how often CHECKPOINT had gone into the version then
         self._known = Known()  # for this section, if it has a transaction
-        self._read = _Read(self._take, self._give_back)
+        self._read = _Read(self._connection, self._meant)
         self._renewing = _Renewing(self._refused)
         self._lock = None if read_only else self._new_lock()
         self._file = (0, 0)  # which file is open
@@ -265,17 +265,22 @@ class SqliteStore(Reading):
         if self._broken:
             self._db, self._broken, self._begun = self._connect(), False, False
         if not self._db.in_transaction:
-            if self._begun:  # SQLite took it back, as it does after some errors, and all that was written in it
+            if self._begun and self._section.pending:
+                # SQLite took it back, as it does after some errors, and all that was written in it.
                 self._section.fail(
                     StoreWriteFailed(5, f"{self._path!r} was not written: an error came before. Try again")
                 )
-            self._begun, self._written = False, None
-            self._db.execute("BEGIN IMMEDIATE")
-            self._begun = True
+            self._written = None
             known, self._known = self._known, Known()  # nothing, where the log cannot be read
+            known.rows.clear()
+            self._begun = True
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except BaseException:
+                self._start_anew()
+                raise
             last = last_change(self._db)
             self._known = known if known.last == last else Known(last)
-            self._known.rows.clear()
         return self._db
 
     def _file_now(self) -> tuple[int, int] | None:
@@ -307,19 +312,6 @@ class SqliteStore(Reading):
     def _reading(self) -> _Read:
         return self._read
 
-    def _take(self) -> sqlite3.Connection:
-        self._mutex.lock.acquire()
-        try:
-            return self._connection()
-        except BaseException as exc:
-            self._give_back(exc)
-            raise
-
-    def _give_back(self, error: BaseException | None) -> None:
-        self._mutex.lock.release()
-        if isinstance(error, Exception) and (meant := self._meant(error)) is not error:
-            raise meant from error
-
     # --- writing ------------------------------------------------------------------------------------------------
 
     def exclusive(self) -> Section:
@@ -335,7 +327,7 @@ class SqliteStore(Reading):
         with self.exclusive():
             self._section.may_write()
             self._aside = False
-            with self._read as db:
+            with self._mutex.lock, self._read as db:
                 if self._written is None:
                     if not batch:
                         return self._version(db)
@@ -350,11 +342,14 @@ class SqliteStore(Reading):
                         Transaction(db, self._said, self._known).apply(batch, self._written + 1)
                         if not alone:
                             db.execute("RELEASE batch")
-                    except BaseException:
+                        self._written += 1
+                        self._section.wrote()
+                    except Exception:
                         self._take_back(db, alone=alone)
                         raise
-                self._written += 1
-                self._section.wrote()
+                    except BaseException:
+                        self._section.interrupted()
+                        raise
                 return self._written
 
     def _before_first(self, db: sqlite3.Connection) -> int:
@@ -369,12 +364,13 @@ class SqliteStore(Reading):
         self._said = {"unsynced": self._boot}
         if self._syncs != (then != self._boot):
             with self._renewing:  # nothing is written in the transaction yet, and it forbids this
-                self._begun = False
-                db.execute("COMMIT")
-                self._syncs = not self._syncs
-                db.execute(f"PRAGMA synchronous={'FULL' if self._syncs else 'NORMAL'}")
-                db.execute("BEGIN IMMEDIATE")
-                self._begun = True
+                try:
+                    db.execute("COMMIT")
+                    db.execute(f"PRAGMA synchronous={'NORMAL' if self._syncs else 'FULL'}")
+                    self._syncs = not self._syncs
+                    db.execute("BEGIN IMMEDIATE")
+                finally:
+                    self._begun = db.in_transaction
         return version
 
     def _take_back(self, db: sqlite3.Connection, *, alone: bool) -> None:
@@ -398,27 +394,37 @@ class SqliteStore(Reading):
         """Do nothing: there is nothing to tidy up that does not need the lock."""
 
     def _sync_pending(self) -> None:
-        self._begun = False
+        if not self._begun:
+            return
         try:
             with self._renewing:
                 try:
                     self._db.execute("COMMIT")
-                except BaseException:
-                    self._written = None
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
+                    self._begun = False
+                except Exception:
+                    self._start_anew()
                     raise
         except sqlite3.Error as exc:
             raise self._meant(exc) from exc
+
+    def _start_anew(self) -> None:
+        self._known, self._written = Known(), None
+        try:
+            if self._begun and not self._broken and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        finally:
+            self._begun = False
 
     def _end_transaction(self) -> None:
         """Let no transaction of a section be open, not even one in which nothing was written."""
         with self._mutex.lock:
             self._section.settle()
             if self._begun and not self._broken and self._pid == os.getpid():
-                self._begun = False
-                if self._db.in_transaction:
-                    self._db.execute("COMMIT")
+                try:
+                    if self._db.in_transaction:
+                        self._db.execute("COMMIT")
+                finally:  # whatever interrupts this
+                    self._begun = self._db.in_transaction
 
     def _before_others(self) -> None:
         """Bring to an end what is open: another process comes next."""
@@ -454,9 +460,11 @@ class SqliteStore(Reading):
                 # A reader at work: then the next time, until it has become too much. It can only be one that began
                 # before everything was carried over, so that waiting for it ends.
                 patience = min(_PATIENCE, self._timeout) if size > 2 * _WAL_LIMIT else 0
-                db.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
-                busy, *_ = db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchone()
-                db.execute(f"PRAGMA busy_timeout={int(min(self._timeout * 1000, 1 << 30))}")
+                try:
+                    db.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
+                    busy, *_ = db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchone()
+                finally:
+                    db.execute(f"PRAGMA busy_timeout={int(min(self._timeout * 1000, 1 << 30))}")
                 self._wal_floor = size + _WAL_LIMIT // 4 if busy else 0
         except sqlite3.Error as exc:
             # What was written is committed; only its tidying has to wait.
@@ -478,7 +486,7 @@ class SqliteStore(Reading):
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all reads in the block see one version."""
-        with self._mutex:
+        with self._mutex.lock:
             db = self._connection()
             outermost = not db.in_transaction
             with self._translated():
@@ -524,7 +532,7 @@ class SqliteStore(Reading):
 
     def meta(self, key: str) -> Any:
         """Return the JSON value kept under *key*, or None."""
-        with self._read as db:
+        with self._mutex.lock, self._read as db:
             if key == ERASING or not self._transacting():  # that one is written without an entry in the log
                 return self._meta(db, key)
             known = self._known.meta
@@ -593,7 +601,7 @@ class SqliteStore(Reading):
 
     def checkpoint(self, *, mended: bool = False) -> None:  # noqa: ARG002
         """Bring the -wal file into the database."""
-        with self.exclusive(), self._with_another(), self._reading() as db, self._renewing:
+        with self.exclusive(), self._with_another(), self._mutex.lock, self._reading() as db, self._renewing:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if self._boot is not None:
                 self._sync_log()
@@ -642,7 +650,7 @@ class SqliteStore(Reading):
                     log.warning("%s", exc)
                     if hasattr(self._db, "setconfig") and not self._broken:
                         self._db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # type: ignore[attr-defined,unused-ignore]
-            with self._mutex, self._translated():
+            with self._mutex.lock, self._translated():
                 self._end_transaction()
                 if self._lock is not None and self._lock.held and not self._broken:
                     try:
@@ -660,20 +668,23 @@ class SqliteStore(Reading):
 
 
 class _Read:
-    """The connection for the length of a block, in which no other thread uses it. Quicker than a generator."""
+    """The connection for the length of a block, in which its mutex is held. Quicker than a generator."""
 
-    def __init__(
-        self, take: Callable[[], sqlite3.Connection], give_back: Callable[[BaseException | None], None]
-    ) -> None:
-        self._take, self._give_back = take, give_back
+    def __init__(self, connection: Callable[[], sqlite3.Connection], meant: Callable[[Exception], Exception]) -> None:
+        self._connection, self._meant = connection, meant
 
     def __enter__(self) -> sqlite3.Connection:
-        return self._take()
+        try:
+            return self._connection()
+        except Exception as exc:
+            self.__exit__(type(exc), exc, None)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._give_back(error)
+        if isinstance(error, Exception) and (meant := self._meant(error)) is not error:
+            raise meant from error
 
 
 class _Renewing:

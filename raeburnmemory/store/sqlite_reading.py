@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..mutex import Mutex
     from ..nodes import Where
 
 __all__ = ["Reading"]
@@ -45,9 +46,10 @@ class Reading:
     """The reading half of the `Store` contract; see there."""
 
     _path: str
+    _mutex: Mutex
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Give the connection for the length of the block, in which nobody else uses it."""
+        """Give the connection for the length of the block, in which the mutex is held."""
         raise NotImplementedError
 
     def _translated(self) -> AbstractContextManager[None]:
@@ -55,7 +57,7 @@ class Reading:
         raise NotImplementedError
 
     def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             return db.execute(sql, values).fetchall()
 
     @staticmethod
@@ -64,12 +66,12 @@ class Reading:
 
     def version(self) -> int:
         """Return the number of the last committed batch."""
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             return self._version(db)
 
     def changes(self, since: int) -> Changes:
         """Return what happened to nodes and edges after version *since*."""
-        with self._reading() as db, _snapshot(db):
+        with self._mutex.lock, self._reading() as db, _snapshot(db):
             version = self._version(db)
             if since >= version:
                 return Changes(version)
@@ -97,7 +99,7 @@ class Reading:
     def get(self, ids: Sequence[str], namespace: str) -> dict[str, Node]:
         """Return those of the nodes named by *ids* that exist."""
         now = time.time()
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             rows = _chunked(db, f"SELECT {_NODE} FROM nodes WHERE namespace = ? AND id IN", list(ids), (namespace,))
             nodes = list(map(_node, rows))
             self._note(ids, namespace, nodes)
@@ -109,7 +111,7 @@ class Reading:
     def at_rows(self, rows: Sequence[int]) -> Mapping[int, Node]:
         """Return those of the nodes at *rows* that exist, each decoded when it is looked at."""
         now = time.time()
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             found = _by_rows(db, f"SELECT {_NODE} FROM nodes", list(rows))
             return Undecoded({raw[0]: raw for raw in found if raw[-1] is None or raw[-1] > now}, self._decoded)
 
@@ -171,7 +173,7 @@ class Reading:
         sql = f"SELECT {_NODE} FROM nodes {index} WHERE {condition} ORDER BY row LIMIT ?"
         size = 50 if limit is None else min(_PAGE, limit)  # many look at the first ones only
         while True:
-            with self._reading() as db:
+            with self._mutex.lock, self._reading() as db:
                 page = [_node(row) for row in db.execute(sql, (*values, after, size))]
             self._expect_order([node.row for node in page], after + 1)
             yield from page
@@ -203,7 +205,7 @@ class Reading:
             values.append(relation)
         base = f"SELECT {_EDGE} FROM edges WHERE {' AND '.join(conditions)}"
         found: dict[int, Link] = {}
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             if ids is None:
                 for row in db.execute(base, values):
                     found[row[0]] = _link(row)
@@ -241,12 +243,12 @@ class Reading:
             "SELECT h.row, n.namespace, n.id, h.kind, h.text, h.attributes, h.expires_at "
             "FROM history h JOIN nodes n ON n.row = h.row WHERE n.namespace = ? AND n.id = ? ORDER BY h.number"
         )
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             return [_node(row) for row in db.execute(sql, (namespace, node_id))]
 
     def vectors(self, field: str, since: int) -> VectorChanges:
         """Return what happened to the vectors of *field* after version *since*."""
-        with self._reading() as db, _snapshot(db):
+        with self._mutex.lock, self._reading() as db, _snapshot(db):
             version = self._version(db)
             found = fields(db).get(field)
             if found is None:
@@ -300,7 +302,7 @@ class Reading:
 
     def vector_slots(self, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the slots of the vectors in *field*, ascending, and the node row of each."""
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             found = fields(db).get(field)
             if found is None:
                 return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -313,7 +315,7 @@ class Reading:
     def vectors_at(self, rows: Sequence[int]) -> dict[int, dict[tuple[str, int], NDArray[np.float32]]]:
         """Return the vectors of the nodes at *rows*, by field and part."""
         found: dict[int, dict[tuple[str, int], NDArray[np.float32]]] = {}
-        with self._reading() as db, _snapshot(db):
+        with self._mutex.lock, self._reading() as db, _snapshot(db):
             sets = {number: (field, dim) for field, (number, dim, _) in fields(db).items()}
             sql = "SELECT key, row, part, vector FROM vectors WHERE row IN"
             read = sorted(_chunked(db, sql, list(dict.fromkeys(rows)))) if sets else []  # by key, so by slot
@@ -340,7 +342,7 @@ class Reading:
         """Return how many nodes, edges and vectors there are of each kind, relation and field."""
         # Each of them one pass over an index, without the rows, which may be long.
         where, values = ("", []) if namespace is None else ("WHERE namespace = ?", [namespace])
-        with self._reading() as db, _snapshot(db):
+        with self._mutex.lock, self._reading() as db, _snapshot(db):
             kinds = db.execute(
                 f"SELECT kind, count(*) FROM nodes {where} GROUP BY kind ORDER BY kind", values
             ).fetchall()
@@ -381,7 +383,7 @@ class Reading:
 
     def meta(self, key: str) -> Any:
         """Return the JSON value kept under *key*, or None."""
-        with self._reading() as db:
+        with self._mutex.lock, self._reading() as db:
             return self._meta(db, key)
 
     @staticmethod
