@@ -252,10 +252,14 @@ class _Turn:
             if not self._owner:
                 self._owner, self.depth = me, 1
                 return True
-            bell = threading.Lock()
-            bell.acquire()
-            self.line.append((me, bell))
+        bell = threading.Lock()
+        bell.acquire()
         try:
+            with self._guard:
+                if not self._owner:
+                    self._owner, self.depth = me, 1
+                    return True
+                self.line.append((me, bell))
             return bell.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX)) or not self._gave_up(bell)
         except BaseException:
             self._gave_up(bell)  # if it is this thread's turn by now, whoever catches this sees to it
