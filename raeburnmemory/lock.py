@@ -190,8 +190,9 @@ class StoreLock:
             self._main.sign()
             self._passed = 0
         except BaseException:
-            if not self._taken:
-                self._main.release()  # interrupted just after it was taken, perhaps
+            if not self._taken:  # interrupted just after it was taken, perhaps
+                with contextlib.suppress(OSError):  # what the error is about, where nothing can be locked
+                    self._main.release()
             raise
 
     def _come_in(self, deadline: float, limit: float) -> None:
@@ -204,7 +205,8 @@ class StoreLock:
             self._stays = time.monotonic() + _TENURE
             self._gate.release()
         except BaseException:
-            self._gate.release()
+            with contextlib.suppress(OSError):
+                self._gate.release()
             raise
 
     def _wait(self, deadline: float) -> bool:
