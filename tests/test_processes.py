@@ -22,11 +22,9 @@ from outside import add, check_whole, end, finish, open_memory, run, start
 
 import raeburnmemory.file_lock
 import raeburnmemory.lock
-from raeburnmemory import mutex
 from raeburnmemory.errors import LockTimeout, StoreCorrupt, StoreWriteFailed
 from raeburnmemory.lock import StoreLock
 from raeburnmemory.memory_graph import MemoryGraph
-from raeburnmemory.mutex import Mutex
 from raeburnmemory.nodes import Batch, Node, Where
 from raeburnmemory.store import open_store
 
@@ -316,124 +314,6 @@ def test_tasks_that_are_cancelled_are_recorded_whole_or_not_at_all(path, again):
         assert {f"p{number}" for number in done} <= set(there)
         check_whole(memory, there)
         assert memory.stats().kinds["response"] == len(there)
-
-
-# --- fork -------------------------------------------------------------------------------------------------------
-
-FORK = """
-import os, sys, threading, time
-from raeburnmemory.nodes import Batch, Node
-from faults import rounds
-from outside import add, check_whole, open_memory
-path, how = sys.argv[1], sys.argv[2]
-memory = open_memory(path, timeout=15)
-add(memory, "before")
-memory.similar("thing"), list(memory.graph)
-running, number = True, 0
-def background():
-    global number
-    while running and how == "thread":
-        add(memory, f"thread-{number}")
-        number += 1
-    while running and number < 30:  # so much at once that a fork falls into the middle of a transaction
-        memory._store.write(Batch(nodes=[Node(f"note-{n}", "note", f"{number}") for n in range(1500)]))
-        number += 1
-thread = threading.Thread(target=background, daemon=True)
-if how in {"thread", "bulk"}:
-    thread.start()
-children = []
-for child in range(4):
-    if how == "bulk":
-        time.sleep(0.07)  # for the thread to be in a transaction again
-    pid = os.fork()
-    if not pid:
-        try:
-            assert memory.get("pbefore").text == "thing before of s"
-            for number in range(10):
-                add(memory, f"child{child}-{number}")
-            assert memory.similar(f"thing child{child}-9", 1)
-            assert f"pchild{child}-9" in memory.graph
-            if how == "close":
-                memory.close()
-            if how == "exit":
-                sys.exit(0)
-        except Exception:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    children.append(pid)
-    add(memory, f"parent-{child}")
-for pid in children:
-    assert os.waitpid(pid, 0)[1] == 0, "a child failed"
-running = False
-if how in {"thread", "bulk"}:
-    thread.join()
-add(memory, "after")
-expected = ["pbefore", "pafter", *(f"pthread-{n}" for n in range(number) if how == "thread")]
-expected += [f"pparent-{i}" for i in range(4)]
-expected += [f"pchild{c}-{i}" for c in range(4) for i in range(10)]
-check_whole(memory, expected)
-assert memory.stats().kinds.get("note", 0) == (1500 if how == "bulk" else 0)
-memory.close()
-with open_memory(path) as again:
-    check_whole(again, expected)
-"""
-
-
-@pytest.mark.parametrize("how", ["plain", "close", "exit", "thread", "bulk"])
-def test_a_fork_with_an_open_memory(path, how):
-    run(FORK, path, how, timeout=120)
-
-
-def test_a_child_of_a_fork_does_not_keep_the_lock_of_its_parent(path):
-    code = """
-import os, signal, sys, time
-from outside import add, open_memory
-memory = open_memory(sys.argv[1])
-add(memory, "first")
-with memory._store.exclusive():
-    pid = os.fork()
-    if not pid:
-        time.sleep(60)
-        os._exit(0)
-started = time.monotonic()
-with open_memory(sys.argv[1], timeout=20) as other:
-    add(other, "second")
-os.kill(pid, signal.SIGKILL)
-os.waitpid(pid, 0)
-assert time.monotonic() - started < 10
-"""
-    run(code, path)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_threads_that_fork_at_once_let_go_of_what_they_took_themselves(monkeypatch):
-    held, release = Mutex(over_fork=True), Mutex.__exit__
-    monkeypatch.setattr(mutex, "_mutexes", {held})
-    taken, over = threading.Event(), threading.Event()
-
-    def another():
-        mutex._hold_before_fork()
-        taken.set()
-        assert over.wait(20)
-        mutex._release_in_parent()
-
-    def slow(self, *more):
-        release(self, *more)
-        assert taken.wait(20)  # the other thread takes it before this one goes on
-
-    mutex._hold_before_fork()
-    other = threading.Thread(target=another)
-    other.start()
-    monkeypatch.setattr(Mutex, "__exit__", slow)
-    try:
-        mutex._release_in_parent()
-    finally:
-        over.set()
-        other.join(20)
-    assert held.take(0)
-    release(held)
 
 
 # --- the lock ---------------------------------------------------------------------------------------------------

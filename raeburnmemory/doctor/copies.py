@@ -15,7 +15,7 @@ from ..store import copy_store, open_store
 from ..store._files import SupersededError, at_once, now
 from ..store.json import JsonStore
 from ..store.sqlite import SqliteStore
-from ..store.sqlite_schema import translated
+from ..store.sqlite_connection import Connection, translated
 from .examine import examine
 from .generation import beside, moves, parts_of, refused, reset, write_json
 from .json_files import state_of
@@ -136,7 +136,7 @@ def _write(source: Place, stem: str, begin: Callable[[], None]) -> None:
             _copy_database(db, source.name, stem, begin)
     else:
         with contextlib.closing(SqliteStore(source.path, read_only=True)) as store:
-            _copy_database(store._connection(), source.name, stem, begin)  # noqa: SLF001 - the driver copies best
+            _copy_database(store.lend(), source.name, stem, begin)  # the driver copies best
 
 
 def _backup_unsaved(memory: MemoryGraph, target: Any, *, overwrite: bool) -> Copied:
@@ -199,7 +199,7 @@ def _copy_database(source: sqlite3.Connection, name: str, target: str, begin: Ca
     """Copy a database with its log, in one read: writers go on beside it and are not seen."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with contextlib.closing(sqlite3.connect(target)) as copy:
+        with contextlib.closing(sqlite3.connect(target, factory=Connection)) as copy:
             begin()  # SQLite has opened the file by now, and makes no other one
             source.backup(copy)
     except sqlite3.Error as exc:

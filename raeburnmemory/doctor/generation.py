@@ -14,7 +14,8 @@ from ..store._files import at_once, beginning, sync_folder, write_failed
 from ..store._packed import ID, NAMESPACE, ROW, TEXT
 from ..store.journal import Journal
 from ..store.snapshot import Snapshot
-from ..store.sqlite_schema import connect, fields, translated
+from ..store.sqlite_connection import connect, translated
+from ..store.sqlite_schema import fields
 from ..store.vector_files import VectorFiles, text_checksum
 from .index_files import index_files
 from .json_files import files_of

@@ -18,7 +18,8 @@ from ..nodes import Link, Node
 from ..store import VectorBlock
 from ..store._files import database_is_free, read_database
 from ..store._wal import power_failed
-from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, connect, sniff
+from ..store.sqlite_connection import Connection, connect
+from ..store.sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, SLOTS, TABLES, bounds, sniff
 from ..store.sqlite_vectors import head_of, unpack_vectors
 from .content import Content, object_of, some
 from .sqlite_pages import read_wal
@@ -217,7 +218,7 @@ def _identity(db: sqlite3.Connection) -> tuple[Any, dict[int, Any]]:
 
 def expected_schema() -> tuple[dict[str, list[str]], set[str]]:
     """Return the columns of every table that there should be, and the names of the indexes."""
-    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+    with contextlib.closing(sqlite3.connect(":memory:", factory=Connection)) as db:
         db.executescript(TABLES)
         return _schema(db)
 

@@ -11,7 +11,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from ..nodes import Node
-from ..store.sqlite_schema import SLOTS, TABLES, connect, create
+from ..store.sqlite_connection import Connection, connect
+from ..store.sqlite_schema import SLOTS, TABLES, create
 from ..store.sqlite_vectors import unpack_vector
 from .content import bad_times, bad_vectors, object_of, some
 from .generation import renew
@@ -85,7 +86,7 @@ def _layouts(size: int) -> list[bytes]:
     """Return the first page of a new memory, and of one that was vacuumed: they number their tables differently."""
     found = []
     for vacuumed in (False, True):
-        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        with contextlib.closing(sqlite3.connect(":memory:", factory=Connection)) as db:
             db.execute(f"PRAGMA page_size = {size}")
             db.executescript(TABLES)
             if vacuumed:
@@ -97,7 +98,7 @@ def _layouts(size: int) -> list[bytes]:
 
             with tempfile.TemporaryDirectory(prefix="raeburnmemory-") as folder:
                 name = os.path.join(folder, "layout.db")
-                with contextlib.closing(sqlite3.connect(name)) as copy:
+                with contextlib.closing(sqlite3.connect(name, factory=Connection)) as copy:
                     db.backup(copy)
                 with open(name, "rb") as file:
                     found.append(file.read(size))

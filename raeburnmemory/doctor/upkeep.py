@@ -16,7 +16,8 @@ from ..store._files import settled, write_failed
 from ..store.json import JsonStore
 from ..store.nodelink import parse_json
 from ..store.sqlite import SqliteStore
-from ..store.sqlite_schema import ORIGINAL, SCHEMA_VERSION, connect, sniff, translated
+from ..store.sqlite_connection import connect, translated
+from ..store.sqlite_schema import ORIGINAL, SCHEMA_VERSION, sniff
 from .generation import parts_of
 from .index_files import is_of_words
 from .place import Place, find

@@ -24,7 +24,8 @@ from ._files import sync_folder, write_failed
 from .contract import ERASING, Erased
 from .nodelink import NAMESPACES, mended
 from .snapshot import GraphFile, Snapshot
-from .sqlite_schema import APPLICATION_ID, connect, translated
+from .sqlite_connection import connect, translated
+from .sqlite_schema import APPLICATION_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

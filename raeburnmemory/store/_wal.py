@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import StoreCorrupt
 from ._files import open_regular
 from .journal import gone
-from .sqlite_schema import connect
+from .sqlite_connection import connect
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

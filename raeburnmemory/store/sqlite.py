@@ -37,9 +37,10 @@ from .contract import ERASING, SOURCE, Erased
 from .group_commit import Section
 from .journal import boot
 from .sqlite_batch import CHECKPOINT, Known, Transaction
+from .sqlite_connection import connect, open_connections, readers_of, translated
 from .sqlite_original import migrate
 from .sqlite_reading import DamagedRowError, Reading
-from .sqlite_schema import SCHEMA_VERSION, connect, create, readers_of, sniff, translated
+from .sqlite_schema import SCHEMA_VERSION, create, sniff
 from .sqlite_vectors import FORMAT, register_functions
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ log = logging.getLogger("raeburnmemory")
 
 _WAL_LIMIT = 16 << 20  # bytes of the -wal file beyond which it is cut off as soon as no reader needs it
 _PATIENCE = 1.0  # seconds that a write waits for readers when the -wal file is twice as large
-
-_inherited: list[sqlite3.Connection] = []  # of a parent process: never to be used or closed in its child
 
 
 class SqliteStore(Reading):
@@ -90,7 +89,6 @@ class SqliteStore(Reading):
         self._wal_floor = 0  # a reader kept the -wal file from being cut off: try again only once it is larger
         self._broken = False  # the connection was given up; the next call makes another one
         self._section = Section(self, self._mutex)
-        self._mutex.before_fork = self._end_transaction
         self._begun = False  # a transaction of a section is open
         self._aside = False  # this section works with another connection
         self._written: int | None = None  # the last version in that transaction, once something is written in it
@@ -108,6 +106,7 @@ class SqliteStore(Reading):
         except BaseException:
             self._abandon()
             raise
+        self._mutex.before_fork = self._close_over_fork
 
     def _expect_format(self) -> None:
         found = self.meta(FORMAT) or "float32"
@@ -226,8 +225,6 @@ class SqliteStore(Reading):
         if self._closed:
             raise GraphClosed(f"The memory {self._path!r} was closed. Open it again.")
         if os.getpid() != self._pid:
-            # SQLite forbids carrying a connection over a fork, even to close it.
-            _inherited.append(self._db)
             self._pid = os.getpid()
             self._section.renew()
             if self._lock is not None:
@@ -311,6 +308,12 @@ class SqliteStore(Reading):
 
     def _reading(self) -> _Read:
         return self._read
+
+    def lend(self) -> sqlite3.Connection:
+        """Return the connection for longer than a call; forks wait for it from now on until the store is closed."""
+        with self._mutex.lock:
+            self._mutex.before_fork = None
+            return self._connection()
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -425,6 +428,19 @@ class SqliteStore(Reading):
                         self._db.execute("COMMIT")
                 finally:  # whatever interrupts this
                     self._begun = self._db.in_transaction
+
+    def _close_over_fork(self) -> None:
+        """Have nothing open, whichever process goes on: each opens the file anew at its next call."""
+        if self._closed or self._pid != os.getpid():
+            return
+        try:
+            self._end_transaction()
+        finally:
+            if not self._broken and self._db.in_transaction:  # in a snapshot, which goes on
+                open_connections.keep(self._db)
+            else:
+                self._broken, self._begun = True, False
+                self._db.close()
 
     def _before_others(self) -> None:
         """Bring to an end what is open: another process comes next."""

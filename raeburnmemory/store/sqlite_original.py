@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import StoreCorrupt
 from ._files import discard, sync_folder, write_failed
 from .nodelink import mended
+from .sqlite_connection import Connection
 from .sqlite_schema import APPLICATION_ID, ORIGINAL, SCHEMA_VERSION, SLOTS, TABLES
 from .sqlite_vectors import unpack_vector
 
@@ -68,7 +69,7 @@ def _keep(db: sqlite3.Connection, path: str, copy: str) -> None:
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))  # SQLite would obey the umask
         os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
-        with contextlib.closing(sqlite3.connect(temporary)) as target:
+        with contextlib.closing(sqlite3.connect(temporary, factory=Connection)) as target:
             db.backup(target)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -11,8 +10,9 @@ import sqlite3
 import struct
 from typing import TYPE_CHECKING
 
-from ..errors import GraphClosed, LockTimeout, MissingDependency, NotAStore, StoreCorrupt, StoreTooNew
+from ..errors import NotAStore, StoreCorrupt, StoreTooNew
 from ._files import database_is_free, write_failed
+from .sqlite_connection import connect, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +24,9 @@ __all__ = [
     "SLOTS",
     "TABLES",
     "bounds",
-    "connect",
     "create",
     "fields",
-    "readers_of",
     "sniff",
-    "translated",
 ]
 
 log = logging.getLogger("raeburnmemory")
@@ -148,53 +145,6 @@ def _ask(path: str, *, may_roll_back: bool, mode: str = "ro") -> int:
     raise NotAStore(f"{path!r} is {what}. Nothing was changed. Choose another path.")
 
 
-def connect(path: str, mode: str, timeout: float, *, synced: bool = True) -> sqlite3.Connection:
-    """Open the database at *path* (*mode*: ro or rw) so that nothing checkpoints by itself.
-
-    Commits are synced; without *synced* only checkpoints are, before and after them, which keeps commits in order.
-    """
-    if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
-        raise MissingDependency(
-            f"Python's SQLite is {sqlite3.sqlite_version}, and 3.35 is needed. Use a newer Python, or a path that "
-            f"ends in .json."
-        )
-    from urllib.parse import quote
-
-    db = sqlite3.connect(
-        f"file:{quote(path)}?mode={mode}",
-        uri=True,
-        timeout=timeout,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=256,
-    )
-    try:
-        db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-        db.execute("PRAGMA wal_autocheckpoint=0")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-_READ_LOCKS = range(123, 128)  # bytes of the -shm file that readers lock (sqlite.org/walformat.html)
-
-
-def readers_of(path: str) -> list[int]:
-    """Return the processes that are reading from the -wal file of the database at *path*, where the system tells."""
-    pids = set()
-    with contextlib.suppress(OSError, ValueError):
-        inode = os.stat(path + "-shm").st_ino
-        with open("/proc/locks", encoding="ascii") as file:
-            for line in file:  # "1: POSIX  ADVISORY  READ 4711 fe:01:1234 123 123"
-                words = line.split()
-                if words[1] == "POSIX" and words[3] == "READ" and int(words[5].rpartition(":")[2]) == inode:
-                    first, last = int(words[6]), int(words[7])
-                    if first <= _READ_LOCKS[-1] and last >= _READ_LOCKS[0] and int(words[4]) > 0:
-                        pids.add(int(words[4]))
-    return sorted(pids)
-
-
 def bounds(number: int) -> tuple[int, int]:
     """Return the keys between which the vectors of set *number* lie, the second not included."""
     return number * SLOTS, (number + 1) * SLOTS
@@ -204,67 +154,3 @@ def fields(db: sqlite3.Connection) -> dict[str, tuple[int, int, int]]:
     """Return the number of each field's set, the length of its vectors, and the version since which slots hold."""
     rows = db.execute("SELECT field, number, dim, reset_at FROM sets")
     return {field: (number, dim, reset) for field, number, dim, reset in rows}
-
-
-def _refusal(path: str) -> int:
-    """Return the number of the error behind one that SQLite does not tell: EIO where nothing else is to be found."""
-    folder = os.path.dirname(path)
-    files = [name for name in (path, path + "-wal", path + "-shm") if os.path.exists(name)]
-    if not all(os.access(name, os.R_OK | os.W_OK) for name in [folder, *files]):
-        return errno.EACCES
-    with contextlib.ExitStack() as stack:
-        try:  # not these files themselves: see `database_is_free`
-            for _ in range(4):
-                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
-        except OSError as exc:
-            return exc.errno or errno.EIO
-    with contextlib.suppress(ImportError, OSError):
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        if limit != resource.RLIM_INFINITY and max(map(os.path.getsize, files), default=0) > limit - _NEAR:
-            return errno.EFBIG
-    with contextlib.suppress(AttributeError, OSError):
-        if os.statvfs(folder).f_favail == 0:
-            return errno.ENOSPC
-    # A quota that is used up says so to nobody but who writes.
-    probe = f"{path}.tmp-{os.getpid()}"
-    try:
-        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            os.write(fd, bytes(_PROBE))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as exc:
-        return errno.EIO if isinstance(exc, FileExistsError) else exc.errno or errno.EIO
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(probe)
-    return errno.EIO
-
-
-_PROBE = 1 << 16  # bytes for which there is no room where one page was refused
-_NEAR = 1 << 17  # bytes below the limit on file sizes: more than one transaction of a few rows
-
-
-def translated(exc: sqlite3.Error, path: str) -> Exception:
-    """Return our error for what SQLite said about the database at *path*."""
-    text = str(exc)
-    if "disk is full" in text:
-        return write_failed("write", path, OSError(28, text))
-    if "readonly" in text or "read-only" in text:
-        return write_failed("write", path, OSError(30, text))
-    if "locked" in text or "busy" in text:
-        return LockTimeout(
-            f"{path!r} is in use by another program ({text}). Close it there, or pass a larger timeout=."
-        )
-    if "disk I/O error" in text or "unable to open" in text:
-        return write_failed("read or write", path, OSError(_refusal(path), text))
-    if "closed database" in text:
-        return GraphClosed(f"The memory {path!r} was closed. Open it again.")
-    if isinstance(exc, (sqlite3.DatabaseError, sqlite3.OperationalError)) and not isinstance(
-        exc, (sqlite3.IntegrityError, sqlite3.ProgrammingError)
-    ):
-        return StoreCorrupt(f"{path!r} is damaged: {text}. Nothing was changed. Run repair, or put back a copy of it.")
-    return exc
