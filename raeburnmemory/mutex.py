@@ -9,9 +9,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["FORK_WAIT", "Loans", "Mutex"]
+__all__ = ["FORK_WAIT", "Loans", "Mutex", "immortal"]
 
 FORK_WAIT = 10.0  # seconds; a fork that waited longer goes ahead without
 _PATIENCE = 0.05  # seconds at a time that it waits for one lock while it holds others
@@ -72,6 +72,9 @@ class Loans:
         """Let the next fork not wait for *thing*: the thread that forks is in the middle of using it itself."""
         self._kept.add(thing)
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._things))
+
     def rest(self, *, anyhow: bool) -> bool:
         """Let nothing be added until `go_on`, and return True, if all is given back, or *anyhow*."""
         self._lock.acquire()
@@ -88,8 +91,16 @@ class Loans:
     def renew(self) -> None:
         """Begin anew in a child."""
         self._lock = threading.Lock()
-        self.inherited += self._things
+        self.inherited += map(immortal, self._things)
         self._things, self._kept = weakref.WeakSet(), weakref.WeakSet()
+
+
+def immortal(thing: Any) -> Any:
+    """Return *thing*, which is never freed from now on, not even when the interpreter ends."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    return thing
 
 
 _mutexes: weakref.WeakSet[Mutex] = weakref.WeakSet()

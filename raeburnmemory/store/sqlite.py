@@ -37,7 +37,7 @@ from .contract import ERASING, SOURCE, Erased
 from .group_commit import Section
 from .journal import boot
 from .sqlite_batch import CHECKPOINT, Known, Transaction
-from .sqlite_connection import connect, open_connections, readers_of, translated
+from .sqlite_connection import Connection, connect, open_connections, readers_of, translated
 from .sqlite_original import migrate
 from .sqlite_reading import DamagedRowError, Reading
 from .sqlite_schema import SCHEMA_VERSION, create, sniff
@@ -118,12 +118,12 @@ class SqliteStore(Reading):
 
     # --- opening ------------------------------------------------------------------------------------------------
 
-    def _open(self, lock: StoreLock) -> sqlite3.Connection:
+    def _open(self, lock: StoreLock) -> Connection:
         with lock():
             self._prepare()
             return self._connect()
 
-    def _open_read_only(self) -> sqlite3.Connection:
+    def _open_read_only(self) -> Connection:
         if not os.path.exists(self._path):
             raise StoreMissing(
                 2, f"There is no memory at {self._path!r}. Check the path, or create it by writing to it"
@@ -171,7 +171,7 @@ class SqliteStore(Reading):
             for name in (temporary, temporary + "-wal", temporary + "-shm", temporary + "-journal"):
                 discard(name)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Connection:
         self._set_aside(check_log(self._path))
         self._syncs = self.durability == "full"
         self._known = Known()  # another file may have the same entries in its log of changes, and other sets
@@ -180,7 +180,7 @@ class SqliteStore(Reading):
             hold_database(self, self._path)
         with self._translated():
             if not self.read_only:
-                return _with_functions(connect(self._path, "rw", self._timeout, synced=self._syncs))
+                return _ready_to_read(connect(self._path, "rw", self._timeout, synced=self._syncs), self._path)
             try:
                 db = connect(self._path, "ro", self._timeout)
                 try:
@@ -199,7 +199,7 @@ class SqliteStore(Reading):
                         f"writable. Copy the folder to where you may write, and open it there."
                     ) from exc
                 db = connect(self._path, "ro&immutable=1", self._timeout)
-            return _with_functions(db)
+            return _ready_to_read(db, self._path)
 
     def _set_aside(self, left: tuple[int, int] | None) -> None:
         """Keep a log of which SQLite will overwrite what a power cut has left."""
@@ -237,7 +237,7 @@ class SqliteStore(Reading):
         self._section.lock = StoreLock(Path(self._path), self._timeout, self._before_others)
         return self._section.lock
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self) -> Connection:
         """Return the connection with nothing in it that others must not see yet; the mutex is held."""
         if self._closed or os.getpid() != self._pid:
             self._ready()
@@ -247,17 +247,23 @@ class SqliteStore(Reading):
             self._section.settle()
         return self._present()
 
-    def _present(self) -> sqlite3.Connection:
+    def _present(self) -> Connection:
         if self._broken:
             self._db, self._broken = self._connect(), False
-        elif self._file_now() not in {self._file, None} and not self._db.in_transaction:
+        elif self._db.in_transaction:
+            pass
+        elif (found := self._file_now()) not in {self._file, None}:
             settled(self._path)  # another store took its place: what we have open has no name any more
             before, self._db = self._db, self._connect()
             before.close()
             self.id = str(self.meta("store"))
+        elif found is not None and self._db.log_gone():
+            self._broken = True
+            self._db.close()
+            self._db, self._broken = self._connect(), False
         return self._db
 
-    def _in_transaction(self) -> sqlite3.Connection:
+    def _in_transaction(self) -> Connection:
         """Return the connection in the one transaction in which this section reads and writes."""
         if self._broken:
             self._db, self._broken, self._begun = self._connect(), False, False
@@ -309,7 +315,7 @@ class SqliteStore(Reading):
     def _reading(self) -> _Read:
         return self._read
 
-    def lend(self) -> sqlite3.Connection:
+    def lend(self) -> Connection:
         """Return the connection for longer than a call; forks wait for it from now on until the store is closed."""
         with self._mutex.lock:
             self._mutex.before_fork = None
@@ -355,7 +361,7 @@ class SqliteStore(Reading):
                         raise
                 return self._written
 
-    def _before_first(self, db: sqlite3.Connection) -> int:
+    def _before_first(self, db: Connection) -> int:
         """Let what is written now be told from damage after a power cut, see `_wal`; return the last version."""
         version, said = self._known.last or last_change(db)
         then = unsynced(said)
@@ -376,7 +382,7 @@ class SqliteStore(Reading):
                     self._begun = db.in_transaction
         return version
 
-    def _take_back(self, db: sqlite3.Connection, *, alone: bool) -> None:
+    def _take_back(self, db: Connection, *, alone: bool) -> None:
         """Take back what a batch has written that failed, and unless it was *alone* nothing that came before."""
         self._known = Known()
         if alone:
@@ -404,11 +410,24 @@ class SqliteStore(Reading):
                 try:
                     self._db.execute("COMMIT")
                     self._begun = False
+                    if self._db.log_gone():
+                        self._expect_log()
                 except Exception:
                     self._start_anew()
                     raise
         except sqlite3.Error as exc:
             raise self._meant(exc) from exc
+
+    def _expect_log(self) -> None:
+        """Refuse to have written to a log that another program has removed, where it has put another one."""
+        if self._db.astray():
+            self._broken = True
+            kept = not os.path.exists(self._wal_path)  # then closing carries it over
+            self._db.close()
+            if not kept:
+                raise StoreWriteFailed(
+                    5, f"{self._path!r} was not written: another program removed its log meanwhile. Try again"
+                )
 
     def _start_anew(self) -> None:
         self._known, self._written = Known(), None
@@ -461,7 +480,7 @@ class SqliteStore(Reading):
         finally:
             self._aside = False
 
-    def _tidy(self, db: sqlite3.Connection, version: int) -> None:
+    def _tidy(self, db: Connection, version: int) -> None:
         """Carry the -wal file over into the database now and then, and cut it off once it is large."""
         try:
             size = os.stat(self._wal_path).st_size
@@ -601,7 +620,7 @@ class SqliteStore(Reading):
             found = copies.found()
             return found._replace(rewritten=(self._path, *found.rewritten))
 
-    def _truncate(self, db: sqlite3.Connection, patience: float) -> None:
+    def _truncate(self, db: Connection, patience: float) -> None:
         """Bring all of the -wal file into the database and make it empty, once nobody reads from it any more."""
         db.execute(f"PRAGMA busy_timeout={min(int(patience * 1000), 1 << 30)}")
         busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -668,6 +687,7 @@ class SqliteStore(Reading):
                         self._db.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # type: ignore[attr-defined,unused-ignore]
             with self._mutex.lock, self._translated():
                 self._end_transaction()
+                self._broken |= self._db.astray()
                 if self._lock is not None and self._lock.held and not self._broken:
                     try:
                         self._db.execute("PRAGMA busy_timeout=0")
@@ -686,10 +706,10 @@ class SqliteStore(Reading):
 class _Read:
     """The connection for the length of a block, in which its mutex is held. Quicker than a generator."""
 
-    def __init__(self, connection: Callable[[], sqlite3.Connection], meant: Callable[[Exception], Exception]) -> None:
+    def __init__(self, connection: Callable[[], Connection], meant: Callable[[Exception], Exception]) -> None:
         self._connection, self._meant = connection, meant
 
-    def __enter__(self) -> sqlite3.Connection:
+    def __enter__(self) -> Connection:
         try:
             return self._connection()
         except Exception as exc:
@@ -719,10 +739,11 @@ class _Renewing:
             self._refused(error)
 
 
-def _with_functions(db: sqlite3.Connection) -> sqlite3.Connection:
+def _ready_to_read(db: Connection, path: str) -> Connection:
     try:
         if db.execute("SELECT 1 FROM meta WHERE key = ?", (FORMAT,)).fetchone():
             register_functions(db)
+        db.opened(path)
     except BaseException:
         db.close()
         raise
@@ -730,7 +751,7 @@ def _with_functions(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+def _transaction(db: Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -741,7 +762,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _set_mark(db: sqlite3.Connection, mark: Any) -> None:
+def _set_mark(db: Connection, mark: Any) -> None:
     if mark is None:
         db.execute("DELETE FROM meta WHERE key = ?", (ERASING,))
     else:

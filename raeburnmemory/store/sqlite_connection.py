@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 import sqlite3
+import struct
 from typing import TYPE_CHECKING
 
 from ..errors import GraphClosed, LockTimeout, MissingDependency, StoreCorrupt, StoreError
-from ..mutex import FORK_WAIT, Loans
+from ..mutex import FORK_WAIT, Loans, immortal
 from ._files import write_failed
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "connect", "open_connections", "readers_of", "translated"]
 
 open_connections = Loans()
+_SHARED = 0x4000_0002, 510  # from which byte on SQLite locks how many to read a database (sqlite.org/src, os.h)
 
 
 class Connection(sqlite3.Connection):
@@ -26,7 +28,15 @@ class Connection(sqlite3.Connection):
     SQLite keeps the locks of all connections of a process in one place. A child would find those of its parent there,
     hold none of them, and rely on them: another process could then remove the -wal file that it writes to
     (sqlite.org/howtocorrupt.html, section 2.6). A connection that was in use would keep it waiting for ever.
+
+    It also knows when it has gone `astray`. Its locks are gone as soon as this process opens and closes the database by
+    other means, to copy it for instance (section 2.2 there). Then another process may take itself for the last one, and
+    remove the -wal file. What is written to that afterwards is lost, and closing would write old pages over new ones.
     """
+
+    path = wal = ""
+    file: tuple[int, int] | None = None
+    log: tuple[int, int] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         if open_connections.inherited:
@@ -42,19 +52,75 @@ class Connection(sqlite3.Connection):
             open_connections.give_back(self)
             raise
 
+    def opened(self, path: str) -> None:
+        """Note that it has read from the database at *path*, so that the -wal file which is there now is its own."""
+        self.path, self.wal = path, path + "-wal"
+        self.file, self.log = _which(path), _which(self.wal)
+
+    def log_gone(self) -> bool:
+        """Tell whether there is no -wal file any more where its own was, or another one."""
+        return self.log is not None and _which(self.wal) != self.log
+
+    def astray(self) -> bool:
+        """Tell whether that is so while the database is still in its place."""
+        return self.log_gone() and _which(self.path) == self.file
+
     def close(self) -> None:
-        """Close it, and let forks go on."""
-        super().close()
+        """Close it, and let forks go on; one that has gone astray leaves the database to others."""
+        if self.astray():
+            if not os.path.exists(self.wal):
+                # Whoever removed it has carried all of it over before. Somebody's `rm` has not.
+                with contextlib.suppress(sqlite3.Error):
+                    self.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if not self._close_apart():
+                immortal(self)
+                return
+        else:
+            super().close()
         open_connections.give_back(self)
 
+    def _close_apart(self) -> bool:
+        """Close it without a checkpoint, if that can be had."""
+        if hasattr(self, "setconfig"):
+            self.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)  # type: ignore[attr-defined,unused-ignore]
+            super().close()
+            return True
+        try:
+            from fcntl import F_OFD_SETLKW, F_RDLCK, fcntl  # type: ignore[attr-defined,unused-ignore]
+        except ImportError:
+            return False
+        # SQLite leaves the checkpoint out where it cannot lock the database for itself. A lock of an open file, unlike
+        # those of SQLite, keeps out the very process that holds it.
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl(fd, F_OFD_SETLKW, struct.pack("hhqqi0q", F_RDLCK, os.SEEK_SET, *_SHARED, 0))
+            super().close()
+        finally:
+            os.close(fd)
+        return True
 
-def connect(path: str, mode: str, timeout: float, *, synced: bool = True) -> sqlite3.Connection:
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be ending
+            if self.astray():
+                self.close()
+
+
+def _which(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def connect(path: str, mode: str, timeout: float, *, synced: bool = True) -> Connection:
     """Open the database at *path* (*mode*: ro or rw) so that nothing checkpoints by itself.
 
     Commits are synced; without *synced* only checkpoints are, before and after them, which keeps commits in order.
 
     Raises:
-        StoreError: This process was forked while its parent used SQLite.
+        StoreError: This process was forked while its parent used SQLite, or has another connection to the database
+            that has gone astray.
     """
     if sqlite3.sqlite_version_info < (3, 35):  # RETURNING
         raise MissingDependency(
@@ -63,6 +129,13 @@ def connect(path: str, mode: str, timeout: float, *, synced: bool = True) -> sql
         )
     from urllib.parse import quote
 
+    file = _which(path)
+    if any(other.file == file and other.astray() for other in open_connections):
+        raise StoreError(
+            f"{path!r} was open here when another program removed its log {path + '-wal'!r}, as happens after this one "
+            f"has opened and closed the file by other means, for instance to copy it. Close every memory at this path, "
+            f"or use each once more; if that does not help, start this program again. To copy a memory, use backup()."
+        )
     db = sqlite3.connect(
         f"file:{quote(path)}?mode={mode}",
         uri=True,
