@@ -29,7 +29,10 @@ FILES = {
 
 
 def uncovered():
-    """The first lines of a section's end: before Python enters the `try` nothing can see to what comes."""
+    """The first lines of a section's end: before Python enters the `try` nothing there can see to what comes.
+
+    The next write does, where the section was entered by the library itself.
+    """
     lines, first = inspect.getsourcelines(Section.__exit__)
     return first, first + next((number for number, line in enumerate(lines) if line.strip() == "try:"), 0)
 
@@ -37,9 +40,9 @@ def uncovered():
 class Interrupt:
     """Raise KeyboardInterrupt at the line of that number, of all that are run in FILES."""
 
-    def __init__(self, number, withs):
+    def __init__(self, number, withs, uncovered):
         self.left, self.where, self.withs = number, None, withs
-        self.uncovered = uncovered()
+        self.uncovered = uncovered
 
     def __call__(self, frame, event, arg):
         return self.line if frame.f_code.co_filename in FILES else None
@@ -87,6 +90,11 @@ def write(store, name):
     return store.version()
 
 
+def write_once(store, name):
+    store.write(Batch(nodes=[node(name)], meta={"last": name}))
+    return store.version()
+
+
 def ids(store, names):
     return set(store.get(names, "default"))
 
@@ -102,7 +110,10 @@ def in_thread(work):
 
 @pytest.mark.parametrize("durability", ["process", "full"])
 @pytest.mark.parametrize(("store_type", "file"), [(SqliteStore, "m.db"), (JsonStore, "m.json")])
-def test_an_interruption_anywhere_in_a_write_leaves_the_memory_usable(tmp_path, store_type, file, durability):
+@pytest.mark.parametrize(("write", "left_out"), [(write, uncovered()), (write_once, (0, 0))])
+def test_an_interruption_anywhere_in_a_write_leaves_the_memory_usable(
+    tmp_path, store_type, file, durability, write, left_out
+):
     path = tmp_path / file
     store = store_type(path, timeout=1, durability=durability)
     other = store_type(path, timeout=1, durability=durability)
@@ -110,7 +121,7 @@ def test_an_interruption_anywhere_in_a_write_leaves_the_memory_usable(tmp_path, 
     previous = sys.gettrace()
     for number in range(1, 5000):
         names = [f"hit {number}", f"next {number}", f"thread {number}", f"other {number}"]
-        interrupt = Interrupt(number, withs)
+        interrupt = Interrupt(number, withs, left_out)
         sys.settrace(interrupt)
         try:
             write(store, names[0])

@@ -15,13 +15,15 @@ is gone now fails, too.
 from __future__ import annotations
 
 import copy
+import inspect
+import sys
 import threading
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import StoreWriteFailed
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from ..lock import StoreLock
     from ..mutex import Mutex
@@ -69,6 +71,7 @@ class Section:
         self._mutex = mutex
         self._owner = 0
         self._again = 0  # how often the owner has entered it once more
+        self._frame: FrameType | None = None  # of the function that entered it, if that cannot end without leaving
         self.pending: _Group | None = None  # changes that wait for their sync
         self._seen: _Group | None = None  # what was waiting when this section began
         self._wrote: _Group | None = None  # the last that this section added to
@@ -87,20 +90,26 @@ class Section:
     def renew(self) -> None:
         """Forget what a parent process was doing."""
         self._owner, self._again, self.pending, self._seen, self._wrote = 0, 0, None, None, None
+        self._frame = None
 
     def __enter__(self) -> None:
-        if self._owner == threading.get_ident():
+        frame = sys._getframe(1)  # noqa: SLF001 - nothing else tells which function this is
+        if self._owner == threading.get_ident() and (self._frame is None or _runs(self._frame, frame)):
             self._again += 1
         else:
-            self._enter()
+            self._enter(frame if _leaves(frame) else None)
 
-    def _enter(self) -> None:
+    def _enter(self, frame: FrameType | None) -> None:
+        if self._owner == threading.get_ident():  # Ctrl-C came before the first line of `__exit__` could catch it
+            self._again = 0
+            self._give_back(0)
         before = self.lock.own
         try:
             if self.lock.enter() > 1:
                 return
             with self._mutex.lock:
-                self._owner, self._seen, self._wrote = threading.get_ident(), self.pending, None
+                self._owner, self._frame = threading.get_ident(), frame
+                self._seen, self._wrote = self.pending, None
                 self._store._begin_section()  # noqa: SLF001
         except BaseException:
             self._give_back(before)
@@ -108,7 +117,7 @@ class Section:
 
     def _give_back(self, depth: int) -> None:
         if not depth and self._owner == threading.get_ident():
-            self._owner, self._seen, self._wrote = 0, None, None
+            self._owner, self._frame, self._seen, self._wrote = 0, None, None, None
         self.lock.go_back(depth)
 
     def __exit__(
@@ -120,7 +129,7 @@ class Section:
         try:
             groups: tuple[_Group | None, ...] = ()
             if self._owner == threading.get_ident():  # else it had the lock when it entered, and goes on having it
-                groups, self._owner = (self._seen, self._wrote), 0
+                groups, self._owner, self._frame = (self._seen, self._wrote), 0, None
                 self._seen = self._wrote = None
             self.lock.leave()
         except BaseException:  # KeyboardInterrupt may come at any line
@@ -199,6 +208,22 @@ class Section:
             group.bells.append(bell)
         if not bell.acquire(timeout=_IMPATIENCE):
             self.settle()
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
+_SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def _leaves(frame: FrameType) -> bool:
+    """Tell whether the function leaves what it enters before it ends, as those do here that can not be suspended."""
+    return frame.f_globals.get("__name__", "").startswith(_PACKAGE) and not frame.f_code.co_flags & _SUSPENDED
+
+
+def _runs(wanted: FrameType, frame: FrameType | None) -> bool:
+    """Tell whether the call of *wanted* is *frame*, or one of those that led to it."""
+    while frame is not None and frame is not wanted:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _see(group: _Group) -> None:
