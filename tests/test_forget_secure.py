@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from outside import LOCKS, end, run, start
 
 from raeburnmemory import doctor
-from raeburnmemory.doctor import copies
+from raeburnmemory.doctor import copies, switch
 from raeburnmemory.errors import (
     ErasureIncomplete,
     InvalidInput,
@@ -1254,3 +1254,31 @@ def test_a_memory_that_was_closed_is_backed_up_under_a_name_beside_it(tmp_path, 
     doctor.backup(memory, tmp_path / f"{name}.monday")
     with MemoryGraph(tmp_path / f"{name}.monday", "builtin", read_only=True) as copy:
         assert [node.text for node in copy.nodes("prompt")] == ["kept"]
+
+
+def test_a_backup_whose_process_was_killed_as_it_was_put_in_place_is_named(path, monkeypatch):
+    secrets, target = Secrets("backup"), path.with_name(f"{path.name}.monday")
+    real = switch._carry_out
+
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    def killed(*args):
+        monkeypatch.setattr(switch.os, "unlink", interrupted)
+        real(*args)
+
+    with open_noise(path) as memory:
+        gone = plant(memory, secrets)
+        monkeypatch.setattr(switch, "_carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            memory.backup(target)
+        monkeypatch.undo()
+        assert target.with_name(target.name + ".switching").exists()
+        assert target.name in "".join(secrets.found(path.parent))
+        with pytest.raises(ErasureIncomplete) as caught:
+            forget_planted(memory, gone, secure=True)
+        assert caught.value.files == (str(target),)
+        forget_planted(memory, gone, secure=True, backups=True)
+        assert secrets.found(path.parent) == {}
+        memory.backup(target)
+        assert doctor.verify(target).sound

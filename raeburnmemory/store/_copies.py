@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import LockTimeout, MemoryGraphError, StoreWriteFailed
 from ..flat_vectors import read_faiss_flat, read_npy, write_faiss_flat, write_npy
 from ..nodes import DEFAULT_NAMESPACE, Batch
-from ._files import sync_folder, write_failed
+from ._files import SWITCHING, sync_folder, write_failed
 from .contract import ERASING, Erased
 from .nodelink import NAMESPACES, mended
 from .snapshot import GraphFile, Snapshot
@@ -97,6 +97,7 @@ class Copies:
         self._rewritten: list[str] = []
         self._deleted: list[str] = []
         self._left: list[str] = []
+        self._recognised = False  # the file at hand
 
     def found(self) -> Erased:
         """Return what was done so far."""
@@ -118,7 +119,7 @@ class Copies:
     def clean(self) -> None:
         """Rewrite or delete every copy."""
         self.sweep()
-        for name, rest in self._beside():
+        for name, rest in self._beside(self._path):
             if not re.fullmatch(rf"({_COPY})?{_OWN}", rest):  # else it belongs to a store, which sees to it
                 self._one(name, known=re.fullmatch(self._copy, rest) is not None)
 
@@ -130,7 +131,7 @@ class Copies:
         again = True
         while again:  # somebody may have renamed a file between our look and our hand
             again = False
-            for name, rest in self._beside():
+            for name, rest in self._beside(self._path):
                 if re.fullmatch(rf"{_LEFTOVER}|{_INDEX}" if indexes else _LEFTOVER, rest):
                     again = True
                     self._delete(name)
@@ -144,9 +145,9 @@ class Copies:
         except OSError as exc:
             raise write_failed("delete", name, exc) from exc
 
-    def _beside(self) -> Iterator[tuple[str, str]]:
-        """Yield the plain files whose names begin with that of the store, and the rest of their names."""
-        folder, name = os.path.split(self._path)
+    def _beside(self, path: str) -> Iterator[tuple[str, str]]:
+        """Yield the plain files whose names begin with that of the store at *path*, and the rest of their names."""
+        folder, name = os.path.split(path)
         try:
             with os.scandir(folder) as entries:
                 found = sorted(
@@ -158,7 +159,7 @@ class Copies:
             raise write_failed("list the folder of", self._path, exc) from exc
         for rest in found:
             if rest[:1] in {".", "-"} and not self._of_neighbour(rest, found):
-                yield self._path + rest, rest
+                yield path + rest, rest
 
     def _of_neighbour(self, rest: str, found: list[str]) -> bool:
         """Tell whether a file belongs to another store whose name is longer: `a.db.old-wal` does, beside `a.db.old`."""
@@ -170,13 +171,14 @@ class Copies:
 
     def _one(self, name: str, *, known: bool) -> None:
         """Rewrite one file if it is a copy: by its name (*known*), or because it holds a store with our id."""
+        self._recognised = False
         try:
             rewritten = self._database(name, known=known) if _is_database(name) else self._graph(name, known=known)
         except FileNotFoundError:
             return
         except _UNREADABLE as exc:
             damage = _is_damage(exc, name)
-            if known:
+            if known or self._recognised:
                 self._unreadable(name, damage=damage)
         else:
             if rewritten:
@@ -185,8 +187,10 @@ class Copies:
     def _unreadable(self, name: str, *, damage: bool) -> None:
         """Delete a file that may hold anything, if that is allowed, with what belongs to it."""
         if self._backups and damage:
-            for ending in ("", "-wal", "-shm", "-journal"):
-                self._delete(name + ending)
+            self._delete(name)
+            for file, rest in self._beside(name):
+                if re.fullmatch(rf"{_OWN}|{re.escape(SWITCHING)}", rest) and not rest.endswith((".lock", ".lock.gate")):
+                    self._delete(file)
         else:
             self._left.append(name)
 
@@ -265,12 +269,13 @@ class Copies:
         self._rewritten.append(name)
 
     def _erase_in(self, path: str, *, database: bool = False) -> None:
-        """Erase the nodes from the store at *path*, which somebody may have open."""
+        """Erase the nodes from the store at *path*, which is a copy of ours, and somebody may have open."""
         from pathlib import Path
 
         from .json import JsonStore
         from .sqlite import SqliteStore
 
+        self._recognised = True  # whatever keeps it from being opened, a backup that was cut short for one
         kind: type[JsonStore | SqliteStore] = SqliteStore if database else JsonStore
         with contextlib.closing(kind(Path(path), timeout=self._timeout)) as store:
             self.add(store.erase(Batch(removed_nodes=sorted(self._gone)), backups=self._backups))
