@@ -76,7 +76,9 @@ class Connection(sqlite3.Connection):
                 immortal(self)
                 return
         else:
+            self.log = None  # what closing removes is not gone astray
             super().close()
+        self.log = None
         open_connections.give_back(self)
 
     def _close_apart(self) -> bool:
