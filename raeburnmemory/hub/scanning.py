@@ -8,6 +8,7 @@ also bring back what git ignores. Links are never followed: what they lead to is
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -151,12 +152,29 @@ def _rules_in(folder: str, names: set[str]) -> Iterator[tuple[str, str, Any]]:
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
             continue
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:  # git passes over the mark, too
             lines = file.read().splitlines()
         if any(line.strip() and not line.startswith("#") for line in lines):
-            with extra("hub", module="pathspec"):
-                from pathspec import GitIgnoreSpec
-            yield os.path.join(folder, ""), name, GitIgnoreSpec.from_lines(lines)
+            yield os.path.join(folder, ""), name, _spec(lines)
+
+
+def _spec(lines: list[str]) -> Any:
+    with extra("hub", module="pathspec"):
+        from pathspec import GitIgnoreSpec
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except (ValueError, re.error):  # git passes over a line that is no pattern, such as `build\`
+        return GitIgnoreSpec.from_lines([line for line in lines if _is_pattern(line)])
+
+
+def _is_pattern(line: str) -> bool:
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except (ValueError, re.error):
+        return False
+    return True
 
 
 def _above(root: str) -> Rules:

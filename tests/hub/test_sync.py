@@ -203,6 +203,17 @@ def test_what_is_left_alone_is_named(tmp_path, folder):
         assert {node.attributes["name"] for node in memory.nodes("document")} == {i.name for i in report.of("added")}
 
 
+def test_an_ignore_file_is_read_as_git_reads_it(tmp_path, folder):
+    pytest.importorskip("pathspec", reason="ignore files are read with pathspec")
+    # The mark of an editor on Windows, and lines that are no patterns.
+    write(folder / ".gitignore", b"\xef\xbb\xbfsecret.txt\r\nbuild\\\r\n[z-a]\r\n!\r\n*.log\r\n")
+    for name in ("secret.txt", "build/x.txt", "a.log"):
+        write(folder / name, name)
+    with opened(tmp_path / "m.db") as memory:
+        report = Ingestor(memory).sync(folder)
+        assert [item.name for item in report.of("added")] == ["docs/build/x.txt"]
+
+
 def test_what_is_ignored_from_now_on_goes(tmp_path, folder):
     pytest.importorskip("pathspec", reason="ignore files are read with pathspec")
     for name in ("a.txt", "b.txt", "sub/c.txt"):
