@@ -171,6 +171,48 @@ def test_an_encoding_is_guessed_last():
     assert load(text.encode("cp1251"), name="x.txt").text == text
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Vous n’êtes pas à ma rose, déjà ; où étiez-vous ? Ça ne fait rien."),  # noqa: RUF001
+        ("latin-1", "A reunião começou às três horas. Não há solução para o coração."),
+        ("cp1252", "På måndag åker vi till sjön för att fånga fisk."),
+        ("cp1252", "¿Dónde está el niño? ¡Mañana será otro día!"),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy."),
+        ("iso8859-2", "Zażółć gęślą jaźń, powiedział stary człowiek."),
+        ("cp1254", "Güneşli bir günde çocuklar ağaçların altında oynadı, şarkı söyledi."),  # noqa: RUF001
+        ("cp850", "Größe und Länge über die Straße"),
+    ],
+)
+def test_texts_in_latin_letters_are_known_by_the_letters_of_their_language(encoding, text):
+    assert load(text.encode(encoding), name="x.txt").text == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "phrase"),
+    [
+        ("gb18030", "我们今天去公园散步，北京是中国的首都。"),  # noqa: RUF001
+        ("big5", "我們今天去公園散步，臺北是一個大城市。"),  # noqa: RUF001
+        ("shift_jis", "猫が好きです。東京は大きな都市です。"),
+        ("cp949", "서울은 큰 도시입니다. 어제는 비가 내렸습니다."),
+    ],
+)
+def test_an_encoding_is_guessed_from_whole_characters(encoding, phrase):
+    pytest.importorskip("charset_normalizer")
+    many = f"{phrase}\n" * 3000
+    # At any one place, half of such texts are cut in the middle of a character.
+    for text in (many, f"x{many}", f"xy{many}", "plain, for long\n" * 8000 + many[:1000]):
+        assert load(text.encode(encoding), name="x.txt").text.strip() == text.strip()
+
+
+@pytest.mark.parametrize(
+    "broken", ["Déjà vu à la plage. ".encode() * 9 + b"\xff", "日本語の文章です。".encode() * 9 + b"\xe3\x81"]
+)
+def test_a_byte_that_is_damaged_does_not_spoil_a_text(broken):
+    text = load(broken, name="x.txt").text
+    assert text == broken[: broken.rindex(b"\xff" if b"\xff" in broken else b"\xe3")].decode() + "\ufffd"
+
+
 def test_what_is_no_text_in_any_encoding_is_refused(monkeypatch):
     with pytest.raises(DecodeError, match="UTF-16"):
         load(b"\xff\xfea\xd8b\xd8", name="x.txt")
@@ -178,7 +220,7 @@ def test_what_is_no_text_in_any_encoding_is_refused(monkeypatch):
         load(bytes(range(256)) * 4, name="x.txt")
     monkeypatch.setitem(sys.modules, "charset_normalizer", None)
     with pytest.raises(MissingDependency, match=r"raeburnmemory\[hub\]"):
-        load(b"caf\xe9", name="x.txt")
+        load("Привет, мир".encode("cp1251"), name="x.txt")
 
 
 # --- web pages --------------------------------------------------------------------------------------------------

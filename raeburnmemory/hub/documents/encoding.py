@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 
 from ..._optional import extra
 from .errors import DecodeError
@@ -27,6 +28,24 @@ _WEB = {"iso8859-1": "cp1252", "ascii": "cp1252"}
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\x08\x1b")) + b"\x7f"
 _SEEN = 1 << 16  # bytes from which an encoding is guessed, and at which a binary file shows itself
 
+# Encodings of texts in Latin letters; of those that fit equally well, the first is meant. charset-normalizer takes two
+# of three texts in Spanish, Dutch or Icelandic, and one of five in French, for something else.
+_LATIN = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257", "cp850", "cp852", "mac-roman")
+_LETTERS = tuple(  # beyond ASCII, a language each
+    map(
+        frozenset,
+        (
+            "àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúüªº", "àáâãçéêíóôõúüªº", "àèéìíîòóùú", "éëïóöüèáíê", "åäöéàü",
+            "æøåéòôü", "äöåšžé", "àçèéíïòóúü", "áéíóúýðþæö",
+            "ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "čćđšž", "ăâîşţ",
+            "çğıiöşüâîû\u0307", "ąčęėįšųūž", "āčēģīķļņšūž", "äöõüšž",  # noqa: RUF001
+        ),
+    )
+)  # fmt: skip
+_SIGNS = frozenset("“”„‘’‚«»‹›–—…•€£°§©®·¿¡×²³½\xa0")  # noqa: RUF001
+_FITS = 0.95  # the share of letters and signs that belong to one language
+_WHOLE = 0.8  # the share of characters beyond ASCII that are whole, in UTF-8 with some damage
+
 
 def decode(data: bytes, declared: str | None = None, *, markup: bool = False, uri: str | None = None) -> str:
     """Return the text of *data*; *declared* is an encoding that came with it, *markup* says to look for one inside.
@@ -35,7 +54,8 @@ def decode(data: bytes, declared: str | None = None, *, markup: bool = False, ur
 
     Raises:
         DecodeError: It is text in no encoding.
-        MissingDependency: It is not UTF-8, says no other encoding, and charset-normalizer is not installed.
+        MissingDependency: It is not UTF-8, says no other encoding, has no Latin letters, and charset-normalizer is not
+            installed.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -101,10 +121,17 @@ def _try(data: bytes, name: str | None) -> str | None:
 
 
 def _guessed(data: bytes, uri: str | None) -> str:
+    """Return text in an encoding that nothing names, and that is not UTF-8 throughout."""
+    sample = _sample(data)
+    if _is_damaged_utf8(sample):
+        return data.decode("utf-8", "replace")
+    for name in _latin(sample):
+        if (text := _try(data, name)) is not None:
+            return text
     with extra("hub", module="charset_normalizer"):
         from charset_normalizer import from_bytes
 
-    best = from_bytes(data[:_SEEN]).best()
+    best = from_bytes(sample).best()
     text = _try(data, best.encoding) if best is not None else None
     if text is None:
         raise DecodeError(
@@ -113,3 +140,34 @@ def _guessed(data: bytes, uri: str | None) -> str:
             remedy="Save the text as UTF-8, or name its encoding: mime='text/plain; charset=…'.",
         )
     return text
+
+
+def _sample(data: bytes) -> bytes:
+    """Return what an encoding is guessed from: whole words, from the first line on that has more than ASCII."""
+    tells = re.search(rb"[\x80-\xff]", data)
+    begin = data.rfind(b"\n", 0, tells.start()) + 1 if tells else 0
+    sample = data[begin : begin + _SEEN]
+    if len(data) - begin <= _SEEN:
+        return sample
+    # Half a character at its end is none, and would speak against the right encoding.
+    return sample[: max(sample.rfind(b"\n"), sample.rfind(b" ")) + 1] or sample
+
+
+def _is_damaged_utf8(sample: bytes) -> bool:
+    """Tell whether nearly all beyond ASCII is UTF-8, which no text in another encoding looks like by chance."""
+    text = sample.decode("utf-8", "replace")
+    beyond = sum(character > "\x7f" for character in text)
+    return beyond - text.count("\ufffd") > beyond * _WHOLE
+
+
+def _latin(sample: bytes) -> list[str]:
+    """Return the encodings in which a text has the letters of a language that is written in Latin, the best first."""
+    found: list[tuple[float, str]] = []
+    for name in _LATIN:
+        text = _try(sample, name)
+        count = Counter(character for character in (text or "").lower() if character > "\x7f")
+        if total := sum(count.values()):
+            fits = max(sum(count[one] for one in letters | _SIGNS if one in count) for letters in _LETTERS) / total
+            if fits >= _FITS:
+                found.append((fits, name))
+    return [name for _, name in sorted(found, key=lambda one: -one[0])]
