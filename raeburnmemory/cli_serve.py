@@ -55,6 +55,7 @@ def serve(
         import uvicorn
     from .api.serving import serving
     from .web import Settings
+    from .web.heads import Auto
     from .web.logs import config
 
     target: Target = ctx.obj
@@ -84,6 +85,7 @@ def serve(
             host=host,
             port=port,
             workers=workers,
+            http=Auto,
             lifespan="on",
             log_config=config(),
             access_log=False,

@@ -187,6 +187,7 @@ THIRD_PARTY = {
     "hub/server/routes/projects": {"fastapi", "pydantic"},
     "hub/server/routes/system": {"fastapi", "pydantic"},
     "hub/server/rules": {"fastapi"},
+    "web/heads": {"uvicorn"},
     "index/lexical": {"numpy"},
     "index/_arrays": {"numpy"},
     "index/_codes": {"numpy"},

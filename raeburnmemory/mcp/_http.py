@@ -17,6 +17,8 @@ with extra("mcp", module="mcp"):
 
 import uvicorn  # which mcp brings
 
+from ..web.heads import H11
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 
@@ -96,7 +98,7 @@ def serve_http(
         config = uvicorn.Config(
             app,
             loop="asyncio",  # the same whatever else is installed
-            http="h11",
+            http=H11,
             log_config=None,
             access_log=False,
             lifespan="on",

@@ -1,5 +1,6 @@
 """The command `raeburnmemory hub`: its start, its end, and what keeps it from starting."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -61,6 +62,13 @@ def test_it_starts_lets_a_browser_in_and_ends(tmp_path):
         assert hub.end(signal.SIGINT)[0] == 0
     again = CliRunner().invoke(app, ["hub", "--home", str(home), "--new-code"])
     assert again.exit_code == 3
+
+
+def test_programs_that_say_nothing_keep_nobody_out(tmp_path):
+    with Command(tmp_path / "hub", "--port", "0").ready() as hub, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", hub.port), 20)) for _ in range(510)]
+        assert send(hub.port, "GET", "/api/v1/health").status == 200
+        assert silent[0].recv(1) == b""  # those that waited longest are gone
 
 
 def test_streams_do_not_keep_it_from_ending(tmp_path):

@@ -192,6 +192,7 @@ def serve(app: Any, sockets: list[socket.socket], events: Events) -> None:
     """Answer on *sockets* until a signal comes; requests under way finish."""
     with extra("hub", module="uvicorn"):
         import uvicorn
+    from ...web.heads import H11
     from ...web.logs import config
 
     class Server(uvicorn.Server):
@@ -205,7 +206,7 @@ def serve(app: Any, sockets: list[socket.socket], events: Events) -> None:
     settings = uvicorn.Config(
         app,
         loop="asyncio",  # the same whatever else is installed
-        http="h11",
+        http=H11,
         lifespan="on",
         log_config=logs,
         log_level="warning",
