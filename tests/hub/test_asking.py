@@ -115,6 +115,31 @@ def test_a_statement_that_shares_nothing_with_its_source_is_not_verified(library
     assert [citation.verified for citation in good.citations] == [True]
 
 
+def test_a_model_that_is_lost_makes_no_endless_citations(library, script):
+    """Small models repeat themselves until there is no room left."""
+    question, word = "What is Ana allergic to?", "Ana is allergic to latex [1]"
+    assert len(asked(library, script, question, f"{word}. " * 3000).citations) == 1
+    claims = [citation.claim for citation in asked(library, script, question, f"{word} " * 3000).citations]
+    assert max(map(len, claims)) <= 1000  # all that was said before, with each of the 3,000 numbers
+    assert len(claims) == len(set(claims))
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ud83d\\ude00"])
+def test_a_letter_that_a_server_tears_apart_is_one(library, script, half):
+    def torn(handler, body):
+        handler.begin()
+        for piece in (*half.replace("\\", " \\").split(), "is fine [1]."):
+            handler.wfile.write(b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % piece.encode())
+        handler.wfile.write(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n')
+
+    script.on("/v1/chat/completions", torn)
+    with ask(library, "What is Ana allergic to?", "openai:" + script.url, stream=True) as stream:
+        told = "".join(stream)
+        answer = stream.answer
+    assert told == answer.text == ("\U0001f600" if "de00" in half else "\ufffd") + "is fine [1]."
+    assert library.get(answer.recorded.response).text == answer.text
+
+
 def test_a_source_that_changes_while_the_model_speaks_is_told(library, script):
     def answer(handler, body):
         for node in library.nodes("fragment"):

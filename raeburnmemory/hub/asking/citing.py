@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..models.interface import joined
 from .quoting import find
 from .sources import Source, within
 
@@ -30,6 +32,7 @@ _SENTENCE_END = re.compile(
 )
 _QUOTED = re.compile('"([^"\n]{8,400})"|\u201c([^\u201d\n]{8,400})\u201d|\u201e([^\u201c\u201d\n]{8,400})[\u201c\u201d]'
                      "|\xab([^\xbb\n]{8,400})\xbb")  # fmt: skip
+_CLAIM = 1000  # characters that a claim has at most
 _ENOUGH = 1 / 3  # of the words of a claim: what a sentence must have to be what the claim rests on
 
 
@@ -130,6 +133,7 @@ class Markers:
         self._waiting = ""
         self._fence = ""  # the backticks that began a piece of code
         self._ticks = ""
+        self._half = ""  # of a character that is torn apart
         self.found: list[Marker] = []
         self.invented: list[int] = []
         self._parts: list[str] = []
@@ -143,13 +147,18 @@ class Markers:
     def feed(self, piece: str) -> str:
         """Return what of the answer is settled now."""
         before = len(self._parts)
-        for char in piece:
+        piece, self._half = self._half + piece, ""
+        if "\ud800" <= piece[-1:] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        for char in joined(piece):
             self._take(char)
         return "".join(self._parts[before:])
 
     def end(self) -> str:
         """Return what was held back."""
         before = len(self._parts)
+        for char in joined(self._half):
+            self._take(char)
         self._release()
         return "".join(self._parts[before:])
 
@@ -226,10 +235,15 @@ def verified(
     citations: list[Citation] = []
     problems: list[str] = []
     false: list[Marker] = []
-    for marker in markers:
+    seen: dict[tuple[int, str], str] = {}  # models that are lost say the same for as long as they may
+    for marker, claim in _claims(text, markers):
         source = by_number[marker.number]
-        claim = _claim(text, marker, markers)
+        if (known := (marker.number, claim)) in seen:
+            if seen[known] == "misquoted":
+                false.append(marker)
+            continue
         support, start, end = _support(claim, source, words)
+        seen[known] = support
         if support == "misquoted":
             problems.append(f"[{marker.number}] does not hold what the answer quotes: {claim}")
             false.append(marker)
@@ -244,38 +258,45 @@ def verified(
         place = source.place
         if support and place is not None:
             place = within(place, source.text, low, high)
-        citation = Citation(
-            marker.number,
-            source.id,
-            source.kind,
-            claim,
-            source.text[low:high] if support else "",
-            place,
-            support,
-            bool(support) and there,
-            source.said,
+        citations.append(
+            Citation(
+                marker.number,
+                source.id,
+                source.kind,
+                claim,
+                source.text[low:high] if support else "",
+                place,
+                support,
+                bool(support) and there,
+                source.said,
+            )
         )
-        if citation not in citations:
-            citations.append(citation)
     return citations, problems, false
 
 
-def _claim(text: str, marker: Marker, markers: Sequence[Marker]) -> str:
-    """Return the sentence that a marker stands in, or right after, without markers."""
-    before = _without(text, markers, marker.at)
-    before = before.rstrip()
-    ends = [match.end() for match in _SENTENCE_END.finditer(before) if match.end() < len(before)]
-    return before[ends[-1] if ends else 0 :].strip()
+def _claims(text: str, markers: Sequence[Marker]) -> Iterator[tuple[Marker, str]]:
+    """Yield with each marker the sentence that it stands in or right after, without markers, of a long one its end."""
+    plain, places = _without(text, markers)
+    ends = [0, *(match.end() for match in _SENTENCE_END.finditer(plain))]
+    for marker, place in zip(markers, places, strict=True):
+        end = place
+        while end and plain[end - 1].isspace():
+            end -= 1
+        begin = ends[max(bisect_left(ends, end) - 1, 0)]
+        yield marker, plain[max(begin, end - _CLAIM) : end].strip()
 
 
-def _without(text: str, markers: Sequence[Marker], end: int) -> str:
-    parts, done = [], 0
+def _without(text: str, markers: Sequence[Marker]) -> tuple[str, list[int]]:
+    """Return *text* without markers, and where each stood in what is left."""
+    parts: list[str] = []
+    places: list[int] = []
+    done = length = 0
     for marker in markers:
-        if marker.at >= end:
-            break
         parts.append(text[done : marker.at])
+        length += marker.at - done
+        places.append(length)
         done = marker.at + len(f"[{marker.number}]")
-    return "".join([*parts, text[done:end]])
+    return "".join([*parts, text[done:]]), places
 
 
 def _support(claim: str, source: Source, words: Words) -> tuple[str, int, int]:

@@ -113,20 +113,22 @@ class Deltas:
 
     def __init__(self, said: Said, teller: Teller) -> None:
         self._said, self._teller = said, teller
-        self._rest = b""
+        self._rest = bytearray()
         self._done = False
 
     def feed(self, piece: bytes) -> Iterator[str]:
         """Yield the texts that *piece* completes."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        *lines, rest = piece.split(b"\n")
+        for line in lines:
+            yield from self._line(bytes(self._rest + line).rstrip(b"\r"))
+            self._rest.clear()
+        self._rest += rest  # not all of it anew: it may be long
         if len(self._rest) > MOST:
             raise self._teller.error(f"sends a line of more than {MOST} bytes, which is no part of a chat")
-        for line in lines:
-            yield from self._line(line.rstrip(b"\r"))
 
     def end(self) -> Iterator[str]:
         """Yield what the last line completes, which no newline ended."""
-        yield from self._line(self._rest.rstrip(b"\r"))
+        yield from self._line(bytes(self._rest).rstrip(b"\r"))
 
     @property
     def whole(self) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "Said",
     "TokenCount",
     "checked_messages",
+    "joined",
 ]
 
 Messages = str | Sequence[Mapping[str, Any]]
@@ -70,7 +71,20 @@ class Said:
 
     def reply(self) -> Reply:
         """Return it as a reply."""
-        return Reply("".join(self.parts), self.finish_reason, self.prompt_tokens, self.completion_tokens, self.model)
+        text = joined("".join(self.parts))
+        return Reply(text, self.finish_reason, self.prompt_tokens, self.completion_tokens, self.model)
+
+
+def joined(text: str) -> str:
+    """Return *text* with whole characters: servers that count in UTF-16 tear an emoji apart, in two pieces of a stream.
+
+    What is half a character all the same is replaced: nothing could store it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 class ChatStream(Iterator[str]):

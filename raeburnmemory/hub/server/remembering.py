@@ -69,7 +69,7 @@ class Exchange:
         self.chat = Chat(body)
         self.call: Call = self.recorder.begin(self.chat.asked(), **self.chat.about())
         self.used: list[str] = []  # the ids of what went along
-        self._rest, self.done = b"", False
+        self._rest, self.done = bytearray(), False
 
     # --- what goes along ----------------------------------------------------------------------------------------
 
@@ -128,11 +128,13 @@ class Exchange:
         """Take in a piece of a stream, whatever stands in it."""
         if self.done or len(self._rest) > _LONGEST_LINE:
             return
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        *lines, rest = piece.split(b"\n")
         for line in lines:
-            name, _, value = line.rstrip(b"\r").partition(b":")
+            name, _, value = bytes(self._rest + line).rstrip(b"\r").partition(b":")
+            self._rest.clear()
             if name == b"data":
                 self._event(value.strip())
+        self._rest += rest
 
     def _event(self, value: bytes) -> None:
         if value == b"[DONE]":
