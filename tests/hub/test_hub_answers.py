@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import threading
 
 import pytest
@@ -31,6 +32,13 @@ class Slow:
             self.free.release()
 
 
+def _hold(handler, gone):
+    """Say nothing until the other side is gone."""
+    handler.connection.settimeout(30)
+    if handler.connection.recv(1) == b"":
+        gone.set()
+
+
 class Listener:
     """Reads the events of an answer in a thread of its own."""
 
@@ -42,6 +50,8 @@ class Listener:
             "Content-Type": "application/json",
             "Host": f"localhost:{hub.port}",
         }
+        self._connection.connect()
+        self.connection = self._connection.sock  # which its answer takes over
         self._connection.request(method, path, None if body is None else json.dumps(body), headers)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -121,11 +131,37 @@ def test_an_answer_that_is_stopped_keeps_what_was_said(hub):
     slow.go()
     until(first.said)
     assert hub.ask("DELETE", "/api/v1/threads/1/answer").status == 200
-    slow.go()
-    assert first.end()[-1] == ("stopped", {})
-    slow.go()
+    assert first.end()[-1] == ("stopped", {})  # whether or not the model says another word
     kept = hub.ask("GET", "/api/v1/threads/1").json()["messages"]
-    assert [one["text"].rstrip() for one in kept] == [QUESTION, "They are watered"]
+    assert [one["text"].rstrip() for one in kept] == [QUESTION, "They are"]
+    slow.go(3)
+
+
+def test_a_model_that_says_nothing_is_stopped(hub):
+    """Models need minutes for a long prompt, and nothing of an answer comes by then."""
+    gone = threading.Event()
+
+    hub.server.on("/v1/chat/completions", lambda handler, body: _hold(handler, gone))
+    first = Listener(hub, "POST", "/api/v1/threads/1/messages", {"content": QUESTION, "stream": True, "keep": True})
+    until(lambda: hub.ask("GET", "/api/v1/threads/1").json()["answering"])
+    until(hub.server.bodies)
+    assert hub.ask("DELETE", "/api/v1/threads/1/answer").status == 200
+    assert first.end() == [first.found[0], ("stopped", {})]
+    assert gone.wait(10)  # the model knows, too
+    assert hub.ask("GET", "/api/v1/threads/1").json()["answering"] is None
+    hub.server.says("They are watered on Mondays [1].")
+    assert hub.ask("POST", "/api/v1/threads/1/messages", {"content": QUESTION}).status == 200
+
+
+def test_a_reader_that_is_gone_stops_a_model_that_says_nothing(hub):
+    gone = threading.Event()
+    hub.server.on("/v1/chat/completions", lambda handler, body: _hold(handler, gone))
+    first = Listener(hub, "POST", "/api/v1/threads/1/messages", {"content": QUESTION, "stream": True})
+    until(hub.server.bodies)
+    until(lambda: first.status)
+    with first.connection as connection:
+        connection.shutdown(socket.SHUT_RDWR)  # another thread reads: closing it would tell nobody
+        assert gone.wait(10)
 
 
 def test_an_error_of_an_answer_is_told_to_whoever_reads_it(hub):

@@ -93,9 +93,11 @@ class AnswerStream(Iterator[str]):
         query: str,
         sources: tuple[Source, ...],
         held: ExitStack,
+        stop: Callable[[], object],
     ) -> None:
-        self._pieces, self._done, self._held = pieces, done, held
+        self._pieces, self._done, self._held, self._stop = pieces, done, held, stop
         self.query, self.sources = query, sources
+        self.stopped = False
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -112,6 +114,14 @@ class AnswerStream(Iterator[str]):
     def afterwards(self, function: Callable[[], object]) -> None:
         """Call *function* once the stream has ended or was left, and what was said is recorded."""
         self._held.callback(function)
+
+    def stop(self) -> None:
+        """Stop the model from another thread than the one that reads, which need not wait for the next word.
+
+        The stream ends, and has no `answer`; what was said by then is recorded as `cancelled`.
+        """
+        self.stopped = True
+        self._stop()
 
     def close(self) -> None:
         """Stop the model, if it still speaks."""

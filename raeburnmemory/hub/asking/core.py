@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -152,7 +153,7 @@ def ask(
         kept = held.pop_all()
         pieces = _heard(asking.pieces(room, done), on_token, kept)
     if stream:
-        return AnswerStream(pieces, done, asking.query.text, asking.found, kept)
+        return AnswerStream(pieces, done, asking.query.text, asking.found, kept, asking.stop)
     for _ in pieces:
         pass
     return done[0]
@@ -189,6 +190,8 @@ class _Asking:
     trusted: bool = False  # what a retriever found that says nothing of how near it is
     prompt: Prompt | None = None
     merged: bool = False  # the model's template knows no role `system`
+    stopped: threading.Event = field(default_factory=threading.Event)
+    speaking: Any = None  # the stream of the model, once it is asked
 
     def __post_init__(self) -> None:
         self.query = Query(self.question, "question")
@@ -239,6 +242,12 @@ class _Asking:
 
     # --- asking the model ---------------------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Let the model stop, from any thread."""
+        self.stopped.set()
+        if (stop := getattr(self.speaking, "stop", None)) is not None:
+            stop()
+
     def prepare(self, room: Room) -> None:
         """Make the prompt; a model whose template knows no role `system` gets one message."""
         try:
@@ -268,9 +277,14 @@ class _Asking:
                 markers = Markers([source.number for source in self.prompt.sources])
                 try:
                     with self.client.stream_chat(self.prompt.messages, **self.sent(self.prompt.answer)) as stream:
+                        self.speaking = stream
+                        if self.stopped.is_set():  # by whoever looked for the stream before it was there
+                            break
                         for piece in stream:
                             if settled := markers.feed(piece):
                                 yield settled
+                            if self.stopped.is_set():
+                                break
                         reply = stream.reply
                     break
                 except ContextExceeded as exc:  # the tokens were estimated, or somebody else's count
@@ -284,15 +298,22 @@ class _Asking:
                         raise
                     self.merged = True
                     self._prepare(room)
+            if self.stopped.is_set():
+                self._broken_off(markers)
+                return
             if rest := markers.end():
                 yield rest
         except GeneratorExit:
-            if self.record and markers.text:
-                with contextlib.suppress(MemoryGraphError):
-                    self._write(markers.text, [], cancelled=True)
+            self._broken_off(markers)
             raise
         assert reply is not None
         done.append(self._recorded(self._answer(markers, reply)))
+
+    def _broken_off(self, markers: Markers) -> None:
+        """Record what a model had said when it was stopped."""
+        if self.record and markers.text:
+            with contextlib.suppress(MemoryGraphError):
+                self._write(markers.text, [], cancelled=True)
 
     # --- the answer ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["AsyncModelClient", "Endpoint", "ModelClient", "held"]
+
+
+def _closed(*clients: httpx.Client) -> None:
+    for client in clients:
+        client.close()
 
 
 class ModelClient(Settings):
@@ -45,6 +51,10 @@ class ModelClient(Settings):
     def __init__(self, base_url: str | None = None, model: str | None = None, **options: Any) -> None:
         super().__init__(base_url, model, **options)
         self._client = self._httpx.Client(**self._options)
+        # Each stream has a connection of its own, so that it is known which one to cut.
+        self._streams = self._httpx.Client(**self._options, limits=self._httpx.Limits(max_keepalive_connections=0))
+        # The hub makes a client for each question, and nobody closes it.
+        self._end = weakref.finalize(self, _closed, self._client, self._streams)
 
     def chat(self, messages: Messages, **params: Any) -> Reply:
         """Return the answer to *messages*, a text or dicts of `role` and `content`.
@@ -139,7 +149,7 @@ class ModelClient(Settings):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._end()
 
     def __enter__(self) -> ModelClient:
         return self
@@ -173,9 +183,18 @@ class ModelClient(Settings):
         return bytes(body)
 
     def _stream(self, call: Call, said: Said) -> Generator[str, None, None]:
+        def connected(event: str, info: Mapping[str, Any]) -> None:
+            if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+                said.connection = info["return_value"].get_extra_info("socket")
+                if said.stopped:
+                    said.stop()
+
         for attempt in range(self._retries + 2):  # one more, for what a strict server refuses
             try:
-                with self._lease() as endpoint, self._client.stream(**self._request(call, endpoint)) as response:
+                with (
+                    self._lease() as endpoint,
+                    self._streams.stream(**self._request(call, endpoint), extensions={"trace": connected}) as response,
+                ):
                     if response.status_code != 200:
                         raise self._refused(call, endpoint, response, self._read(response))
                     deltas = Deltas(said, self._teller())
@@ -186,6 +205,8 @@ class ModelClient(Settings):
                         return
                     raise self._httpx.RemoteProtocolError("the stream ended before the answer did")
             except (self._httpx.TransportError, Refused) as exc:
+                if said.stopped:
+                    return
                 if said.parts:
                     raise self._broken(exc, said) from None
                 if (plainer := self._plainer(call, exc)) is not None:

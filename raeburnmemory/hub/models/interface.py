@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -68,6 +70,16 @@ class Said:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     model: str | None = None
+    stopped: bool = False
+    connection: Any = None  # what the pieces come over, where it can be cut
+
+    def stop(self) -> None:
+        """Let the stream end at once, whatever thread waits for its next piece."""
+        self.stopped = True
+        if self.connection is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                # Not by the method of an SSLSocket, which takes down what the thread that waits is using.
+                socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
 
     def reply(self) -> Reply:
         """Return it as a reply."""
@@ -105,6 +117,13 @@ class ChatStream(Iterator[str]):
     def reply(self) -> Reply:
         """What came so far."""
         return self._said.reply()
+
+    def stop(self) -> None:
+        """Stop the model from another thread than the one that reads: the stream ends, where it can with no next piece.
+
+        A connection is cut. A model in this process, and a client of somebody else, end with their next piece.
+        """
+        self._said.stop()
 
     def close(self) -> None:
         """Stop the model, if it still speaks."""

@@ -33,6 +33,8 @@ def told(stream: AnswerStream) -> Iterator[Told]:
         yield "retrieval", {"query": stream.query, "sources": [one.to_dict() for one in stream.sources]}
         for piece in stream:
             yield "delta", {"text": piece}
+        if stream.stopped:
+            return
         answer = stream.answer
         for citation in answer.citations:
             yield "citation", citation.to_dict()
@@ -54,7 +56,7 @@ class LiveAnswer:
         self.question = question
         self._stream, self._ended = stream, ended
         self._told: list[Told] = []
-        self._over = self._unwanted = False
+        self._over = False
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="hub answer", daemon=True)
@@ -66,8 +68,8 @@ class LiveAnswer:
         return self._over
 
     def stop(self) -> None:
-        """Let the model stop with its next word; what it said by then is recorded as `cancelled`."""
-        self._unwanted = True
+        """Let the model stop; what it said by then is recorded as `cancelled`."""
+        self._stream.stop()
 
     def wait(self, timeout: float) -> None:
         """Wait until it has ended, for so many seconds at most."""
@@ -77,10 +79,8 @@ class LiveAnswer:
         try:
             for kind, data in told(self._stream):
                 self._tell(kind, data)
-                if self._unwanted:
-                    self._stream.close()
-                    self._tell("stopped", {})
-                    break
+            if self._stream.stopped:
+                self._tell("stopped", {})
         except Exception:  # whatever it is, whoever listens is to know that there comes no more
             log.exception("An answer ended with an error that nobody foresaw")
             self._tell("error", {"status": 500, "code": "", "detail": "Something is wrong here. The log says what."})
@@ -164,7 +164,7 @@ class Answering:
         return None if found is None or found.over else found
 
     def stop(self) -> None:
-        """Let all of them stop with the next word of their models."""
+        """Let all of them stop."""
         for answer in list(self._answers.values()):
             answer.stop()
 

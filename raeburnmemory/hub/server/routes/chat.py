@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import json
 import re
@@ -243,8 +245,15 @@ def _streamed(events: AsyncIterator[bytes]) -> Response:
 async def _events(stream: AnswerStream) -> AsyncIterator[bytes]:
     try:
         events = told(stream)
-        while (one := await patiently(next, events, None)) is not None:
+        # Shielded, so that whoever is gone need not wait for the thread, which waits for the model's next word.
+        while (one := await asyncio.shield(asyncio.ensure_future(patiently(next, events, None)))) is not None:
             yield line(*one)
     finally:
-        # Whoever listened may be gone: the model is to stop, which takes a moment and writes what was said.
-        threading.Thread(target=stream.close, daemon=True).start()
+        stream.stop()
+        # That takes a moment, and writes what was said.
+        threading.Thread(target=_leave, args=(stream,), daemon=True).start()
+
+
+def _leave(stream: AnswerStream) -> None:
+    with contextlib.suppress(ValueError):  # a thread is still at it: it comes to its end, as the model was stopped
+        stream.close()
