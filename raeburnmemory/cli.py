@@ -270,8 +270,9 @@ def forget(
 ) -> None:
     """Remove nodes with their texts, vectors and edges.
 
-    With several conditions, only what meets all of them goes. A value after --where is JSON, or else text. On a
-    terminal it asks first. With --secure every file is written anew, so that nothing of it is left in one.
+    With several conditions, only what meets all of them goes. A value after --where is JSON, or else text, and may hold
+    operators. On a terminal it asks first. With --secure every file is written anew, so that nothing of it is left in
+    one.
 
     [bold]Examples[/bold]
 

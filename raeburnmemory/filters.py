@@ -8,12 +8,19 @@ from typing import Any
 from .errors import InvalidInput
 from .records import checked_data, shown
 
-__all__ = ["condition", "is_plain"]
+__all__ = ["condition", "divided"]
 
 Condition = Callable[[Mapping[str, Any]], bool]
 
 _MISSING = object()
 _DEPTH = 20
+# How other libraries combine conditions, and what that is here.
+_FOREIGN = {
+    "$and": "'and': [{…}, {…}]",
+    "$or": "'or': [{…}, {…}]",
+    "$nor": "'not': {'or': [{…}, {…}]}",
+    "$not": "'not': {…}",
+}
 
 
 def condition(where: Mapping[str, Any]) -> Condition:
@@ -23,7 +30,9 @@ def condition(where: Mapping[str, Any]) -> Condition:
     `lt`, `lte` (of two numbers or two strings), `contains` (a string that holds that text, a list that holds that
     item), `icontains` (the same whatever the case of letters) and `exists` (true or false). `and` and `or` take a list
     of such dicts, `not` takes one. A node without the attribute fulfils `ne` and `exists: false` only. A name that no
-    attribute has leads into nested objects at its dots: `metadata.author` is `author` in `metadata`.
+    attribute has leads into nested objects at its dots: `metadata.author` is `author` in `metadata`. An object is a
+    value as any other, but for one whose names all begin with `$`, as operators of other libraries do: to ask for
+    that, write `eq`.
 
     Raises:
         InvalidInput: It cannot be understood; the message names the entry.
@@ -31,10 +40,22 @@ def condition(where: Mapping[str, Any]) -> Condition:
     return _all(checked_data(where, "where"), 0)
 
 
-def is_plain(name: str, value: Any) -> bool:
+def divided(where: Mapping[str, Any]) -> tuple[dict[str, Any], Condition | None]:
+    """Return the values that a store can look for itself, and the test for what else is asked, None if that is all.
+
+    Raises:
+        InvalidInput: As `condition`.
+    """
+    where = checked_data(where, "where")
+    plain = {name: value for name, value in where.items() if _is_plain(name, value)}
+    rest = {name: value for name, value in where.items() if name not in plain}
+    return plain, _all(rest, 0) if rest else None
+
+
+def _is_plain(name: str, value: Any) -> bool:
     """Tell whether an entry of a condition asks for no more than that an attribute has a value: a store knows that."""
-    asks = isinstance(value, Mapping) and any(operator in _OPERATORS for operator in value)
-    return not asks and name not in {"and", "or", "not"} and "." not in name
+    asks = isinstance(value, Mapping) and any(operator in _OPERATORS or operator[:1] == "$" for operator in value)
+    return not asks and name not in {"and", "or", "not", *_FOREIGN} and "." not in name
 
 
 def _all(where: Mapping[str, Any], depth: int) -> Condition:
@@ -56,6 +77,8 @@ def _entry(name: str, value: Any, depth: int) -> Condition:
             raise InvalidInput("'not' in where takes one condition, such as {'topic': 'billing'}.")
         inner = _all(value, depth + 1)
         return lambda attributes: not inner(attributes)
+    if name in _FOREIGN and isinstance(value, (list, Mapping)) and not (isinstance(value, Mapping) and "eq" in value):
+        raise InvalidInput(f"{name!r} is no word of where. Write {_FOREIGN[name]}.")
     if isinstance(value, Mapping) and value:
         known = [operator for operator in value if operator in _OPERATORS]
         if len(known) == len(value):
@@ -66,6 +89,8 @@ def _entry(name: str, value: Any, depth: int) -> Condition:
             raise InvalidInput(
                 f"{other!r} for {name!r} in where is no operator. Choose one of: {', '.join(_OPERATORS)}."
             )
+        if all(operator.startswith("$") for operator in value):
+            raise InvalidInput(_for_foreign(name, value))
     return _operator(name, "eq", value)
 
 
@@ -78,6 +103,18 @@ def _operator(name: str, operator: str, operand: Any) -> Condition:
         raise InvalidInput(f"{operator!r} for {name!r} in where takes a number or a string, not {shown(operand)}.")
     test = _OPERATORS[operator]
     return lambda attributes: test(_found(attributes, name), operand)
+
+
+def _for_foreign(name: str, value: Mapping[str, Any]) -> str:
+    """Return what to write for an object whose names all begin with `$`: elsewhere those are operators."""
+    first = next(iter(value))
+    if first == "$nin":
+        write = f"Write {{'not': {{{name!r}: {{'in': {shown(value[first])}}}}}}}"
+    elif first[1:] in _OPERATORS:
+        write = f"Write {{{name!r}: {{{first[1:]!r}: {shown(value[first])}}}}}"
+    else:
+        write = f"Choose one of: {', '.join(_OPERATORS)}"
+    return f"{first!r} for {name!r} in where is no operator. {write}; to ask for this very object, {{'eq': {{…}}}}."
 
 
 def _found(attributes: Any, name: str) -> Any:

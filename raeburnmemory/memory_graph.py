@@ -505,9 +505,9 @@ class MemoryGraph:
         """Remove nodes with their texts, vectors, edges and history, and report what went.
 
         *ids* names nodes; *session* means its prompts and their responses; *agent* its responses, and the prompts
-        that nobody else answered; *before* what is older than a time; *where* what has all these attributes. With
-        several, only what all of them mean. The fragments of a document go with it, and sessions that this leaves
-        empty; agents stay, and so do facts that were derived from it.
+        that nobody else answered; *before* what is older than a time; *where* is a condition on attributes as in
+        `recall`. With several, only what all of them mean. The fragments of a document go with it, and sessions that
+        this leaves empty; agents stay, and so do facts that were derived from it.
 
         With *secure* also what was derived from it, cites it or is a part of it, and all of it from every file of the
         store: these are written anew, older copies beside them included. Copies that cannot be read are deleted with
@@ -516,10 +516,10 @@ class MemoryGraph:
         Raises:
             ErasureIncomplete: With *secure*: copies that cannot be read may still hold it, or Qdrant, which cannot be
                 reached. All else is done.
-            InvalidInput: Nothing was given: to forget everything, delete the file.
+            InvalidInput: Nothing was given, or a condition that all meet: to forget everything, delete the file.
             LockTimeout: With *secure*: somebody goes on reading what was there before.
         """
-        if ids is None and session is None and agent is None and before is None and where is None:
+        if ids is None and session is None and agent is None and before is None and where in (None, {}):
             raise InvalidInput("forget() needs ids, session, agent, before or where. To forget all, delete the file.")
         if backups and not secure:
             raise InvalidInput("backups=True says what to do with copies, which only secure=True looks at. Pass both.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidInput, NodeNotFound
-from .filters import condition, is_plain
+from .filters import divided
 from .nodes import BELONGS_TO, RESPONDED_WITH, SESSION, Stats, Where
 from .passages import EMBEDDED
-from .records import checked_count, checked_data, checked_id, checked_ids, time_of, utc
+from .records import checked_count, checked_id, checked_ids, time_of, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,10 +74,7 @@ class Reader:
         """Yield nodes by ascending row; see `MemoryGraph.nodes`."""
         kinds = None if kind is None else checked_ids(kind, "a kind of node")
         limit = None if limit is None else checked_count(limit, "the limit")
-        where = checked_data(where or {}, "where")
-        plain = {name: value for name, value in where.items() if is_plain(name, value)}
-        rest = {name: value for name, value in where.items() if name not in plain}
-        fits = condition(rest) if rest else None
+        plain, fits = divided(where or {})
         start = -1 if after is None else self.get(after).row
         ids = None if session is None else self._said(session)
         first, last = (None if time is None else utc(time) for time in (since, before))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._collector import no_collections
 from .errors import InvalidInput, KindConflict, NodeNotFound
+from .filters import divided
 from .new_vectors import NewVectors, what_is_embedded
 from .nodes import (
     AGENT,
@@ -417,8 +418,10 @@ class Writer:
         if wanted.agent is not None:
             found.append(self._of_agent(wanted.agent))
         if before is not None or wanted.where is not None:
-            nodes = self._store.nodes(Where(self._namespace, attributes=wanted.where or {}))
-            found.append({n.id for n in nodes if before is None or (time_of(n) or before) < before})
+            plain, fits = divided(wanted.where or {})
+            nodes = self._store.nodes(Where(self._namespace, attributes=plain))
+            old = (n for n in nodes if before is None or (time_of(n) or before) < before)
+            found.append({n.id for n in old if fits is None or fits(n.attributes)})
         return set.intersection(*found)
 
     def _of_session(self, session: str) -> set[str]:

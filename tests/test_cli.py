@@ -631,6 +631,7 @@ def test_reading_leaves_the_files_alone(graph):
         (["--agent", "a1"], {"p1", "r1", "s1"}),
         (["--before", "2025-01-01"], {"p1", "r1", "s1"}),
         (["--where", "topic=account"], {"p1", "r1", "s1"}),
+        (["--where", 'stars={"gte": 5}'], {"p1", "r1", "s1"}),
         (["--where", "stars=5", "--where", "topic=account", "--id", "r1"], {"r1"}),
     ],
 )
@@ -653,6 +654,8 @@ def test_forget_says_what_went(graph):
         (2, ["--where", "topic"]),
         (2, ["--where", "=x"]),
         (2, ["--where", "a=1", "--where", "a=2"]),
+        (2, ["--where", 'stars={"$gte": 5}']),
+        (2, ["--where", 'stars={"gte": 5, "x": 1}']),
         (2, ["--before", "soon"]),
         (3, ["--id", "nobody"]),
         (3, ["--where", "stars=6"]),

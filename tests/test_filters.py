@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raeburnmemory.errors import InvalidInput, MemoryGraphError
-from raeburnmemory.filters import condition
+from raeburnmemory.filters import condition, divided
 
 # What one operator is asked for, and the values that meet it and do not.
 TABLE = [
@@ -141,6 +141,44 @@ def test_what_cannot_be_understood_is_named(where, named):
     assert named in str(caught.value)
     assert isinstance(caught.value, MemoryGraphError)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("where", "named", "instead"),
+    [
+        ({"stars": {"$gte": 4}}, "'$gte' for 'stars'", "{'stars': {'gte': 4}}"),
+        ({"a": 1, "stars": {"$gte": 4, "$lt": 6}}, "'$gte' for 'stars'", "{'stars': {'gte': 4}}"),
+        ({"a": {"$in": ["x"]}}, "'$in' for 'a'", "{'a': {'in': ['x']}}"),
+        ({"a": {"$nin": ["x"]}}, "'$nin' for 'a'", "{'not': {'a': {'in': ['x']}}}"),
+        ({"a": {"$regex": "^x"}}, "'$regex' for 'a'", "Choose one of: eq, ne"),
+        ({"a": {"$ref": "#/x"}}, "'$ref' for 'a'", "{'eq': {…}}"),
+        (
+            {"or": [{"b": 1}, {"not": {"metadata.a": {"$ne": 1}}}]},
+            "'$ne' for 'metadata.a'",
+            "{'metadata.a': {'ne': 1}}",
+        ),
+        ({"$and": [{"a": 1}, {"b": 1}]}, "'$and'", "'and': ["),
+        ({"$or": [{"a": 1}]}, "'$or'", "'or': ["),
+        ({"$nor": [{"a": 1}]}, "'$nor'", "'not': {'or': ["),
+        ({"$not": {"a": 1}}, "'$not'", "'not': {"),
+        ({"a": 1, "and": [{"$or": [{"a": 1}]}]}, "'$or'", "'or': ["),
+    ],
+    ids=str,
+)
+def test_operators_of_other_libraries_are_no_values(where, named, instead):
+    """They would be compared as objects, and nothing would be found without a word."""
+    for ask in (condition, divided):
+        with pytest.raises(InvalidInput) as caught:
+            ask(where)
+        assert named in str(caught.value)
+        assert instead in str(caught.value)
+
+
+def test_an_object_that_looks_like_theirs_can_be_asked_for():
+    assert condition({"a": {"eq": {"$ref": "#/x"}}})({"a": {"$ref": "#/x"}})
+    assert condition({"a": {"$ref": "#/x", "b": 1}})({"a": {"$ref": "#/x", "b": 1}})
+    assert condition({"$or": {"eq": [1]}})({"$or": [1]})
+    assert condition({"$or": "x"})({"$or": "x"})
 
 
 def test_the_choice_of_operators_is_told():

@@ -411,6 +411,38 @@ def test_a_message_that_cannot_be_stored_is_named_and_none_is(messages, complain
 
 
 @pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("name", ["g.db", "g.json"])
+@pytest.mark.parametrize(
+    ("where", "gone"),
+    [
+        ({"stars": {"lt": 3}}, {"m0", "m1", "m2"}),
+        ({"or": [{"stars": 0}, {"by.name": "ana"}]}, {"m0", "m5"}),
+        ({"topic": "a", "not": {"stars": {"in": [0, 2]}}}, {"m4"}),
+        ({"stars": {"exists": False}, "topic": "none"}, set()),
+    ],
+    ids=str,
+)
+def test_forgetting_takes_the_conditions_of_recall(tmp_path, secure, name, where, gone):
+    with MemoryGraph(tmp_path / name, fake) as memory:
+        for number in range(5):
+            said = {"stars": number, "topic": "ab"[number % 2]}
+            memory.add_message(f"number {number}", "user", id=f"m{number}", metadata=said)
+        memory.add_message("number 5", "user", id="m5", metadata={"by": {"name": "ana"}})
+        assert {node.id for node in memory.nodes("prompt", where=where)} == gone
+        assert set(memory.forget(where=where, secure=secure).ids) == gone
+        assert {node.id for node in memory.nodes("prompt")} == {f"m{number}" for number in range(6)} - gone
+
+
+def test_an_empty_condition_does_not_forget_everything():
+    with MemoryGraph(":memory:", fake) as memory:
+        memory.add_messages([{"text": "a", "role": "user", "id": "m1"}, {"text": "b", "role": "user", "id": "m2"}])
+        with pytest.raises(InvalidInput, match="delete the file"):
+            memory.forget(where={})
+        assert len(memory) == 2
+        assert memory.forget("m1", where={}).ids == ("m1",)
+
+
+@pytest.mark.parametrize("secure", [False, True])
 def test_forgetting_takes_sessions_along_and_nothing_else_that_something_belongs_to(tmp_path, secure):
     with MemoryGraph(tmp_path / "g.db", fake) as memory:
         memory.put([{"id": "ana", "type": "entity"}, {"id": "team", "type": "entity"}], [("ana", "team", "belongs_to")])

@@ -94,7 +94,7 @@ class ForgetAsked(_Asked):
     session: str | None = None
     agent: str | None = None
     before: str | float | None = None
-    where: JsonObject | None = None
+    where: JsonObject | None = Field(None, description='A condition on attributes: {"stars": {"gte": 4}}.')
     secure: bool = False
     backups: bool = False
 

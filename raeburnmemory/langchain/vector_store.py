@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._optional import extra
 from ..errors import InvalidInput
+from ..filters import condition
 from ..hits import Hits
 from ..nodes import FRAGMENT, collected_id
 from ._documents import to_document, to_node, to_where
@@ -190,6 +191,8 @@ class RaeburnVectorStore(VectorStore):
         return query if self._embedding is None else self._embedding.embed_query(query)
 
     def _nearest(self, question: Any, k: int, conditions: Any) -> Hits:
+        if conditions is not None:
+            condition(conditions)  # for its errors, which name what was asked, and not what our attributes are called
         if not isinstance(question, str) and not any(question):  # the model knows no word of it
             return Hits()
         return self.memory.similar(question, k, kinds=FRAGMENT, collection=self.collection, where=to_where(conditions))

@@ -79,18 +79,24 @@ def to_where(filters: Mapping[str, Any]) -> dict[str, Any]:
     """Return mem0's filters as a condition on attributes, see `raeburnmemory.filters.condition`.
 
     Raises:
-        InvalidInput: An operator is unknown, or AND, OR or NOT has no list of conditions.
+        InvalidInput: An operator is unknown, or AND, OR or NOT has no list of conditions or is written otherwise.
     """
     found: dict[str, Any] = {}
     parts: list[dict[str, Any]] = []
     for name, value in filters.items():
         if name in _COMBINING:
             parts += _combined(name, value)
+        elif (word := str(name).lstrip("$").upper()) in _COMBINING and _conditions(value):
+            raise InvalidInput(f"{name!r} is no operator of filters. Write {word!r}.")
         elif name in IDS and isinstance(value, str) and value != _ANY:
             found[name] = value  # as an entry of its own: a store that knows it reads fewer nodes
         else:
             parts += _entry(attribute_of(str(name)), value)
     return {**found, "and": parts} if parts else found
+
+
+def _conditions(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, Mapping) for one in value)
 
 
 def _combined(name: str, conditions: Any) -> list[dict[str, Any]]:
