@@ -154,14 +154,14 @@ def test_what_is_under_way_survives_a_reload(chromium, tmp_path, notes):
         page.enter()
         page.fill("textarea", "And the")
         page.press("Stop", "button")
+        page.sees("It was stopped.")  # though the model says no other word
         go.append(True)
-        page.sees("It was stopped.")
         until(lambda: hub.ask("GET", "/api/v1/threads/1").json()["answering"] is None)
         page.settled()
         assert (len(page.texts(".mine")), page.run("document.querySelector('textarea').value")) == (2, "And the")
         kept = hub.ask("GET", "/api/v1/threads/1").json()["messages"]
         assert kept[2]["text"] == "When are the roses watered?"
-        assert kept[3]["text"].startswith("They are watered on Mondays")
+        assert kept[3]["text"].rstrip() == "They are watered"
         nothing_wrong(page)
 
 
