@@ -15,7 +15,7 @@ from .._optional import extra
 from ..errors import EmbedderMismatch, InvalidInput
 from ..items import Found, Get, Put, Search
 from ..langchain._opening import opened
-from ..records import checked_count, shown, time_of, utc
+from ..records import checked_count, checked_data, shown, time_of, utc
 from ._embedding import embedding_of
 from ._filters import fitting, matches
 
@@ -179,9 +179,7 @@ class RaeburnStore(BaseStore):
     def _put(self, op: PutOp) -> Put:
         if op.value is None:
             return Put(tuple(op.namespace), op.key, None)
-        if not isinstance(op.value, Mapping):
-            raise InvalidInput(f"The value of {op.key!r} must be a dict, not {shown(op.value)}.")
-        value = dict(op.value)
+        value = checked_data(op.value, f"the value of {shown(op.key)}")  # so that texts are made of what is stored
         return Put(tuple(op.namespace), op.key, value, self._texts(value, op.index), op.ttl)
 
     def _texts(self, value: dict[str, Any], index: Literal[False] | Sequence[str] | None) -> list[str]:

@@ -357,6 +357,17 @@ def test_values_come_back_as_they_were_and_are_not_shared(store):
     assert found.created_at.tzinfo == timezone.utc
 
 
+@pytest.mark.parametrize("index", [None, ["$"], ["when"], False], ids=str)
+def test_times_and_tuples_are_stored_as_json_has_them_however_they_are_searched(store, index):
+    when = datetime(2026, 5, 7, 9, 30, tzinfo=timezone.utc)
+    store.put(("a",), "k", {"when": when, "pair": (1, 2)}, index=index)
+    assert store.get(("a",), "k").value == {"when": "2026-05-07T09:30:00+00:00", "pair": [1, 2]}
+    for wrong in ({1}, b"x"):
+        with pytest.raises(InvalidInput, match="'x' of the value of 'bad' is .*, which JSON cannot hold"):
+            store.put(("a",), "bad", {"x": wrong}, index=index)
+    assert keys(store.search(("a",))) == ["k"]
+
+
 def test_an_item_keeps_when_it_was_made(store):
     store.put(("a",), "k", {"n": 1})
     first = store.get(("a",), "k")
