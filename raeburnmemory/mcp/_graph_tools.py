@@ -7,6 +7,8 @@ twice in one call.
 
 from __future__ import annotations
 
+from collections import Counter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ._answers import Answer, Page, as_json, graph_page
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ..nodes import Node
 
 __all__ = ["ENTITIES", "OBSERVATIONS", "RELATIONS", "GraphTools"]
+
+_connection = itemgetter("from", "to", "relationType")
 
 _NAME = text("The name of the entity", "entityName", "entity_name", "entity")
 _ENTITY = record(
@@ -121,7 +125,8 @@ class GraphTools:
         notes = []
         if old := [name for name in given if name not in new]:
             notes.append(f"There already, and left as they were: {_listed(old)}. To add to them call add_observations.")
-        if twice := [name for name in new if given.count(name) > 1]:
+        counted = Counter(given)
+        if twice := [name for name in new if counted[name] > 1]:
             notes.append(f"Given more than once, and taken the first time: {_listed(twice)}.")
         return Answer({"entities": made}, as_json(made), tuple(notes))
 
@@ -137,26 +142,26 @@ class GraphTools:
 
     def delete_entities(self, entityNames: list[str]) -> Answer:  # noqa: N803 - the reference's name
         """Remove entities."""
-        gone = self.graph.remove(entityNames)
-        return _deleted("Entities", [repr(name) for name in entityNames if name not in set(gone)])
+        gone = set(self.graph.remove(entityNames))
+        return _deleted("Entities", [repr(name) for name in entityNames if name not in gone])
 
     def delete_observations(self, deletions: list[dict[str, Any]]) -> Answer:
         """Remove observations."""
         given = [(one["entityName"], one["observations"]) for one in deletions]
-        gone = self.graph.unobserve(given)
+        gone = [set(one["addedObservations"]) for one in self.graph.unobserve(given)]
         lost = [
             f"{content!r} of {name!r}"
-            for (name, contents), told in zip(given, gone, strict=True)
+            for (name, contents), had in zip(given, gone, strict=True)
             for content in contents
-            if content not in told["addedObservations"]
+            if content not in had
         ]
         return _deleted("Observations", lost)
 
     def delete_relations(self, relations: list[dict[str, Any]]) -> Answer:
         """Remove relations."""
-        gone = self.graph.unrelate(relations)
-        lost = [f"{one['from']!r} {one['relationType']} {one['to']!r}" for one in relations if one not in gone]
-        return _deleted("Relations", lost)
+        gone = set(map(_connection, self.graph.unrelate(relations)))
+        lost = [one for one in relations if _connection(one) not in gone]
+        return _deleted("Relations", [f"{one['from']!r} {one['relationType']} {one['to']!r}" for one in lost])
 
     # --- reading ------------------------------------------------------------------------------------------------
 

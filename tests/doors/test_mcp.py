@@ -26,6 +26,7 @@ from raeburnmemory.entities import Entities
 from raeburnmemory.errors import InvalidInput
 from raeburnmemory.importers import import_file
 from raeburnmemory.mcp import GRAPH_URI, http_app, make_server
+from raeburnmemory.mcp._tools import tools_of
 
 ERAS = ["auto", "legacy"]
 NINE = [
@@ -1055,3 +1056,37 @@ def test_the_reference_server_answers_the_same(reference, memory):
             return compared
 
     assert asyncio.run(both()) > 400
+
+
+def test_much_at_once_is_compared_once():
+    """Whether a name was there is not looked up in a list as long as what was given."""
+
+    class Name(str):
+        __slots__ = ()
+        looks = 0
+
+        def __eq__(self, other):
+            Name.looks += 1
+            return str.__eq__(self, other)
+
+        def __hash__(self):
+            Name.looks += 1
+            return str.__hash__(self)
+
+    names = [Name(f"name {number}") for number in range(300)]
+    pairs = [{"from": "one", "to": name, "relationType": "knows"} for name in names]
+    with MemoryGraph(":memory:", fake) as memory:
+        tools = tools_of(memory)
+        tools["create_entities"]({"entities": [{"name": "one", "entityType": "", "observations": names}]})
+        for call, given in (
+            ("create_entities", {"entities": [{"name": name, "entityType": "", "observations": []} for name in names]}),
+            ("create_relations", {"relations": pairs}),
+            ("delete_relations", {"relations": pairs}),
+            ("delete_observations", {"deletions": [{"entityName": "one", "observations": names}]}),
+            ("delete_entities", {"entityNames": names}),
+        ):
+            Name.looks = 0
+            assert tools[call](given).notes == (), call
+            assert Name.looks < 50 * len(names), call
+        answer = tools["delete_relations"]({"relations": pairs[:1]})
+        assert answer.notes == ("Not there: 'one' knows 'name 0'.",)
