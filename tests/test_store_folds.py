@@ -299,3 +299,28 @@ def test_who_reads_while_another_folds_again_and_again_misses_no_vectors(backend
     assert reader.vectors_lost() is None
     assert sum(len(block.slots) for block in reader.vectors("prompt", -1).blocks) == 4
     assert not left
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_a_copy_of_another_past_put_over_an_open_memory_is_noticed(first, tmp_path):
+    # As `cp -p` and `rsync --inplace -t` put it: the same files, as long as what is known, and with their old times.
+    path, journal, kept = tmp_path / "g.json", tmp_path / "g.json.journal", tmp_path / "kept"
+    store = json.JsonStore(path)
+    store.write(Batch(nodes=[Node("before", "prompt", "text", {})]))
+    shutil.copy2(journal, kept)
+    store.write(Batch(nodes=[Node("gone", "prompt", "text", {})]))
+    known = os.stat(journal)
+    shutil.copy2(kept, journal)
+    with closing(json.JsonStore(path)) as other:
+        other.write(Batch(nodes=[Node("here", "prompt", "text", {})]))
+        assert os.stat(journal).st_size == known.st_size
+        assert os.stat(journal).st_ino == known.st_ino
+        names = ["before", "gone", "here", "after"]
+        if first == "read":
+            assert set(store.get(names, "default")) == {"before", "here"}
+        store.write(Batch(nodes=[Node("after", "prompt", "text", {})]))
+        for each in (store, other):
+            assert set(each.get(names, "default")) == {"before", "here", "after"}
+    store.close()
+    with closing(json.JsonStore(path)) as again:
+        assert set(again.get(names, "default")) == {"before", "here", "after"}

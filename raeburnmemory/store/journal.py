@@ -151,6 +151,7 @@ class Journal:
     _waiting_crcs: list[int] = field(default_factory=list)  # their CRCs
     _last: bytes = b""  # the beginning of the last line
     _start: int = 0  # where that stands
+    _changed: int = 0  # when the file was, as far as it was looked at
     _doubtful: bool = False  # a sync of lines that stay has failed
     _mark: str | None = None  # of the version that it continues
     _crcs: array[int] = field(default_factory=lambda: array("I"))  # of the lines, from the first on
@@ -378,6 +379,17 @@ class Journal:
     def stands(self) -> bool:
         """Tell whether the last line is still the one that was read; one whose sync failed is taken back."""
         return os.pread(self.fd, len(self._last), self._start) == self._last
+
+    def as_read(self, changed: int) -> bool:
+        """Tell whether the file, of the same length as ever and *changed* then, is what was read.
+
+        A copy of another past may be put over it, with the time at which that was written.
+        """
+        if changed != self._changed:
+            if not self.stands():
+                return False
+            self._changed = changed
+        return True
 
     def rest(self) -> int:
         """Return how many bytes follow the last whole line."""

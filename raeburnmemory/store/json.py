@@ -76,7 +76,6 @@ class JsonStore(MemoryStore):
         self._foreign = False  # graph.json was written by something else; fold before appending
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
-        self._unsure = False  # lines were read outside the lock, whose sync may have failed since
         self._marked = False  # the files say themselves that vectors are lost
         self._opened = False
         self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
@@ -175,7 +174,9 @@ class JsonStore(MemoryStore):
         elif entry.st_size < journal.offset:
             self._start_over()
         elif entry.st_size == journal.offset:
-            return True
+            if self._section.mine or journal.as_read(entry.st_ctime_ns):  # in a section its last line was looked at
+                return True
+            self._start_over()
         else:
             try:
                 self._replay(journal, self._state)
@@ -184,8 +185,8 @@ class JsonStore(MemoryStore):
         return False
 
     def _taken_back(self) -> bool:
-        """Tell whether a line that was read outside the lock is not there any more; the lock is held."""
-        return self._unsure and self._journal is not None and not self._journal.stands()
+        """Tell whether the last line is not there any more: its sync failed, or a copy was put in its place."""
+        return self._journal is not None and not self._journal.stands()
 
     def _start_over(self) -> None:
         """Read everything, and let everybody do so who knows of a version of which a line was taken back."""
@@ -230,7 +231,6 @@ class JsonStore(MemoryStore):
         self._start_over() if taken_back else self._load()
 
     def _replay(self, journal: Journal, state: State) -> None:
-        self._unsure = True
         for fields in journal.lines():
             version = fields["version"]
             if version > state.version:
@@ -239,7 +239,6 @@ class JsonStore(MemoryStore):
 
     def _load(self) -> None:
         """Read everything from the files."""
-        self._unsure = True
         for attempt in range(_TRIES):
             settled(self._path)
             if self._journal is not None:
@@ -314,7 +313,6 @@ class JsonStore(MemoryStore):
             self._start_over()  # a line appended to another one than is there would be damage
         if (self._held or not self._look()) and self._journal is not None:
             self._cut(self._journal)
-        self._unsure = False
 
     def _cut(self, journal: Journal) -> None:
         """Cut off what a crash left behind the last whole line of *journal*."""
