@@ -118,9 +118,12 @@ class _Descriptor:
         return ""
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = (
+            self._fd,
+            -1,
+        )  # first: whoever closes again after an interruption closes no other file
+        if fd >= 0:
+            os.close(fd)
 
 
 _descriptors: weakref.WeakSet[_Descriptor] = weakref.WeakSet()

@@ -37,6 +37,11 @@ class Mutex:
     def __exit__(self, *_: object) -> None:
         self.lock.release()
 
+    @property
+    def mine(self) -> bool:
+        """Whether this thread holds it."""
+        return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - Condition asks so, too
+
     def take(self, timeout: float) -> bool:
         """Take it if it becomes free within *timeout* seconds."""
         return self.lock.acquire(timeout=timeout)

@@ -2,8 +2,11 @@
 
 KeyboardInterrupt comes between two instructions of the main thread, and a notebook goes on with the same memory after
 it. Here a trace function raises it at each line of the stores and their locks in turn, as long as there is one more.
+
+A signal handler that goes on, or a destructor, may come there as well, and use the memory itself.
 """
 
+import contextlib
 import inspect
 import os
 import sys
@@ -13,9 +16,13 @@ from functools import partial
 import pytest
 
 import raeburnmemory
+from raeburnmemory.errors import LockTimeout
+from raeburnmemory.file_lock import file_lock
 from raeburnmemory.nodes import Batch, Node
 from raeburnmemory.store.group_commit import Section
+from raeburnmemory.store.journal import Journal
 from raeburnmemory.store.json import JsonStore
+from raeburnmemory.store.memory import MemoryStore
 from raeburnmemory.store.sqlite import SqliteStore
 
 ROOT = os.path.dirname(raeburnmemory.__file__)
@@ -37,12 +44,16 @@ def uncovered():
     return first, first + next((number for number, line in enumerate(lines) if line.strip() == "try:"), 0)
 
 
-class Interrupt:
-    """Raise KeyboardInterrupt at the line of that number, of all that are run in FILES."""
+def ctrl_c():
+    raise KeyboardInterrupt
 
-    def __init__(self, number, withs, uncovered):
+
+class Interrupt:
+    """Do something, raise KeyboardInterrupt above all, at the line of that number, of all that are run in FILES."""
+
+    def __init__(self, number, withs, uncovered, do=ctrl_c):
         self.left, self.where, self.withs = number, None, withs
-        self.uncovered = uncovered
+        self.uncovered, self.do = uncovered, do
 
     def __call__(self, frame, event, arg):
         return self.line if frame.f_code.co_filename in FILES else None
@@ -52,7 +63,7 @@ class Interrupt:
             self.left -= 1
             if not self.left:
                 self.where = f"{os.path.relpath(frame.f_code.co_filename, ROOT)}:{frame.f_lineno}"
-                raise KeyboardInterrupt
+                self.do()
         return self.line
 
     def possible(self, frame):
@@ -149,3 +160,98 @@ def test_an_interruption_anywhere_in_a_write_leaves_the_memory_usable(
     again = store_type(path)
     assert again.count("default") == with_all == 3 * (number - 1) + there + 1
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("store_type", "file", "durability", "reads"),
+    [
+        (SqliteStore, "m.db", "full", False),
+        (JsonStore, "m.json", "full", False),
+        (JsonStore, "m.json", "process", True),
+        (MemoryStore, ":memory:", "none", False),
+        (MemoryStore, ":memory:", "none", True),
+    ],
+)
+@pytest.mark.parametrize("write", [write, write_once])
+def test_a_signal_handler_that_uses_the_memory_damages_nothing(tmp_path, store_type, file, durability, write, reads):
+    if store_type is MemoryStore:
+        store = other = MemoryStore()
+    else:
+        store, other = (store_type(tmp_path / file, timeout=1, durability=durability) for _ in range(2))
+    kept, withs, refused, done = set(), {}, 0, 0
+    previous = sys.gettrace()
+
+    def handler():
+        nonlocal refused, done
+        try:
+            if reads:
+                ids(store, kept)
+            else:
+                write_once(store, f"handler {number}")
+                kept.add(f"handler {number}")
+            done += 1
+        except LockTimeout as exc:
+            assert "in the middle of another call" in str(exc)
+            refused += 1
+
+    for number in range(1, 5000):
+        interrupt = Interrupt(number, withs, (0, 0), handler)
+        try:
+            sys.settrace(interrupt)
+            try:
+                write(store, f"hit {number}")
+            finally:
+                sys.settrace(previous)
+            if interrupt.where is None:
+                break
+            kept.add(f"hit {number}")
+            in_thread(partial(write, other, f"other {number}"))
+            kept.add(f"other {number}")
+            assert ids(store, kept) == ids(other, kept) == kept
+        except BaseException as exc:
+            raise AssertionError(f"after a handler at {interrupt.where}: {exc!r}") from exc
+    assert done
+    assert reads or refused
+    kept.add(f"hit {number}")
+    assert store.count("default") == len(kept)
+    if store_type is not MemoryStore:
+        store.close()
+        other.close()
+        with contextlib.closing(store_type(tmp_path / file)) as again:
+            assert ids(again, kept) == kept
+
+
+@pytest.mark.parametrize("what", ["journal", "lock"])
+def test_who_closes_again_after_an_interruption_closes_no_file_of_others(tmp_path, what):
+    previous = sys.gettrace()
+    for number in range(1, 100):
+        if what == "journal":
+            path = str(tmp_path / "m.journal")
+            Journal.write_new(path, "id", 0, "0", [])
+            file = Journal.open(path, read_only=False)
+        else:
+            file = file_lock(tmp_path / "m.lock")
+            file.open()
+        interrupt = Interrupt(number, {}, (0, 0))
+        sys.settrace(interrupt)
+        try:
+            file.close()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(previous)
+        # What was just closed is another's now, under the same number.
+        others = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+        try:
+            file.close()
+            for fd in others:
+                os.fstat(fd)
+        except OSError as exc:
+            raise AssertionError(f"after an interruption at {interrupt.where}: {exc!r}") from exc
+        finally:
+            for fd in others:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        if interrupt.where is None:
+            break
+    assert number > 3

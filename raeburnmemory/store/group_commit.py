@@ -20,7 +20,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import StoreWriteFailed
+from ..errors import LockTimeout, StoreWriteFailed
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..lock import StoreLock
     from ..mutex import Mutex
 
-__all__ = ["Section"]
+__all__ = ["Section", "refuse_within_a_call", "runs"]
 
 _IMPATIENCE = 0.005  # seconds that a thread lets others add to what it waits for
 
@@ -71,6 +71,7 @@ class Section:
         self._mutex = mutex
         self._owner = 0
         self._again = 0  # how often the owner has entered it once more
+        self._moving: dict[int, FrameType] = {}  # by threads: their calls that are about to enter or to leave
         self._frame: FrameType | None = None  # of the function that entered it, if that cannot end without leaving
         self.pending: _Group | None = None  # changes that wait for their sync
         self._seen: _Group | None = None  # what was waiting when this section began
@@ -90,29 +91,35 @@ class Section:
     def renew(self) -> None:
         """Forget what a parent process was doing."""
         self._owner, self._again, self.pending, self._seen, self._wrote = 0, 0, None, None, None
-        self._frame = None
+        self._frame, self._moving = None, {}
 
     def __enter__(self) -> None:
-        frame = sys._getframe(1)  # noqa: SLF001 - nothing else tells which function this is
-        if self._owner == threading.get_ident() and (self._frame is None or _runs(self._frame, frame)):
+        frame, me = sys._getframe(1), threading.get_ident()  # noqa: SLF001 - nothing else tells which function this is
+        if self._mutex.mine or me in self._moving:
+            refuse_within_a_call(frame, self._moving.get(me))
+        if self._owner == me and (self._frame is None or runs(self._frame, frame)):
             self._again += 1
         else:
-            self._enter(frame if _leaves(frame) else None)
+            self._enter(me, frame)
 
-    def _enter(self, frame: FrameType | None) -> None:
-        if self._owner == threading.get_ident():  # Ctrl-C came before the first line of `__exit__` could catch it
+    def _enter(self, me: int, frame: FrameType) -> None:
+        if self._owner == me:  # Ctrl-C came before the first line of `__exit__` could catch it
             self._again = 0
             self._give_back(0)
         before = self.lock.own
+        if before:
+            refuse_within_a_call(frame)
         try:
-            if self.lock.enter() > 1:
-                return
-            with self._mutex.lock:
-                self._owner, self._frame = threading.get_ident(), frame
-                self._seen, self._wrote = self.pending, None
-                self._store._begin_section()  # noqa: SLF001
+            self._moving[me] = sys._getframe()  # noqa: SLF001
+            if self.lock.enter() == 1:
+                with self._mutex.lock:
+                    self._owner, self._frame = me, frame if _leaves(frame) else None
+                    self._seen, self._wrote = self.pending, None
+                    self._store._begin_section()  # noqa: SLF001
+            del self._moving[me]
         except BaseException:
             self._give_back(before)
+            self._moving.pop(me, None)
             raise
 
     def _give_back(self, depth: int) -> None:
@@ -128,12 +135,16 @@ class Section:
             return
         try:
             groups: tuple[_Group | None, ...] = ()
-            if self._owner == threading.get_ident():  # else it had the lock when it entered, and goes on having it
+            me = threading.get_ident()
+            self._moving[me] = sys._getframe()  # noqa: SLF001
+            if self._owner == me:  # else it had the lock when it entered, and goes on having it
                 groups, self._owner, self._frame = (self._seen, self._wrote), 0, None
                 self._seen = self._wrote = None
             self.lock.leave()
+            del self._moving[me]
         except BaseException:  # KeyboardInterrupt may come at any line
             self._give_back(max(self.lock.own - 1, 0))
+            self._moving.pop(threading.get_ident(), None)
             raise
         if not groups or (kind is not None and not issubclass(kind, Exception)):
             return  # Ctrl-C is not to wait, and nothing is to hide it
@@ -210,7 +221,29 @@ class Section:
             self.settle()
 
 
+def refuse_within_a_call(frame: FrameType | None, moving: FrameType | None = None) -> None:
+    """Refuse a change that begins, in *frame*, in the middle of another call of the same thread to a store.
+
+    A signal handler may come at any line, and so may a destructor. Locks that are reentrant, as they have to be, would
+    let it in to what is half changed. Asked where this thread holds one: a snapshot holds it, too, and no function of a
+    store runs there. *moving* is a call that took the lock on the files, or gave it back; it may have been interrupted.
+    """
+    if moving is None or not runs(moving, frame):
+        while frame is not None and _of_a_store(frame):  # what is called now
+            frame = frame.f_back
+        while frame is not None and not _of_a_store(frame):
+            frame = frame.f_back
+        if frame is None:
+            return
+    raise LockTimeout(
+        "This thread is in the middle of another call to the same memory, which a signal handler or a destructor has "
+        "interrupted. Nothing was changed. Let the handler only note what came, and write after the call, or in "
+        "another thread."
+    )
+
+
 _PACKAGE = __name__.partition(".")[0] + "."
+_STORES = __name__.rpartition(".")[0] + "."
 _SUSPENDED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -219,7 +252,11 @@ def _leaves(frame: FrameType) -> bool:
     return frame.f_globals.get("__name__", "").startswith(_PACKAGE) and not frame.f_code.co_flags & _SUSPENDED
 
 
-def _runs(wanted: FrameType, frame: FrameType | None) -> bool:
+def _of_a_store(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").startswith(_STORES)  # type: ignore[no-any-return]
+
+
+def runs(wanted: FrameType | None, frame: FrameType | None) -> bool:
     """Tell whether the call of *wanted* is *frame*, or one of those that led to it."""
     while frame is not None and frame is not wanted:
         frame = frame.f_back

@@ -406,9 +406,8 @@ class Journal:
 
     def _reopen(self) -> None:
         with contextlib.suppress(OSError):
-            fresh = os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
-            os.close(self.fd)
-            self.fd = fresh
+            old, self.fd = self.fd, os.open(self.path, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+            os.close(old)  # afterwards: an interruption is to leave no number here that will be another file's
 
     def claim(self) -> bool:
         """Be the one process that folds this journal, until `release` or `close`; False where another one is at it."""
@@ -429,9 +428,9 @@ class Journal:
 
     def close(self) -> None:
         """Give back the file descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # first: whoever closes again after an interruption closes no other file
+        if fd >= 0:
+            os.close(fd)
 
     def _damaged(self, what: str) -> StoreCorrupt:
         return StoreCorrupt(

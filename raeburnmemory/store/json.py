@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 import time
 import uuid
 from dataclasses import replace
@@ -27,7 +28,7 @@ from ._copies import Copies, asked
 from ._files import SupersededError, copy_file, discard, now, settled, sweep, sync_folder, write_failed
 from ._packed import ID, NAMESPACE, ROW, TEXT
 from .contract import ERASING, Erased
-from .group_commit import Section
+from .group_commit import Section, runs
 from .journal import Journal, boot, decode_batch, encode_batch, version_of
 from .json_assembly import Assembled, assembled, expect
 from .memory import MemoryStore
@@ -37,6 +38,7 @@ from .vector_files import VectorFiles, text_checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
     from ..nodes import Changes
     from .contract import VectorChanges
@@ -76,6 +78,7 @@ class JsonStore(MemoryStore):
         self._foreign = False  # graph.json was written by something else; fold before appending
         self._lost: str | None = None
         self._fields: set[str] = set()  # those that the files said there are vectors of, lost ones too
+        self._midst: FrameType | None = None  # what changes the state now, where a signal handler may interrupt it
         self._marked = False  # the files say themselves that vectors are lost
         self._opened = False
         self._waiting: list[tuple[Batch, int]] = []  # with their versions: in the journal's buffer, not in the state
@@ -107,7 +110,7 @@ class JsonStore(MemoryStore):
         if os.getpid() != self._pid:
             self._after_fork()
         elif self._section.mine:
-            if self._waiting:
+            if self._waiting and (self._midst is None or not self._amidst()):
                 self._apply_waiting()
             elif self._journal is None:  # it was left after an interruption, perhaps
                 self._look()
@@ -122,6 +125,10 @@ class JsonStore(MemoryStore):
         for batch, version in self._waiting:
             self._state.apply(batch, version)
         self._waiting, self._ahead = [], True
+
+    def _amidst(self) -> bool:
+        """Tell whether this is called, by a signal handler perhaps, while the same thread changes the state."""
+        return runs(self._midst, sys._getframe())  # noqa: SLF001
 
     def _new_lock(self, timeout: float) -> StoreLock:
         from pathlib import Path
@@ -143,13 +150,18 @@ class JsonStore(MemoryStore):
 
     def _look(self) -> bool:
         """Catch up with what others committed; the mutex is held. Tell whether nothing stands after what was known."""
+        if self._midst is not None and self._amidst():
+            return True
         try:
+            self._midst = sys._getframe()  # noqa: SLF001
             return self._catch_up()
         except Exception:
             raise
         except BaseException:
             self._start_anew()
             raise
+        finally:
+            self._midst = None
 
     def _start_anew(self) -> None:
         """Read all of it the next time: an interruption left it half read, or half written."""
@@ -197,7 +209,7 @@ class JsonStore(MemoryStore):
 
     def _after_fork(self) -> None:
         # The file descriptors are shared with the parent, and so would be its lock.
-        self._pid, self._waiting, self._ahead = os.getpid(), [], False
+        self._pid, self._waiting, self._ahead, self._midst = os.getpid(), [], False, None
         self._section.renew()
         if self._lock is not None:
             self._lock = self._new_lock(self._lock.timeout)
@@ -262,7 +274,7 @@ class JsonStore(MemoryStore):
             except StoreCorrupt:
                 if attempt:  # once more: the files may just have been exchanged for those of another store
                     raise
-            except StoreError:
+            except MemoryGraphError:
                 raise  # some of ours are OSErrors, too
             except OSError as exc:
                 raise write_failed("read", exc.filename or self._path, exc) from exc
@@ -392,9 +404,13 @@ class JsonStore(MemoryStore):
             if ahead:
                 self._load()  # without what is not in the file
             raise
-        for batch, version in self._waiting:
-            self._state.apply(batch, version)
-        self._waiting, self._ahead = [], False
+        try:
+            self._midst = sys._getframe()  # noqa: SLF001
+            for batch, version in self._waiting:
+                self._state.apply(batch, version)
+            self._waiting, self._ahead = [], False
+        finally:
+            self._midst = None
 
     def _adopt(self) -> None:
         """Make files that something else wrote ours, keeping a copy of the graph; the lock is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ..nodes import copied
 from ._packed import EXPIRES, ROW, link_of, node_of
 from ._undecoded import Undecoded
 from .contract import Erased
+from .group_commit import refuse_within_a_call
 from .state import State, lasts
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class MemoryStore:
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Keep other writers out of the block."""
+        if self._mutex.mine:
+            refuse_within_a_call(sys._getframe(1))  # noqa: SLF001 - nothing else tells whose call this is
         with self._mutex.lock:
             self._current()
         return self._writer.lock
