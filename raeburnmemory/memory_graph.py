@@ -1075,6 +1075,15 @@ class MemoryGraph:
         if self._finalizer.detach() is not None:
             _finish(*self._closes)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled or copied: threads, locks and open files cannot be, and a half copy would share them."""
+        unsaved = self.storage_backend == "memory"
+        what = "the path of a backup() of it" if unsaved else f"its path, {self.db_path!r}"
+        raise TypeError(
+            f"A MemoryGraph cannot be pickled or copied. Pass {what}, and open that: several processes may have one "
+            f"memory open at once."
+        )
+
     def __enter__(self) -> MemoryGraph:
         return self
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import math
 import os
+import pickle
 import shutil
 import socket
 import sqlite3
@@ -995,3 +997,12 @@ def test_what_is_valid_but_unusual_is_taken(path):
         assert memory.links("\0", "-x")[0].target == "\0"
     out = run("import sys, raeburnmemory as r; m = r.MemoryGraph(sys.argv[1]); print(len(m))", path)
     assert int(out) == 6 + 12
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_memory_is_neither_pickled_nor_copied(tmp_path, how):
+    with MemoryGraph(tmp_path / "m.db", "builtin") as memory, MemoryGraph(":memory:", "builtin") as unsaved:
+        with pytest.raises(TypeError, match=r"cannot be pickled or copied. Pass its path, '.*m\.db', and open that"):
+            how(memory)
+        with pytest.raises(TypeError, match=r"backup\(\)"):
+            how(unsaved)
