@@ -118,10 +118,7 @@ class _Descriptor:
         return ""
 
     def close(self) -> None:
-        fd, self._fd = (
-            self._fd,
-            -1,
-        )  # first: whoever closes again after an interruption closes no other file
+        fd, self._fd = self._fd, -1  # first: whoever closes again after an interruption closes no other file
         if fd >= 0:
             os.close(fd)
 
