@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sqlite3
+import sys
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
@@ -29,6 +30,7 @@ CORE = {
     "faiss-cpu": "the index 'exact': numpy compares every vector",
     "filelock": "fcntl, or msvcrt where there is no fcntl",
     "PyStemmer": "words as they are written: 'runs' is another word than 'run'",
+    "snowballstemmer": "words as they are written: 'runs' is another word than 'run'",
     "typer": "the library alone, without its command line",
 }
 """The packages that come with the library, and what works in the place of each."""
@@ -57,7 +59,8 @@ _MODULES = {
     "llama-cpp-python": "llama_cpp",
     "pystemmer": "Stemmer",
 }
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;.*extra == [\"']([\w-]+)[\"'].*)?")
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^\]]*\])?\s*([^;]*?)\s*(?:;(?:.*extra == [\"']([\w-]+)[\"'].*|.*))?")
+_PYTHON = re.compile(r"python_version (<|>=) [\"'](\d+)\.(\d+)[\"']")
 _OLDEST_SQLITE = (3, 35)  # RETURNING
 _WAL_RESET = (3, 51, 3)  # https://sqlite.org/wal.html#walresetbug
 
@@ -216,10 +219,16 @@ def _packages() -> tuple[list[Package], dict[str, list[Package]], list[str]]:
             continue
         name, wanted, extra = match.groups()
         if extra is None:
-            core.append(_package(name, wanted))
+            if _for_this_python(line):
+                core.append(_package(name, wanted))
         elif extra in extras:
             extras[extra].append(_package(name, wanted))
     return core, extras, []
+
+
+def _for_this_python(line: str) -> bool:
+    match = _PYTHON.search(line)
+    return match is None or (sys.version_info < (int(match[2]), int(match[3]))) == (match[1] == "<")
 
 
 def _package(name: str, wanted: str) -> Package:

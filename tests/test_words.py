@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import subprocess
+import sys
 import weakref
 from collections import Counter
 
@@ -11,14 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outside import run
+from outside import ROOT, environment, run
 
-from raeburnmemory._optional import installed
 from raeburnmemory.errors import InvalidInput
-from raeburnmemory.index._words import ENGLISH, Words
+from raeburnmemory.index._words import ENGLISH, Words, stemmers
 from raeburnmemory.index.lexical import LexicalIndex
 
-needs_stemmer = pytest.mark.skipif(not installed("Stemmer"), reason="stems are PyStemmer's")
+needs_stemmer = pytest.mark.skipif(stemmers() is None, reason="stems are those of PyStemmer or snowballstemmer")
 
 # Texts and their words as they are, folded but without a stemmer.
 PLAIN = {
@@ -220,7 +221,7 @@ def test_questions_leave_no_forms_behind():
 
 WITHOUT = """
 import sys
-sys.modules["Stemmer"] = None
+sys.modules["Stemmer"] = sys.modules["snowballstemmer"] = None
 from raeburnmemory.index._words import Words
 words = Words()
 print(words.missing)
@@ -228,10 +229,35 @@ print(words.of("The dogs were running"), Words("none").missing, Words("german").
 """
 
 
-def test_without_pystemmer_words_stay_as_they_are_and_it_is_said():
+def test_without_a_stemmer_words_stay_as_they_are_and_it_is_said():
     said, found = run(WITHOUT).splitlines()
     assert "pip install PyStemmer" in said
     assert found == "['dogs', 'running'] None ['hauser']"
+
+
+IN_PYTHON = """
+import sys
+sys.modules["Stemmer"] = None
+from raeburnmemory.index._words import Words
+words = Words(sys.argv[1])
+assert words.missing is None
+assert words.rules["stemmer"].startswith("snowballstemmer ")
+print(*words.of(sys.stdin.read()), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("language", ["english", "german", "russian", "porter"])
+def test_stems_in_python_are_those_of_pystemmer(language):
+    for package in ("Stemmer", "snowballstemmer"):
+        pytest.importorskip(package, reason="the stems of two packages are compared")
+    texts = " ".join(path.read_text("utf-8") for path in sorted(ROOT.glob("docs/**/*.md"))[:20])
+    texts += " Häuser Straße liefen gegangen новые книги читала бежали"
+    done = subprocess.run(
+        [sys.executable, "-c", IN_PYTHON, language], input=texts, env=environment(PYTHONIOENCODING="utf-8"),
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == Words(language).of(texts)
 
 
 # --- where they stand -------------------------------------------------------------------------------------------

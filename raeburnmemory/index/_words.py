@@ -7,6 +7,7 @@ search engines do for them.
 
 from __future__ import annotations
 
+import importlib
 import re
 import unicodedata
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ from ..errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
-__all__ = ["Words"]
+__all__ = ["Words", "stemmers"]
 
 NO_STEMS = "none"
 _CACHED = 1 << 17  # chunks of text whose words are remembered
@@ -68,11 +70,18 @@ IRREGULAR = {
 }
 
 
+def stemmers() -> ModuleType | None:
+    """Return the package that stems here, if there is one."""
+    name = next((name for name in ("Stemmer", "snowballstemmer") if installed(name)), None)
+    return importlib.import_module(name) if name else None
+
+
 class Words:
     """The words of texts in one language: a Snowball stemmer by its name, or `"none"` for words as they are.
 
-    Only English has function words that are left out; elsewhere their frequency makes them count for little. Where
-    PyStemmer is not installed words stay as they are, which `missing` says. For one thread at a time.
+    Only English has function words that are left out; elsewhere their frequency makes them count for little. PyStemmer
+    stems, or snowballstemmer, which has the same rules in Python; where neither is installed words stay as they are,
+    which `missing` says. For one thread at a time.
 
     Raises:
         InvalidInput: There is no stemmer for that language.
@@ -92,29 +101,33 @@ class Words:
     def _stemmer(self, language: str) -> Callable[[str], str] | None:
         if language == NO_STEMS:
             return None
-        if not installed("Stemmer"):
+        package = stemmers()
+        if package is None:
             self.missing = (
                 "'Stemmer' is not installed, so words are found only as they are written. "
                 "Install it with: pip install PyStemmer"
             )
             return None
-        import Stemmer
-
-        known = sorted(Stemmer.algorithms())
+        known = sorted(package.algorithms())
         if not isinstance(language, str) or language not in known:
             raise InvalidInput(
                 f"There is no stemmer for the language {language!r}. Choose one of: {', '.join([NO_STEMS, *known])}."
             )
-        return Stemmer.Stemmer(language).stemWord  # type: ignore[no-any-return]
+        make = package.Stemmer if package.__name__ == "Stemmer" else package.stemmer
+        return make(language).stemWord  # type: ignore[no-any-return]
 
     @property
     def rules(self) -> dict[str, str | None]:
         """What decides how texts become words, besides this file."""
         version: str | None = None
-        if self._stem is not None:
-            import Stemmer
+        if self._stem is not None and (package := stemmers()) is not None:
+            name = package.__name__
+            if name == "Stemmer":
+                version = package.version()
+            else:
+                from importlib import metadata
 
-            version = Stemmer.version()
+                version = f"{name} {metadata.version(name)}"
         return {"language": self.language, "stemmer": version, "unicode": unicodedata.unidata_version}
 
     def of(self, text: str) -> list[str]:
