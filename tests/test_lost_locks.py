@@ -184,6 +184,23 @@ def test_a_log_that_is_exchanged_in_the_middle_of_a_write(path):
 
 
 @breakable
+def test_a_limit_that_keeps_the_old_log_open_for_now(path, monkeypatch):
+    def refused(self):
+        raise StoreWriteFailed(24, "Could not open it")
+
+    with open_memory(path) as memory:
+        add(memory, "first")
+        lose(path)
+        another(path, "other")
+        with monkeypatch.context() as patched:
+            patched.setattr(Connection, "_close_apart", refused)
+            with pytest.raises(StoreWriteFailed, match="Could not open it"):
+                add(memory, "refused")
+        add(memory, "again")
+    check(path, ["pfirst", "pother", "pagain"])
+
+
+@breakable
 def test_where_the_old_log_cannot_be_left_apart(path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "_close_apart", lambda self: False)  # as on some systems before Python 3.12

@@ -258,8 +258,8 @@ class SqliteStore(Reading):
             before.close()
             self.id = str(self.meta("store"))
         elif found is not None and self._db.log_gone():
-            self._broken = True
             self._db.close()
+            self._broken = True
             self._db, self._broken = self._connect(), False
         return self._db
 

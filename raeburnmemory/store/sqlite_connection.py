@@ -93,7 +93,10 @@ class Connection(sqlite3.Connection):
             return False
         # SQLite leaves the checkpoint out where it cannot lock the database for itself. A lock of an open file, unlike
         # those of SQLite, keeps out the very process that holds it.
-        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fd = os.open(self.path, os.O_RDONLY)
+        except OSError as exc:
+            raise write_failed("open", self.path, exc) from exc
         try:
             fcntl(fd, F_OFD_SETLKW, struct.pack("hhqqi0q", F_RDLCK, os.SEEK_SET, *_SHARED, 0))
             super().close()
