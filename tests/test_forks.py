@@ -111,6 +111,7 @@ assert time.monotonic() - started < 10
 def test_threads_that_fork_at_once_let_go_of_what_they_took_themselves(monkeypatch):
     held, release = Mutex(over_fork=True), Mutex.__exit__
     monkeypatch.setattr(mutex, "_mutexes", {held})
+    monkeypatch.setattr(mutex, "_loans", [])
     taken, over = threading.Event(), threading.Event()
 
     def another():
