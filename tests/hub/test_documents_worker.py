@@ -165,8 +165,9 @@ def test_threads_ask_processes_of_their_own(misbehaving):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_process_does_not_share_the_parser():
     script = """
-import os, sys
+import os, sys, warnings
 from raeburnmemory.hub.documents import load, parsing
+warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)  # of the threads that numpy starts
 page = b"<html><body><p>x</p></body></html>"
 assert load(page).text == "x"
 ours = parsing._waiting[0]._child.pid
