@@ -434,6 +434,7 @@ def test_every_module_can_be_the_first_to_be_imported():
         "pyarrow",
         "qdrant_client",
         "typer",
+        "uvicorn",
     }
     missing = {name for name in optional if not _installed(name)}
     doors = {storey(parts_of(file)) for file in FILES if FLOORS.get(storey(parts_of(file)), 0) >= 6.0}
