@@ -35,6 +35,8 @@ CORE = {
 }
 """The packages that come with the library, and what works in the place of each."""
 
+_SPELT = {name.lower(): name for name in CORE}
+
 EXTRAS = {
     "embeddings": "the model 'builtin', or those of sentence-transformers",
     "fastapi": "no HTTP service, and no client of one",
@@ -220,7 +222,7 @@ def _packages() -> tuple[list[Package], dict[str, list[Package]], list[str]]:
         name, wanted, extra = match.groups()
         if extra is None:
             if _for_this_python(line):
-                core.append(_package(name, wanted))
+                core.append(_package(_SPELT.get(name.lower(), name), wanted))  # metadata may have it in small letters
         elif extra in extras:
             extras[extra].append(_package(name, wanted))
     return core, extras, []

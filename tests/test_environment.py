@@ -177,3 +177,17 @@ def test_completion_of_the_shells(shell):
     answered = CliRunner().invoke(app, [], env=asked, prog_name="raeburnmemory")
     assert "verify" in answered.stdout
     assert "backup" not in answered.stdout
+
+
+def test_only_what_this_python_needs_is_told_and_as_it_is_spelt(monkeypatch):
+    here = "{}.{}".format(*sys.version_info)
+    lines = [
+        f'pystemmer>=3.1; python_version >= "{here}"', f'snowballstemmer>=3.1; python_version < "{here}"', "numpy>=1.26",
+        'httpx>=0.27; python_version >= "3.10" and extra == "fastapi"',
+    ]  # fmt: skip
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    found = environment()
+    assert [(package.name, package.wanted) for package in found.core] == [("PyStemmer", ">=3.1"), ("numpy", ">=1.26")]
+    assert [package.name for package in found.extras["fastapi"]] == ["httpx"]
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    assert "words as they are written" in str(environment())
