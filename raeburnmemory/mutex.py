@@ -1,4 +1,4 @@
-"""A lock among threads that a fork leaves whole."""
+"""What a fork leaves whole: locks among threads, and things that must not come along with it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Words:
         if package is None:
             self.missing = (
                 "'Stemmer' is not installed, so words are found only as they are written. "
-                "Install it with: pip install PyStemmer"
+                "Install it with: pip install PyStemmer (from Python 3.15 on: pip install snowballstemmer)"
             )
             return None
         known = sorted(package.algorithms())
